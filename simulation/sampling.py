@@ -1,0 +1,157 @@
+"""Shots of a circuit: detection events and the observable flips that a decoder has to predict."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import stim
+
+CHUNK_SHOTS = 1024
+"""Shots drawn from one seed. Part of what a seed means: another value gives other shots."""
+
+CHUNKS_PER_TASK = 16
+"""Chunks that a worker process is handed at once, so that handing over costs little."""
+
+PROCESSES_PAY_FROM = 500_000_000
+"""Detector bits, some seconds of one core; below that, starting processes takes longer than they save."""
+
+Bits = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Shots, bit-packed little-endian as in stim's b8: bit j of a shot is ``row[j // 8] >> (j % 8) & 1``."""
+
+    detection_events: Bits
+    """uint8 (shots, ceil(num_detectors / 8))."""
+    observable_flips: Bits
+    """uint8 (shots, ceil(num_observables / 8))."""
+    num_detectors: int
+    num_observables: int
+    seed: int
+    """The seed that draws these shots again; a fresh one where the caller gave none."""
+
+    @property
+    def shots(self) -> int:
+        return int(self.detection_events.shape[0])
+
+    def unpacked_detection_events(self) -> npt.NDArray[np.bool_]:
+        """bool (shots, num_detectors)."""
+        return _unpack(self.detection_events, self.num_detectors)
+
+    def unpacked_observable_flips(self) -> npt.NDArray[np.bool_]:
+        """bool (shots, num_observables)."""
+        return _unpack(self.observable_flips, self.num_observables)
+
+
+def sample(
+    circuit: stim.Circuit,
+    *,
+    shots: int,
+    seed: int | None = None,
+    processes: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Samples:
+    """Draws shots of a circuit's detectors and observables.
+
+    Shot i depends on the circuit, the seed and i alone: neither the number of processes nor that of shots
+    changes it, so the first shots of a longer run are those of a shorter one. It also depends on stim, which
+    promises the same shots for a seed only with the same version, on machines with the same vector
+    instructions. Keep the files where shots must last.
+
+    Args:
+        circuit: Any stim circuit with at least one detector.
+        shots: How many, at least 1.
+        seed: Any whole number from 0 up; None draws a fresh one, which `Samples.seed` keeps.
+        processes: Worker processes; with 1 the calling process samples. The workers are spawned, so a script
+            that asks for more must keep its own work under ``if __name__ == "__main__":``.
+        progress: Called with the number of shots drawn so far.
+
+    Raises:
+        ValueError: shots or processes below 1, a negative seed, or a circuit without detectors.
+    """
+    if shots < 1:
+        raise ValueError(f"shots={shots} must be at least 1")
+    if processes < 1:
+        raise ValueError(f"processes={processes} must be at least 1")
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed={seed} must be 0 or more")
+    if circuit.num_detectors == 0:
+        raise ValueError("the circuit has no detectors, so its shots hold nothing to decode")
+    if seed is None:
+        seed = secrets.randbits(48)  # short enough to be exact in every JSON reader
+    detection_events = np.empty((shots, packed_size(circuit.num_detectors)), dtype=np.uint8)
+    observable_flips = np.empty((shots, packed_size(circuit.num_observables)), dtype=np.uint8)
+    with _chunks(circuit, seed, num_chunks=-(-shots // CHUNK_SHOTS), processes=processes) as chunks:
+        done = 0
+        for events, flips in chunks:
+            end = min(done + CHUNK_SHOTS, shots)
+            detection_events[done:end] = events[: end - done]
+            observable_flips[done:end] = flips[: end - done]
+            done = end
+            if progress is not None:
+                progress(done)
+    return Samples(
+        detection_events=detection_events,
+        observable_flips=observable_flips,
+        num_detectors=circuit.num_detectors,
+        num_observables=circuit.num_observables,
+        seed=seed,
+    )
+
+
+def suggested_processes(circuit: stim.Circuit, *, shots: int) -> int:
+    """Every core that this process may use for a long run, 1 for a short one."""
+    if shots * circuit.num_detectors < PROCESSES_PAY_FROM:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def packed_size(num_bits: int) -> int:
+    """Bytes that a shot of `num_bits` bits takes when packed."""
+    return -(-num_bits // 8)
+
+
+@contextmanager
+def _chunks(
+    circuit: stim.Circuit, seed: int, *, num_chunks: int, processes: int
+) -> Iterator[Iterator[tuple[Bits, Bits]]]:
+    draw = partial(_sample_chunk, circuit)
+    # The children that SeedSequence(seed).spawn(num_chunks) would return.
+    seeds = (np.random.SeedSequence(seed, spawn_key=(i,)) for i in range(num_chunks))
+    processes = min(processes, -(-num_chunks // CHUNKS_PER_TASK))
+    if processes == 1:
+        yield map(draw, seeds)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_interrupts_to_the_parent)
+    try:
+        yield pool.map(draw, seeds, chunksize=CHUNKS_PER_TASK)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sample_chunk(circuit: stim.Circuit, seed: np.random.SeedSequence) -> tuple[Bits, Bits]:
+    # Always a whole chunk: stim's stream depends on the number of shots asked for.
+    sampler = circuit.compile_detector_sampler(seed=int(seed.generate_state(1, np.uint64)[0]))
+    events, flips = sampler.sample(CHUNK_SHOTS, separate_observables=True, bit_packed=True)
+    return events, flips
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    # Ctrl-C reaches every process of a terminal; the parent alone ends the run.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unpack(packed: Bits, num_bits: int) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(packed, axis=1, count=num_bits, bitorder="little").view(np.bool_)
