@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` and `make test`. Each sets up all that it needs in .venv, once.
+# Needed on the machine: Python 3.11, make and gcc.
+
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# PyTorch's CPU build: a tenth of the size of the default (CUDA) one. `make TORCH_INDEX_URL= ...` on a fresh
+# checkout takes the default one instead; so does a machine from which this index cannot be reached.
+TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+TORCH_INDEX     := $(if $(TORCH_INDEX_URL),--retries 1 --extra-index-url $(TORCH_INDEX_URL))
+PIP             := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format pytest serve image constraints clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(READY) ## Create .venv with everything at the tested versions
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or later is needed; $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(TORCH_INDEX) --no-deps -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Start the service, decode 2,000 fresh shots with both decoders, print errors and latencies
+	$(BIN)/python scripts/demo.py $(ARGS)
+
+test: lint pytest ## Everything that is checked: style, types, tests
+
+lint: $(READY) ## Check style (ruff) and types (mypy --strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+pytest: $(READY) ## Run the tests alone; ARGS='tests/decoder -k bposd' chooses among them
+	$(BIN)/pytest $(ARGS)
+
+format: $(READY) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: $(READY) ## Start the service on 127.0.0.1:8000
+	$(BIN)/tandem serve --host 127.0.0.1 --port 8000
+
+image: ## Build the container image (needs Docker)
+	docker build -t tandem .
+
+constraints: $(READY) ## Pin constraints.txt to what .venv holds now
+	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+	@touch $(READY)
+
+clean: ## Remove .venv and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
