@@ -11,6 +11,8 @@ READY  := $(VENV)/.ready
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 TORCH_INDEX     := $(if $(TORCH_INDEX_URL),--retries 1 --extra-index-url $(TORCH_INDEX_URL))
 PIP             := $(BIN)/python -m pip --disable-pip-version-check
+# Modules are compiled when they are first imported, most of them never: installing takes half the time.
+INSTALL         := $(PIP) install --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format pytest serve image constraints clean
@@ -23,8 +25,8 @@ setup: $(READY) ## Create .venv with everything at the tested versions
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or later is needed; $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet $(TORCH_INDEX) --no-deps -c constraints.txt torch
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(INSTALL) $(TORCH_INDEX) --no-deps torch
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 demo: $(READY) ## Start the service, decode 2,000 fresh shots with both decoders, print errors and latencies
@@ -51,7 +53,7 @@ image: ## Build the container image (needs Docker)
 	docker build -t tandem .
 
 constraints: $(READY) ## Pin constraints.txt to what .venv holds now
-	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > $(VENV)/constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
 	@touch $(READY)
 

@@ -1,0 +1,172 @@
+"""Serves both decoders, sends fresh shots through REST, and prints how often and how fast each answered.
+
+    python scripts/demo.py --shots 2000 --seed 7
+
+The shots are of a Z memory of bb72 over 6 rounds, with uniform circuit noise of p = 0.2 %.
+"""
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from decoder.benchmark.common import binomial_interval, count_failures
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import Samples, sample
+
+EXPERIMENT = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.002)
+MODELS = {"bb72": "recurrent transformer", "bb72-bposd": "BP-OSD"}
+START_SECONDS = 120
+STOP_SECONDS = 60
+B8 = "application/octet-stream"
+
+console = Console()
+
+
+@dataclass(frozen=True, eq=False)
+class Replies:
+    """What one model answered to all shots."""
+
+    predictions: npt.NDArray[np.uint8]
+    """Bit-packed, uint8 (shots, ceil(observables / 8))."""
+    seconds: npt.NDArray[np.float64]
+    """(shots,): from sending a request until its answer was there."""
+
+
+@contextmanager
+def service() -> Iterator[httpx.Client]:
+    """A client of a service on a free loopback port, which ends with the block.
+
+    Raises:
+        RuntimeError: the service did not become ready, or did not end as it should.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("tandem"), "serve", "--host", "127.0.0.1", "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            with httpx.Client(base_url=_address(process, log), timeout=60) as client:
+                with console.status("the service loads its models"):
+                    _wait_until_ready(client, process, log)
+                yield client
+            process.send_signal(signal.SIGTERM)
+            if process.wait(timeout=STOP_SECONDS) != 0:
+                raise _failure("the service ended with an error", log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _address(process: "subprocess.Popen[str]", log: IO[str]) -> str:
+    # The first line says on which port it listens.
+    assert process.stdout is not None
+    found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
+    if found is None:
+        process.wait(timeout=STOP_SECONDS)
+        raise _failure("the service did not start", log)
+    return found[0]
+
+
+def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[str]", log: IO[str]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/readyz").is_success:
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(0.1)
+    raise _failure(f"the service was not ready after {START_SECONDS} s", log)
+
+
+def _failure(what: str, log: IO[str]) -> RuntimeError:
+    log.seek(0)
+    return RuntimeError(f"{what}; it said:\n{log.read()}")
+
+
+def decode(client: httpx.Client, model: str, samples: Samples) -> Replies:
+    """Sends the shots one a request, each after the answer to the one before."""
+
+    def request(shot: npt.NDArray[np.uint8]) -> bytes:
+        response = client.post(
+            f"/v1/models/{model}/decode",
+            params={"basis": EXPERIMENT.basis, "rounds": EXPERIMENT.rounds, "p": EXPERIMENT.noise.p},
+            content=shot.tobytes(),
+            headers={"Content-Type": B8, "Accept": B8},
+        )
+        if response.is_error:
+            raise RuntimeError(f"{model} refused a shot ({response.status_code}): {response.text}")
+        return response.content
+
+    request(samples.detection_events[0])  # untimed: the service makes its decoder for this experiment
+    answers, seconds = [], []
+    for shot in track(samples.detection_events, description=f"{model:<10}", console=console, transient=True):
+        started = time.perf_counter()
+        answers.append(request(shot))
+        seconds.append(time.perf_counter() - started)
+    predictions = np.frombuffer(b"".join(answers), dtype=np.uint8).reshape(samples.shots, -1)
+    return Replies(predictions, np.array(seconds))
+
+
+def show(replies: dict[str, Replies], samples: Samples) -> None:
+    """Prints a row for each model."""
+    table = Table("model", "decoder", "failures/shots", "rate (95 % interval)", "p50", "p99", "max")
+    for model, reply in replies.items():
+        failures = count_failures(reply.predictions, samples.observable_flips)
+        low, high = binomial_interval(failures, samples.shots)
+        times = (*np.quantile(reply.seconds, [0.5, 0.99]), reply.seconds.max())
+        table.add_row(
+            model,
+            MODELS[model],
+            f"{failures}/{samples.shots}",
+            f"{failures / samples.shots:.2%} ({low:.2%} to {high:.2%})",
+            *(f"{1e3 * seconds:.1f} ms" for seconds in times),
+        )
+    console.print(table)
+
+
+def demo(*, shots: int, seed: int | None) -> None:
+    samples = sample(EXPERIMENT.circuit, shots=shots, seed=seed)
+    console.print(
+        f"{samples.shots} shots of bb72, Z memory, 6 rounds, p = 0.2 %, seed {samples.seed}: "
+        f"{samples.num_detectors} detectors, {samples.num_observables} observables",
+        highlight=False,
+    )
+    with service() as client:
+        console.print(f"the service is ready on {client.base_url}; now one shot a request")
+        replies = {model: decode(client, model, samples) for model in MODELS}
+    show(replies, samples)
+    console.print("Times are those of whole requests, as the client sees them. The service has been stopped.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shots", type=int, default=2000)
+    parser.add_argument("--seed", type=int, help="a fresh one by default, which is printed")
+    options = parser.parse_args()
+    try:
+        demo(shots=options.shots, seed=options.seed)
+    except (RuntimeError, ValueError, httpx.HTTPError) as error:
+        sys.exit(f"the demo failed: {error}")
+
+
+if __name__ == "__main__":
+    main()
