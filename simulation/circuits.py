@@ -1,0 +1,242 @@
+"""Memory experiments: syndrome cycles of a BB code as stim circuits.
+
+The cycle is that of Bravyi et al. (Nature 627, 778; arXiv 2308.07915, Table 5): seven layers of CNOTs with the
+X and Z checks interleaved, and an eighth layer that measures the X ancillas and resets the Z ancillas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import stim
+
+from simulation.codes import BivariateBicycleCode, Monomial, parse_code
+from simulation.detectors import Basis, DetectorGrid
+from simulation.faults import FaultModel
+from simulation.noise import NoiseModel
+
+Detectors = Literal["XYZ", "XZ"]
+Block = Literal["L", "R"]
+
+# The monomial of the neighbour that each check touches in layers 0..6, as (block, polynomial, term); None waits.
+# An X check at cell c touches L at c + A_i and R at c + B_i, a Z check L at c - B_i and R at c - A_i.
+X_SCHEDULE = (None, ("L", "a", 1), ("R", "b", 1), ("R", "b", 0), ("R", "b", 2), ("L", "a", 0), ("L", "a", 2))
+Z_SCHEDULE = (("R", "a", 0), ("R", "a", 2), ("L", "b", 0), ("L", "b", 1), ("L", "b", 2), ("R", "a", 1), None)
+
+
+@dataclass(frozen=True)
+class MemoryExperiment:
+    """A logical memory of `rounds` noisy syndrome cycles between preparation and readout of all data qubits.
+
+    All k logical operators of `basis` are prepared, kept and read; they are the observables.
+
+    Raises:
+        ValueError: rounds < 1, an unknown basis or an unknown choice of detectors.
+    """
+
+    code: BivariateBicycleCode
+    basis: Basis
+    rounds: int
+    noise: NoiseModel
+    detectors: Detectors = "XYZ"
+    """XYZ: detectors of both check types. XZ: of the memory basis only."""
+    noiseless_last_cycle: bool = False
+    """Close with a perfect cycle and a perfect readout (Bravyi, Blue et al.) instead of a noisy readout."""
+
+    def __post_init__(self) -> None:
+        if self.basis not in get_args(Basis):
+            raise ValueError(f"unknown basis {self.basis!r}: use X or Z")
+        if self.detectors not in get_args(Detectors):
+            raise ValueError(f"unknown detectors {self.detectors!r}: use XYZ or XZ")
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds} must be a whole number, at least 1")
+        if self.code.k == 0:
+            raise ValueError(f"the code {self.code} has k = 0: it holds no logical qubit to keep")
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        code: str,
+        basis: Basis,
+        rounds: int,
+        p: float,
+        noise: str = "uniform",
+        detectors: Detectors = "XYZ",
+        noiseless_last_cycle: bool = False,
+    ) -> MemoryExperiment:
+        """Builds an experiment from the words of the command line."""
+        return cls(
+            code=parse_code(code),
+            basis=basis,
+            rounds=rounds,
+            noise=NoiseModel.parse(noise, p),
+            detectors=detectors,
+            noiseless_last_cycle=noiseless_last_cycle,
+        )
+
+    @cached_property
+    def circuit(self) -> stim.Circuit:
+        """Noisy circuit; each DETECTOR carries (x, y, round, type)."""
+        return _Builder(self).build()
+
+    @cached_property
+    def dem(self) -> stim.DetectorErrorModel:
+        """The circuit's detector error model, not decomposed."""
+        return self.circuit.detector_error_model()
+
+    @cached_property
+    def grid(self) -> DetectorGrid:
+        return DetectorGrid.of(self.circuit)
+
+    @cached_property
+    def fault_model(self) -> FaultModel:
+        return FaultModel.from_dem(self.dem)
+
+    @property
+    def num_detectors(self) -> int:
+        return int(self.circuit.num_detectors)
+
+    @property
+    def num_observables(self) -> int:
+        return self.code.k
+
+    def __str__(self) -> str:
+        noise = self.noise if self.noise.name == "custom" else f"{self.noise} p={self.noise.p:g}"
+        return f"{self.code} {self.basis} memory, {self.rounds} rounds, {noise}, {self.detectors}"
+
+
+class _Builder:
+    """Writes one experiment's circuit. Qubits: L data, R data, X ancillas, Z ancillas, each `cells` long."""
+
+    def __init__(self, experiment: MemoryExperiment) -> None:
+        self.experiment = experiment
+        self.code = experiment.code
+        self.basis = experiment.basis
+        self.noise = experiment.noise
+        cells = self.code.cells
+        self.cells = cells
+        self.left = np.arange(cells)
+        self.right = self.left + cells
+        self.data = np.arange(2 * cells)
+        self.ancillas: dict[Basis, npt.NDArray[np.int64]] = {
+            "X": np.arange(2 * cells, 3 * cells),
+            "Z": np.arange(3 * cells, 4 * cells),
+        }
+        self.circuit = stim.Circuit()
+        self.noisy = True
+
+    def build(self) -> stim.Circuit:
+        experiment = self.experiment
+        self._qubit_coordinates()
+        self._reset(self.basis, self.data)
+        self._reset("Z", self.ancillas["Z"])
+        self.circuit.append("TICK")
+        self._cycle(first=True)
+        if experiment.rounds > 1:
+            prefix, self.circuit = self.circuit, stim.Circuit()
+            self.circuit.append("SHIFT_COORDS", [], (0, 0, 1))
+            self._cycle(first=False)
+            prefix.append(stim.CircuitRepeatBlock(experiment.rounds - 1, self.circuit))
+            self.circuit = prefix
+        self.circuit.append("SHIFT_COORDS", [], (0, 0, 1))
+        if experiment.noiseless_last_cycle:
+            self.noisy = False
+            self._cycle(first=False)
+        self._measure(self.basis, self.data)
+        self._closing_detectors()
+        return self.circuit
+
+    def _cycle(self, *, first: bool) -> None:
+        for layer in range(7):
+            if layer == 0:
+                self._reset("X", self.ancillas["X"])
+            busy: set[Block] = set()
+            for basis, schedule in (("X", X_SCHEDULE), ("Z", Z_SCHEDULE)):
+                if step := schedule[layer]:
+                    busy.add(self._cnot_layer(basis, *step))  # type: ignore[arg-type]
+            if "L" not in busy:
+                self._idle(self.left)
+            if "R" not in busy:
+                self._idle(self.right)
+            if layer < 6:
+                self.circuit.append("TICK")
+        self._measure("Z", self.ancillas["Z"])
+        self.circuit.append("TICK")
+        self._measure("X", self.ancillas["X"])
+        self._reset("Z", self.ancillas["Z"])
+        self._idle(self.data)
+        self.circuit.append("TICK")
+        self._syndrome_detectors(first=first)
+
+    def _cnot_layer(self, basis: Basis, block: Block, polynomial: Literal["a", "b"], term: int) -> Block:
+        monomial: Monomial = getattr(self.code, polynomial)[term]
+        sign = 1 if basis == "X" else -1
+        data = self._shifted(sign * monomial[0], sign * monomial[1]) + (self.cells if block == "R" else 0)
+        pairs = (self.ancillas["X"], data) if basis == "X" else (data, self.ancillas["Z"])
+        targets = np.stack(pairs, axis=1).ravel()
+        self.circuit.append("CX", targets)
+        self._noise("DEPOLARIZE2", targets, self.noise.cnot)
+        return block
+
+    def _shifted(self, dx: int, dy: int) -> npt.NDArray[np.int64]:
+        """The cell at c + (dx, dy) for each cell c."""
+        l, m = self.code.l, self.code.m
+        x, y = np.divmod(np.arange(self.cells), m)
+        return np.asarray((x + dx) % l * m + (y + dy) % m)
+
+    def _noise(self, name: str, targets: npt.NDArray[np.int64], rate: float) -> None:
+        if self.noisy and rate > 0:
+            self.circuit.append(name, targets, rate)
+
+    def _reset(self, basis: Basis, qubits: npt.NDArray[np.int64]) -> None:
+        self.circuit.append("RX" if basis == "X" else "R", qubits)
+        self._noise("Z_ERROR" if basis == "X" else "X_ERROR", qubits, self.noise.reset)
+
+    def _measure(self, basis: Basis, qubits: npt.NDArray[np.int64]) -> None:
+        flip = self.noise.measurement if self.noisy else 0.0
+        self.circuit.append("MX" if basis == "X" else "M", qubits, flip or None)
+
+    def _idle(self, qubits: npt.NDArray[np.int64]) -> None:
+        # Every layer in which data qubits wait is one in which some ancilla is reset or measured.
+        self._noise("DEPOLARIZE1", qubits, self.noise.idle)
+        self._noise("DEPOLARIZE1", qubits, self.noise.readout_idle)
+
+    def _syndrome_detectors(self, *, first: bool) -> None:
+        # A cycle records the Z outcomes, then the X outcomes: the last 2 * cells records.
+        offsets: dict[Basis, int] = {"X": -self.cells, "Z": -2 * self.cells}
+        for basis in offsets:
+            if basis != self.basis and (first or self.experiment.detectors == "XZ"):
+                continue
+            for c in range(self.cells):
+                now = offsets[basis] + c
+                records = [now] if first else [now, now - 2 * self.cells]
+                self._detector(records, c, basis)
+
+    def _closing_detectors(self) -> None:
+        code, n = self.code, self.code.n
+        if not self.experiment.noiseless_last_cycle:
+            # After a perfect cycle these would repeat its outcomes, so they are left out there.
+            checks = (code.hx if self.basis == "X" else code.hz).tolil().rows
+            for c, support in enumerate(checks):
+                syndrome = -n + c - (self.cells if self.basis == "X" else 2 * self.cells)
+                self._detector([int(q) - n for q in support] + [syndrome], c, self.basis)
+        for j, logical in enumerate(code.logicals(self.basis)):
+            records = [stim.target_rec(int(q) - n) for q in np.flatnonzero(logical)]
+            self.circuit.append("OBSERVABLE_INCLUDE", records, j)
+
+    def _detector(self, records: list[int], cell: int, basis: Basis) -> None:
+        x, y = divmod(cell, self.code.m)
+        kind = 0 if basis == "X" else 1
+        self.circuit.append("DETECTOR", [stim.target_rec(r) for r in records], (x, y, 0, kind))
+
+    def _qubit_coordinates(self) -> None:
+        """A 2 x 2 tile a cell: L at (2x, 2y), R at (2x+1, 2y+1), X ancilla at (2x, 2y+1), Z at (2x+1, 2y)."""
+        for kind, (dx, dy) in enumerate(((0, 0), (1, 1), (0, 1), (1, 0))):
+            for c in range(self.cells):
+                x, y = divmod(c, self.code.m)
+                self.circuit.append("QUBIT_COORDS", kind * self.cells + c, (2 * x + dx, 2 * y + dy))
