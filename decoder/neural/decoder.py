@@ -1,0 +1,167 @@
+"""The network as a decoder: packed detection events in, predictions and their confidence out."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import stim
+import torch
+from torch import Tensor
+
+from decoder.base import Decoding, pack_bits, unpack_shots
+from decoder.neural.model import CosetVote
+from decoder.neural.weights import load_weights, shipped_weights
+from simulation.circuits import MemoryExperiment
+from simulation.codes import CODES, BivariateBicycleCode
+from simulation.detectors import DetectorGrid
+from simulation.faults import FaultModel, Symptom
+from simulation.noise import NoiseModel
+
+
+class NeuralDecoder:
+    """Decodes one memory experiment; any number of rounds and both bases share the weights."""
+
+    def __init__(self, grid: DetectorGrid, *, weights: Path, device: str = "cpu", max_batch: int = 1024) -> None:
+        """Loads the weights for an experiment known by its detectors.
+
+        Args:
+            grid: the experiment's detectors, XYZ.
+            weights: a weights file, trained for the experiment's code and basis.
+            device: where torch computes.
+            max_batch: shots in one pass of the network; bounds the memory.
+
+        Raises:
+            ValueError: the weights are for another code or basis, or the file is broken.
+            FileNotFoundError: there is no such file.
+        """
+        self.model, self.info = load_weights(weights)
+        self.model.to(device)
+        self.device = torch.device(device)
+        self.max_batch = max_batch
+        geometry = self.model.geometry
+        basis = grid.memory_basis
+        if basis not in self.info.bases:
+            raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {basis} memory")
+        self.basis = "ZX".index(basis)
+        self.vote = CosetVote(geometry).to(device)
+        index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
+        self.num_detectors = len(grid.coordinates)
+        self.num_observables = geometry.code.k
+        self._shape = index.shape
+        # Absent detectors read a column of zeros behind the real ones.
+        self._index = torch.from_numpy(np.where(index < 0, self.num_detectors, index).ravel()).to(device)
+
+    @classmethod
+    def load(cls, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu") -> NeuralDecoder:
+        """The decoder of an experiment, with the package's weights or given ones.
+
+        Raises:
+            ValueError: no weights for this code, or weights or an experiment that do not fit each other.
+        """
+        code = experiment.code
+        if weights is None:
+            weights = shipped_weights(str(code))
+        decoder = cls(experiment.grid, weights=weights, device=device)
+        trained = decoder.model.geometry.code
+        if trained != code:
+            raise ValueError(f"{weights} was trained for {trained}, not for {code}")
+        return decoder
+
+    @classmethod
+    def for_dem(
+        cls, dem: stim.DetectorErrorModel, *, weights: Path | None = None, device: str = "cpu"
+    ) -> NeuralDecoder:
+        """The decoder for a DEM of one of our memory experiments, recognised by its coordinates and mechanisms.
+
+        Raises:
+            ValueError: the DEM is not that of an experiment that the weights are for.
+        """
+        grid = DetectorGrid.of(dem)
+        if weights is None:
+            weights = shipped_weights(str(_code_on_torus(grid)))
+        decoder = cls(grid, weights=weights, device=device)
+        if dem.num_observables != decoder.num_observables:
+            raise ValueError(
+                f"the DEM has {dem.num_observables} observables, but {decoder.model.geometry.code} has "
+                f"{decoder.num_observables} logical qubits, all of which must be observables"
+            )
+        known = _symptoms(decoder.model.geometry.code, grid.memory_basis, grid.rounds)
+        foreign = [s for s in FaultModel.from_dem(dem).symptoms() if s not in known]
+        if foreign:
+            raise ValueError(
+                f"{len(foreign)} error mechanisms of the DEM, such as detectors {foreign[0][0]} with observables "
+                f"{foreign[0][1]}, do not occur in the {grid.memory_basis} memory of "
+                f"{decoder.model.geometry.code} over {grid.rounds} rounds that this network decodes; "
+                "make the circuit with `tandem circuit`, or decode with bposd"
+            )
+        return decoder
+
+    @cached_property
+    def model_info(self) -> dict[str, Any]:
+        """What is known of the network, for tables and for the service."""
+        return {
+            "architecture": "recurrent transformer",
+            "code": str(self.model.geometry.code),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "bases": self.info.bases,
+            "rounds_trained": list(self.info.rounds),
+            "temperature": self.info.temperature,
+            "weights_sha256": self.info.sha256,
+            "provenance": dict(self.info.provenance),
+        }
+
+    def decode_batch(
+        self,
+        shots: npt.NDArray[Any],
+        *,
+        bit_packed_shots: bool = False,
+        bit_packed_predictions: bool = False,
+    ) -> npt.NDArray[Any]:
+        """Predicts the observables' flips; see `decoder.base.Decoder`."""
+        predictions = self.decode_soft(shots, bit_packed_shots=bit_packed_shots).predictions
+        return pack_bits(predictions) if bit_packed_predictions else predictions
+
+    def decode_soft(self, shots: npt.NDArray[Any], *, bit_packed_shots: bool = False) -> Decoding:
+        """Predictions with the posterior of the chosen coset and of each flip; see `decoder.base.SoftDecoder`."""
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        parts = [self._decode(events[i : i + self.max_batch]) for i in range(0, len(events), self.max_batch)]
+        k = self.num_observables
+        empty = (np.zeros((0, k), bool), np.zeros(0, np.float32), np.zeros((0, k), np.float32))
+        predictions, confidence, flips = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
+        return Decoding(predictions=predictions, confidence=confidence, flip_probabilities=flips)
+
+    @torch.inference_mode()
+    def _decode(self, shots: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], ...]:
+        events = self.arrange(shots)
+        posterior = self.vote.posterior(self.model(events, basis=self.basis), events, self.info.temperature)
+        confidence, coset = posterior.max(dim=1)
+        flips = posterior @ self.vote.cosets
+        return self.vote.cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy()
+
+    def arrange(self, shots: npt.NDArray[np.bool_]) -> Tensor:
+        """Detection events bool (shots, detectors) as the network's float (T, 2, N, shots)."""
+        padded = np.zeros((self.num_detectors + 1, len(shots)), dtype=np.float32)
+        padded[:-1] = shots.T
+        return torch.from_numpy(padded).to(self.device)[self._index].view(*self._shape, len(shots))
+
+
+def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode:
+    l, m = (int(size) + 1 for size in grid.coordinates[:, :2].max(axis=0))
+    for code in CODES.values():
+        if (code.l, code.m) == (l, m):
+            return code
+    raise ValueError(f"no code with shipped weights lives on a {l} x {m} torus; name the weights to use")
+
+
+@lru_cache(maxsize=16)
+def _symptoms(code: BivariateBicycleCode, basis: Any, rounds: int) -> frozenset[Symptom]:
+    """All that a fault can flip in our circuit: uniform noise has every Pauli fault at every location.
+
+    Other noise models, whatever their rates, have a subset.
+    """
+    experiment = MemoryExperiment(code, basis, rounds, NoiseModel.uniform(1e-3))
+    return frozenset(experiment.fault_model.symptoms())

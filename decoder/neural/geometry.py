@@ -1,0 +1,166 @@
+"""What the network needs to know of a code: displacements on its torus, and the logical operators it reads.
+
+Everything is in the *memory frame*. For Z memory that is the code as it is. For X memory the cells are
+relabelled by the ZX duality g -> -g (and the blocks L and R exchanged), which maps X checks to Z checks, so in
+the memory frame the checks of the memory basis always act like Z checks: on L at c - b and on R at c - a. One
+network then serves both bases, and only the order of the CNOTs tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from ldpc import mod2
+
+from simulation.codes import BivariateBicycleCode
+from simulation.detectors import BASES, Basis, DetectorGrid
+
+Displacement = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TorusGeometry:
+    """Index tables of one code; all arrays are in the memory frame."""
+
+    code: BivariateBicycleCode
+
+    @cached_property
+    def check_displacements(self) -> list[Displacement]:
+        """31 signed offsets from a check to itself and to each check that shares a qubit with it.
+
+        They follow the Tanner graph (a_i - a_j, b_i - b_j, +-(a_i + b_j)) and are listed by their indices i, j,
+        so that codes with other l and m, or other exponents, have the same number in the same order.
+        """
+        a, b = self.code.a, self.code.b
+        same_type = [_minus(p[i], p[j]) for p in (a, b) for i in range(3) for j in range(3) if i != j]
+        other_type = [_plus(a[i], b[j]) for i in range(3) for j in range(3)]
+        return [(0, 0), *same_type, *other_type, *(_minus((0, 0), d) for d in other_type)]
+
+    @cached_property
+    def qubit_displacements(self) -> list[Displacement]:
+        """12 signed offsets from a data qubit to the checks on it: L from +b, -a, and R from +a, -b."""
+        a, b = self.code.a, self.code.b
+        zero = (0, 0)
+        return [*b, *(_minus(zero, d) for d in a), *a, *(_minus(zero, d) for d in b)]
+
+    def phases(self, displacements: list[Displacement]) -> npt.NDArray[np.float64]:
+        """2 pi k.d of each frequency k of the torus and displacement d: (frequencies, displacements).
+
+        Frequencies: the self-conjugate ones (2k = 0), then one of each conjugate pair.
+        """
+        l, m = self.code.l, self.code.m
+        k = np.array(self._frequencies[0] + self._frequencies[1]) / (l, m)
+        return np.asarray(2 * np.pi * k @ np.array(displacements).T)
+
+    @property
+    def num_real_frequencies(self) -> int:
+        """How many frequencies are self-conjugate."""
+        return len(self._frequencies[0])
+
+    @cached_property
+    def fourier_matrix(self) -> npt.NDArray[np.float64]:
+        """(cells, cells), orthogonal: rows cos(k.c) of the real frequencies, then cos and then sin of the pairs."""
+        l, m = self.code.l, self.code.m
+        cells = np.stack(np.divmod(np.arange(self.code.cells), m), axis=1) / (l, m)
+        real, paired = (2 * np.pi * np.array(k, dtype=float).reshape(-1, 2) @ cells.T for k in self._frequencies)
+        rows = np.concatenate([np.cos(real), np.sqrt(2) * np.cos(paired), np.sqrt(2) * np.sin(paired)])
+        return np.asarray(rows / np.sqrt(self.code.cells))
+
+    @cached_property
+    def _frequencies(self) -> tuple[list[Displacement], list[Displacement]]:
+        l, m = self.code.l, self.code.m
+        every = [(i, j) for i in range(l) for j in range(m)]
+        real = [k for k in every if (2 * k[0] % l, 2 * k[1] % m) == (0, 0)]
+        paired = [k for k in every if k < (-k[0] % l, -k[1] % m)]
+        return real, paired
+
+    @cached_property
+    def displacement_index(self) -> npt.NDArray[np.int64]:
+        """(cells, cells): entry [c, c'] names the offset c' - c on the torus by the cell it reaches from 0."""
+        l, m = self.code.l, self.code.m
+        x, y = np.divmod(np.arange(self.code.cells), m)
+        return np.asarray((x[None, :] - x[:, None]) % l * m + (y[None, :] - y[:, None]) % m)
+
+    # --- the logical operators that the network reads: every translate of a few, the outputs ---
+
+    @cached_property
+    def output_supports(self) -> npt.NDArray[np.uint8]:
+        """(operators * cells, n): translate t of operator o is row o * cells + t."""
+        operators = self.code.logical_orbits()
+        l, m = self.code.l, self.code.m
+        rows = [self.code.translate(o, dx, dy) for o in operators for dx in range(l) for dy in range(m)]
+        return np.array(rows, dtype=np.uint8)
+
+    @property
+    def num_operators(self) -> int:
+        return len(self.output_supports) // self.code.cells
+
+    @cached_property
+    def _output_decomposition(self) -> npt.NDArray[np.uint8]:
+        """(outputs, k + cells): each output as a sum of observables and Z checks modulo 2."""
+        generators = np.concatenate([self.code.logicals("Z"), self.code.hz.toarray()]).astype(np.uint8)
+        independent = mod2.pivot_rows(generators)
+        plu = mod2.PluDecomposition(generators[independent].T)
+        decomposition = np.zeros((len(self.output_supports), len(generators)), dtype=np.uint8)
+        for row, support in zip(decomposition, self.output_supports, strict=True):
+            row[independent] = plu.lu_solve(support)
+        if np.any(decomposition @ generators % 2 != self.output_supports):
+            raise ValueError(f"the logical orbits of {self.code} are not sums of its logicals and checks")
+        return decomposition
+
+    @cached_property
+    def output_observables(self) -> npt.NDArray[np.uint8]:
+        """(outputs, k): the observables whose product, times checks, is the output's operator."""
+        return self._output_decomposition[:, : self.code.k]
+
+    @cached_property
+    def output_checks(self) -> npt.NDArray[np.uint8]:
+        """(outputs, cells): the memory-basis checks in that product; the detection events fix their values."""
+        return self._output_decomposition[:, self.code.k :]
+
+    # --- detection events as a dense grid ---
+
+    def event_index(self, grid: DetectorGrid) -> npt.NDArray[np.int64]:
+        """(rounds + 1, 2, cells): the detector at each round, slot (0: memory basis, 1: other) and cell.
+
+        -1 where there is none, which is only the other basis in the first and the last round.
+
+        Raises:
+            ValueError: the detectors are not those of an XYZ memory experiment of this code with noisy readout.
+        """
+        l, m, cells = self.code.l, self.code.m, self.code.cells
+        x, y, round_, kind = grid.coordinates.T
+        if np.any((x < 0) | (x >= l) | (y < 0) | (y >= m)):
+            raise ValueError(f"the detectors lie outside the {l} x {m} torus of {self.code}")
+        memory = BASES.index(grid.memory_basis)
+        cell = _framed_cells(self.code, grid.memory_basis)[x * m + y]
+        index = np.full((grid.rounds + 1, 2, cells), -1, dtype=np.int64)
+        index[round_, np.where(kind == memory, 0, 1), cell] = np.arange(len(kind))
+        present = index >= 0
+        if present.sum() != len(kind) or not (
+            present[:, 0].all() and present[1:-1, 1].all() and not present[[0, -1], 1].any()
+        ):
+            raise ValueError(
+                "the neural decoder eats the detectors of both bases (XYZ) of a memory experiment with noisy "
+                f"readout; these {len(kind)} detectors are not that of {self.code}. Use BP-OSD for others"
+            )
+        return index
+
+
+def _framed_cells(code: BivariateBicycleCode, basis: Basis) -> npt.NDArray[np.int64]:
+    """The memory-frame cell of each cell."""
+    if basis == "Z":
+        return np.arange(code.cells)
+    x, y = np.divmod(np.arange(code.cells), code.m)
+    return np.asarray(-x % code.l * code.m + -y % code.m)
+
+
+def _plus(u: Displacement, v: Displacement) -> Displacement:
+    return (u[0] + v[0], u[1] + v[1])
+
+
+def _minus(u: Displacement, v: Displacement) -> Displacement:
+    return (u[0] - v[0], u[1] - v[1])

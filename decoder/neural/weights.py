@@ -1,0 +1,186 @@
+"""Trained networks as files: safetensors with the configuration and the provenance in the header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from decoder.neural.model import ModelConfig, RecurrentTransformer
+
+FORMAT = "tandem-weights-1"
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself."""
+
+    path: Path
+    sha256: str
+    config: ModelConfig
+    bases: str
+    """The memory bases that the network was trained on, such as "ZX"."""
+    rounds: tuple[int, ...]
+    """The numbers of rounds that it was trained on."""
+    temperature: float
+    """Divides the coset scores; fitted on held-out shots."""
+    provenance: Mapping[str, Any]
+    """How it was trained: shots, steps, seconds, error rates, seed, versions, validation."""
+
+
+def shipped_weights(code_id: str) -> Path:
+    """The weights in the package for a code.
+
+    Raises:
+        ValueError: none are shipped for this code.
+    """
+    path = SHIPPED / f"{code_id}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
+        raise ValueError(
+            f"no weights are shipped for {code_id} (shipped: {known}); "
+            f"train some with `tandem train --code {code_id}` and give them with --weights"
+        )
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file by its new content or, on any error, leaves the old one as it was.
+
+    Raises:
+        OSError: the disk is full or the directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise OSError(
+            error.errno, f"cannot write ({reason}); the last complete file, if any, is intact", str(path)
+        ) from None
+
+
+def save_weights(
+    path: Path,
+    model: RecurrentTransformer,
+    *,
+    bases: str,
+    rounds: tuple[int, ...],
+    temperature: float,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Writes a network atomically."""
+    header = {
+        "format": FORMAT,
+        "config": model.config.to_dict(),
+        "operators": model.geometry.code.logical_orbits().tolist(),
+        "bases": bases,
+        "rounds": list(rounds),
+        "temperature": temperature,
+        "provenance": dict(provenance),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, save(tensors, metadata={"tandem": json.dumps(header)}))
+
+
+def load_weights(path: Path) -> tuple[RecurrentTransformer, WeightsInfo]:
+    """Reads a network onto the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a weights file, corrupted, truncated, or of another version of the format.
+    """
+    header, tensors = read_safetensors(path)
+    try:
+        if header["format"] != FORMAT:
+            raise ValueError(f"{path}: format {header['format']!r} is not {FORMAT!r}; train or download it again")
+        config = model_config(header["config"])
+        info = WeightsInfo(
+            path=path,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            config=config,
+            bases=str(header["bases"]),
+            rounds=tuple(int(r) for r in header["rounds"]),
+            temperature=float(header["temperature"]),
+            provenance=header["provenance"],
+        )
+        operators = header["operators"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: the header lacks or garbles {error}; it is no Tandem weights file") from None
+    model = RecurrentTransformer(config)
+    if model.geometry.code.logical_orbits().tolist() != operators:
+        raise ValueError(f"{path}: trained for other logical operators of {config.code} than this version has")
+    load_tensors(model, tensors, path)
+    return model.eval(), info
+
+
+def model_config(values: Mapping[str, Any]) -> ModelConfig:
+    """Reads a configuration that `ModelConfig.to_dict` wrote.
+
+    Raises:
+        ValueError: unknown or impossible values.
+    """
+    unknown = set(values) - {f.name for f in fields(ModelConfig)}
+    if unknown:
+        raise ValueError(f"unknown model settings {sorted(unknown)}; the weights are of a newer version")
+    return ModelConfig(**values)
+
+
+def load_tensors(model: RecurrentTransformer, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copies tensors into a model of the same shape.
+
+    Raises:
+        ValueError: missing, superfluous, misshapen or non-finite tensors.
+    """
+    expected = model.state_dict()
+    wrong = sorted(
+        name
+        for name in expected.keys() | tensors.keys()
+        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
+    )
+    if wrong:
+        raise ValueError(
+            f"{path}: tensors {', '.join(wrong[:4])} do not fit a {model.config.code} network of width "
+            f"{model.config.width}; the file is corrupted or for another network"
+        )
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(f"{path}: {broken[0]} holds values that are not finite; the file is corrupted")
+    model.load_state_dict(tensors)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON header under "tandem" and all tensors; nothing is ever unpickled.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not safetensors, truncated, or without our header.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such weights file", str(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata["tandem"])
+        if not isinstance(header, dict):
+            raise ValueError("the header is no object")
+    except (SafetensorError, KeyError, ValueError, struct.error, RuntimeError) as error:
+        raise ValueError(f"{path}: no Tandem safetensors file, or truncated or corrupted ({error})") from None
+    return header, tensors

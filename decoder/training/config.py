@@ -1,0 +1,108 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from decoder.neural.model import Mixing, ModelConfig
+
+
+def _help(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of `tandem train`; a TOML file may set any of them by name."""
+
+    code: str = _help("bb72", "code id, or l,m,A,B")
+    rounds: tuple[int, ...] = _help((6,), "numbers of rounds to mix; each micro-batch has one of them")
+    bases: str = _help("ZX", "memory bases to train on: Z, X or ZX")
+    minutes: float | None = _help(None, "end after so many minutes of training, all resumed runs together")
+    steps: int | None = _help(None, "end after so many optimizer steps")
+    seed: int = _help(0, "seed of the initial weights and of all shots")
+
+    width: int = _help(ModelConfig.width, "channels of each cell's state")
+    round_blocks: int = _help(ModelConfig.round_blocks, "blocks in each round")
+    readout_blocks: int = _help(ModelConfig.readout_blocks, "blocks after the last round")
+    mlp_ratio: float = _help(ModelConfig.mlp_ratio, "hidden units of the gated MLPs, over the width")
+    qubit_ratio: float = _help(ModelConfig.qubit_ratio, "channels of a data qubit, over the width")
+    attention_ratio: float = _help(ModelConfig.attention_ratio, "channels of an attention, over the width")
+    round_mixing: Mixing = _help(ModelConfig.round_mixing, "conv, attention or both in the round step")
+    readout_mixing: Mixing = _help(ModelConfig.readout_mixing, "conv, attention or both in the readout")
+    heads: int = _help(ModelConfig.heads, "attention heads")
+
+    p_min: float = _help(0.001, "lowest physical error rate")
+    p_max: float = _help(0.006, "highest physical error rate")
+    p_points: int = _help(16, "error rates between them, evenly spaced in the logarithm")
+    curriculum_shots: int = _help(200_000, "shots over which p widens from about one fault a shot to the full range")
+    micro_batch: int = _help(256, "shots of one basis, p and number of rounds")
+    micro_batches: int = _help(2, "micro-batches in an optimizer step; they alternate between the bases")
+
+    muon_lr: float = _help(0.01, "learning rate of the matrices (Muon)")
+    adam_lr: float = _help(0.002, "learning rate of all else (AdamW)")
+    weight_decay: float = _help(0.0, "decoupled weight decay of the matrices")
+    warmup_steps: int = _help(100, "steps over which the learning rate rises")
+    decay_fraction: float = _help(0.5, "last part of the run, in which the learning rate falls linearly")
+    final_lr: float = _help(0.02, "learning rate at the end, as a share of the peak")
+    clip: float = _help(1.0, "largest norm of the gradient")
+    ema_decay: float = _help(0.999, "decay of the moving average of the weights, which is what is kept")
+
+    device: str = _help("auto", "cpu, cuda, or auto")
+    autocast: bool = _help(False, "compute in bfloat16 (use on GPUs)")
+    compile: bool = _help(False, "torch.compile the blocks: slow to start, faster after")
+    threads: int | None = _help(None, "CPU threads; default: torch's choice")
+
+    checkpoint_seconds: float = _help(60.0, "seconds between checkpoints")
+    log_every: int = _help(50, "steps between rows of the log")
+    validate_every: int = _help(2000, "steps between validations; 0 for only one at the end")
+    validation_shots: int = _help(4000, "held-out shots for each basis and error rate")
+    validation_p: tuple[float, ...] = _help((0.002, 0.003), "error rates of the validation")
+
+    def __post_init__(self) -> None:
+        if not self.rounds or min(self.rounds) < 1:
+            raise ValueError(f"rounds={self.rounds} must be numbers of at least 1")
+        if self.bases not in ("Z", "X", "ZX"):
+            raise ValueError(f"bases={self.bases!r} must be Z, X or ZX")
+        if not 0 < self.p_min <= self.p_max < 0.5:
+            raise ValueError(f"p_min={self.p_min} and p_max={self.p_max} must be 0 < p_min <= p_max < 0.5")
+        if any(not 0 < p < 0.5 for p in self.validation_p):
+            raise ValueError(f"validation_p={self.validation_p} must lie between 0 and 0.5")
+        at_least_one = ("p_points", "micro_batch", "micro_batches", "log_every", "validation_shots")
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes={self.minutes} must be above 0")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be at least 1")
+        if not 0 <= self.ema_decay < 1 or not 0 <= self.decay_fraction <= 1:
+            raise ValueError("ema_decay must lie in [0, 1) and decay_fraction in [0, 1]")
+        self.model_config()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Reads names and values, as in a TOML file; lists become tuples.
+
+        Raises:
+            ValueError: an unknown name or an impossible value.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown training settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def model_config(self) -> ModelConfig:
+        return ModelConfig(**{f.name: getattr(self, f.name) for f in fields(ModelConfig)})
+
+    @property
+    def step_shots(self) -> int:
+        """Shots in one optimizer step, over all processes."""
+        return self.micro_batch * self.micro_batches

@@ -1,0 +1,72 @@
+"""Draws training shots from a fault model with torch, on the device that trains."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decoder.neural.geometry import TorusGeometry
+from simulation.circuits import MemoryExperiment
+
+
+class FaultSampler:
+    """Samples detection events and observable flips of one experiment.
+
+    A mechanism with probability q is the parity of a Poisson number of events with mean
+    -ln(1 - 2q) / 2, exactly. So a batch of B shots is Poisson(B * total mean) events, each at a random shot and a
+    mechanism drawn in proportion to its mean: work that grows with the number of faults, not of mechanisms.
+    """
+
+    def __init__(self, experiment: MemoryExperiment, *, device: torch.device | str = "cpu") -> None:
+        model = experiment.fault_model
+        self.device = torch.device(device)
+        index = TorusGeometry(experiment.code).event_index(experiment.grid)
+        self.layers, _, self.cells = index.shape
+        self.num_observables = model.num_observables
+        # A shot's row: its dense events (T * 2 * N), its observables, and one more that swallows padding.
+        row = np.full(model.num_detectors, -1, dtype=np.int64)
+        row[index[index >= 0]] = np.flatnonzero(index.ravel() >= 0)
+        self.width = index.size + self.num_observables + 1
+        symptoms = [
+            [*row[list(detectors)], *(index.size + o for o in observables)]
+            for detectors, observables in model.symptoms()
+        ]
+        longest = max(map(len, symptoms))
+        table = [s + [self.width - 1] * (longest - len(s)) for s in symptoms]
+        self.table = torch.tensor(np.array(table), device=self.device)  # (mechanisms, longest)
+        means = -np.log1p(-2 * model.priors) / 2
+        self.mean = float(means.sum())
+        """Expected events a shot; about the expected number of faults."""
+        self.cumulative = torch.tensor(np.cumsum(means) / self.mean, device=self.device)  # (mechanisms,) float64
+
+    def sample(self, shots: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """Draws shots; the same seed on the same device gives the same shots.
+
+        Returns:
+            Detection events float32 (T, 2, N, shots) in the memory frame, and observable flips float32 (shots, k).
+        """
+        # The number of events is drawn on the host so that no shape waits for the device.
+        events = int(np.random.default_rng(seed).poisson(shots * self.mean))
+        generator = torch.Generator(self.device).manual_seed(seed)
+        uniform = torch.rand(events, dtype=torch.float64, device=self.device, generator=generator)
+        mechanism = torch.searchsorted(self.cumulative, uniform, right=True).clamp_(max=len(self.cumulative) - 1)
+        shot = torch.randint(shots, (events,), device=self.device, generator=generator)
+        # Transposed, (width, shots), so that the result is laid out as the network wants it.
+        where = self.table[mechanism] * shots + shot[:, None]
+        counts = torch.zeros(self.width * shots, dtype=torch.int32, device=self.device)
+        counts.index_add_(0, where.flatten(), counts.new_ones(1).expand(where.numel()))
+        parity = (counts & 1).float().view(self.width, shots)
+        dense = self.layers * 2 * self.cells
+        detection_events = parity[:dense].view(self.layers, 2, self.cells, shots)
+        return detection_events, parity[dense : dense + self.num_observables].t().contiguous()
+
+
+def log_grid(low: float, high: float, points: int) -> list[float]:
+    """`points` error rates from low to high, evenly spaced in the logarithm."""
+    if points == 1:
+        return [low]
+    step = math.log(high / low) / (points - 1)
+    return [low * math.exp(i * step) for i in range(points)]

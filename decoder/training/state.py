@@ -1,0 +1,129 @@
+"""All that a training run changes, and how it is kept: network, average, optimizers, counters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from decoder.neural.model import RecurrentTransformer
+from decoder.neural.weights import load_tensors, read_safetensors, write_atomically
+from decoder.training.config import TrainingConfig
+
+FORMAT = "tandem-checkpoint-1"
+# What a resumed run may change; all else must stay, or it would be another run.
+FREE_SETTINGS = {
+    *("minutes", "steps", "threads", "device", "compile"),
+    *("checkpoint_seconds", "log_every", "validate_every"),
+}
+
+
+@dataclass
+class Counters:
+    step: int = 0
+    """Optimizer steps taken."""
+    shots: int = 0
+    """Shots seen, over all processes."""
+    seconds: float = 0.0
+    """Time spent in training steps."""
+
+
+class TrainingState:
+    """The network on its device with its averaged copy and optimizers."""
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.model = RecurrentTransformer(config.model_config()).to(device)
+        self.average = RecurrentTransformer(config.model_config()).to(device).requires_grad_(False).eval()
+        self.average.load_state_dict(self.model.state_dict())
+        matrices, others = _split_parameters(self.model)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
+            torch.optim.AdamW(others, lr=config.adam_lr, weight_decay=0.0, betas=(0.9, 0.98)),
+        ]
+        self.peak_lrs = [config.muon_lr, config.adam_lr]
+        self.counters = Counters()
+
+    def init_from(self, path: Path) -> None:
+        """Starts from the tensors of a weights file that fit this network; others keep their initial values.
+
+        Weights belong to displacements along the Tanner graph, so those of another code fit too.
+        """
+        _, tensors = read_safetensors(path)
+        own = self.model.state_dict()
+        fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+        if not fitting:
+            raise ValueError(f"{path}: no tensor fits this network; give the same width and blocks")
+        self.model.load_state_dict(own | fitting)
+        self.average.load_state_dict(own | fitting)
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        # Young averages follow the weights more closely.
+        step = self.counters.step
+        weight = 1 - min(decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), weight)
+
+    # --- files ---
+
+    def save(self, path: Path, config: TrainingConfig) -> None:
+        """Writes a checkpoint atomically: after a kill at any moment there is the last complete one."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for j, entries in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{i}.{j}.{k}": torch.as_tensor(v) for k, v in entries.items()}
+        header = {"format": FORMAT, "config": config.to_dict(), "counters": asdict(self.counters)}
+        data = save(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            metadata={"tandem": json.dumps(header)},
+        )
+        write_atomically(path, data)
+
+    def load(self, path: Path, config: TrainingConfig) -> None:
+        """Continues from a checkpoint.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is broken, or of a run with other settings.
+        """
+        header, tensors = read_safetensors(path)
+        if header.get("format") != FORMAT:
+            raise ValueError(f"{path}: no checkpoint of this version")
+        ours = json.loads(json.dumps(config.to_dict()))
+        changed = sorted(k for k in ours if k not in FREE_SETTINGS and ours[k] != header["config"].get(k))
+        if changed:
+            raise ValueError(
+                f"{path} was trained with other settings for {', '.join(changed)}; resume with the same ones, "
+                "or start a new run in another directory with --init-from"
+            )
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        load_tensors(self.model, groups.get("model", {}), path)
+        load_tensors(self.average, groups.get("average", {}), path)
+        for i, optimizer in enumerate(self.optimizers):
+            state = optimizer.state_dict()
+            entries: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in groups.get("optimizer", {}).items():
+                which, index, key = name.split(".")
+                if int(which) == i:
+                    entries.setdefault(int(index), {})[key] = tensor
+            state["state"] = entries
+            optimizer.load_state_dict(state)
+        self.counters = Counters(**header["counters"])
+
+
+def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Matrices inside the network, for Muon, and all else (embeddings, gains, biases, last layer)."""
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        inside = parameter.ndim == 2 and name.endswith("weight") and ".head." not in f".{name}"
+        (matrices if inside else others).append(parameter)
+    return matrices, others

@@ -1,0 +1,386 @@
+"""The training loop: fresh shots, mean binary cross-entropy of all outputs, Muon and AdamW."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from decoder.neural.model import Block, CosetVote, EventFold, Readout
+from decoder.neural.weights import save_weights
+from decoder.training.config import TrainingConfig
+from decoder.training.sampler import FaultSampler, log_grid
+from decoder.training.state import TrainingState
+from decoder.training.validation import Validation
+from simulation.circuits import MemoryExperiment
+from simulation.detectors import Basis
+
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a running training."""
+
+    step: int
+    shots: int
+    seconds: float
+    shots_per_second: float
+    loss: float
+    lr: float
+    """Muon's learning rate."""
+    fraction: float
+    """How much of the run is done, 0 to 1."""
+    seconds_left: float
+    validation: dict[str, int]
+    """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first."""
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    out: Path,
+    resume: bool = False,
+    force: bool = False,
+    init_from: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Trains until the time or the steps are over, or a signal ends it, and leaves complete files in `out`.
+
+    `checkpoint.safetensors` continues the run, `weights.safetensors` (averaged weights, calibrated) decodes, and
+    `log.csv` holds a row every `log_every` steps. Under torchrun the micro-batches are shared by the processes.
+
+    Args:
+        config: all settings.
+        out: the run's directory.
+        resume: continue the run in `out`.
+        force: start anew although `out` holds a run.
+        init_from: a weights file to start from, of this code or of another.
+        progress: called with every row of the log.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        ValueError: settings that do not fit, or a checkpoint of another run.
+        OSError: `out` cannot be written, or there is nothing to resume.
+    """
+    return Trainer(config, out=out, resume=resume, force=force, init_from=init_from).run(progress)
+
+
+class Trainer:
+    def __init__(self, config: TrainingConfig, *, out: Path, resume: bool, force: bool, init_from: Path | None) -> None:
+        if config.minutes is None and config.steps is None:
+            raise ValueError("say when to end: give --minutes or --steps")
+        self.config, self.out = config, out
+        checkpoint = out / CHECKPOINT
+        if checkpoint.exists() and not (resume or force):
+            raise FileExistsError(
+                17, "holds a run already; continue it with --resume or replace it with --force", str(out)
+            )
+        if resume and not checkpoint.exists():
+            raise FileNotFoundError(2, "no checkpoint to resume", str(checkpoint))
+        out.mkdir(parents=True, exist_ok=True)
+        self.rank, self.world = _join_processes()
+        self.device = _device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.state = TrainingState(config, self.device)
+        if init_from is not None and not resume:
+            self.state.init_from(init_from)
+        if resume:
+            self.state.load(checkpoint, config)
+        self.model = self.state.model
+        self.vote = CosetVote(self.model.geometry).to(self.device)
+        self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
+        self.log = Log(out / LOG, keep_until=self.state.counters.step)
+        self.last_validation: dict[str, int] = {}
+        if config.compile:
+            for module in self.model.modules():
+                if isinstance(module, Block | EventFold | Readout):
+                    module.compile(dynamic=False)
+
+    # --- the loop ---
+
+    def run(self, progress: Callable[[Progress], None] | None) -> Path:
+        if self.rank == 0:
+            self.save()  # an unwritable directory shows now, not after an hour
+        last_save = time.monotonic()
+        mark = (time.monotonic(), self.state.counters.shots)
+        losses: list[torch.Tensor] = []
+        with _signals_caught() as stopped:
+            while not self._agree(bool(stopped) or self.fraction >= 1):
+                started = time.monotonic()
+                losses.append(self.step())
+                counters = self.state.counters
+                if counters.step % self.config.log_every == 0:
+                    loss = torch.stack(losses).mean().item()  # the only host synchronisation of the loop
+                    losses.clear()
+                    if not math.isfinite(loss):
+                        raise ValueError(
+                            f"the loss is {loss} at step {counters.step}: lower muon_lr or adam_lr; the last "
+                            f"checkpoint in {self.out} is intact"
+                        )
+                    counters.seconds += time.monotonic() - started
+                    now = time.monotonic()
+                    rate = (counters.shots - mark[1]) / (now - mark[0])
+                    self._report(loss, rate, progress)
+                    if self.config.validate_every and counters.step % self.config.validate_every == 0:
+                        self.validate()
+                    mark = (time.monotonic(), counters.shots)
+                else:
+                    counters.seconds += time.monotonic() - started
+                if self.rank == 0 and time.monotonic() - last_save > self.config.checkpoint_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+        self.validate()
+        if self.rank == 0:
+            self.save()
+            self.export()
+        return self.out / WEIGHTS
+
+    @property
+    def fraction(self) -> float:
+        """How much of the run is done: of its steps or of its time, whichever is further."""
+        counters, config = self.state.counters, self.config
+        by_steps = counters.step / config.steps if config.steps else 0.0
+        by_time = counters.seconds / (60 * config.minutes) if config.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def step(self) -> torch.Tensor:
+        """One optimizer step on fresh shots; returns the mean loss over all micro-batches."""
+        config, counters = self.config, self.state.counters
+        total = torch.zeros((), device=self.device)
+        for micro in range(self.rank, config.micro_batches, self.world):
+            loss = self.loss(micro) / config.micro_batches
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if self.world > 1:
+            for parameter in self.model.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+            dist.all_reduce(total)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        scale = self.lr_scale()
+        for optimizer, peak in zip(self.state.optimizers, self.state.peak_lrs, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        counters.step += 1
+        counters.shots += config.step_shots
+        self.state.update_average(config.ema_decay)
+        return total
+
+    def loss(self, micro: int) -> torch.Tensor:
+        """Mean binary cross-entropy of one micro-batch, a pure function of the seed, the step and `micro`."""
+        config = self.config
+        stream = np.random.SeedSequence((config.seed, self.state.counters.step, micro))
+        random = np.random.default_rng(stream)
+        basis: Any = config.bases[micro % len(config.bases)]
+        rounds = int(random.choice(config.rounds))
+        p = float(random.choice(self.error_rates()))
+        sampler = self._sampler(basis, rounds, p)
+        events, flips = sampler.sample(config.micro_batch, seed=int(random.integers(2**62)))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
+            logits = self.model(events, basis="ZX".index(basis))
+        return F.binary_cross_entropy_with_logits(logits.float(), self.vote.labels(events, flips))
+
+    def error_rates(self) -> list[float]:
+        """The error rates in play: about one fault a shot at first, the whole range when the curriculum ends."""
+        config = self.config
+        done = min(1.0, self.state.counters.shots / config.curriculum_shots) if config.curriculum_shots else 1.0
+        start = min(self._one_fault_p, config.p_max)
+        low = start * (config.p_min / start) ** done
+        high = start * (config.p_max / start) ** done
+        inside = [p for p in self._grid if low * 0.999 <= p <= high * 1.001]
+        return inside or [min(self._grid, key=lambda p: abs(math.log(p / high)))]
+
+    def lr_scale(self) -> float:
+        config = self.config
+        warmup = min(1.0, (self.state.counters.step + 1) / max(1, config.warmup_steps))
+        left = 1 - self.fraction
+        decay = 1.0 if left >= config.decay_fraction else left / config.decay_fraction
+        return warmup * (config.final_lr + (1 - config.final_lr) * decay)
+
+    @cached_property
+    def _one_fault_p(self) -> float:
+        longest = max(self.config.rounds)
+        return self.config.p_min / self._sampler("Z", longest, self.config.p_min).mean
+
+    @cached_property
+    def _grid(self) -> list[float]:
+        config = self.config
+        grid = log_grid(config.p_min, config.p_max, config.p_points)
+        if self._one_fault_p < config.p_min:
+            grid = log_grid(self._one_fault_p, config.p_min, 4)[:-1] + grid
+        return grid
+
+    def _sampler(self, basis: Basis, rounds: int, p: float) -> FaultSampler:
+        key = (basis, rounds, p)
+        if key not in self.samplers:
+            experiment = MemoryExperiment.create(code=self.config.code, basis=basis, rounds=rounds, p=p)
+            self.samplers[key] = FaultSampler(experiment, device=self.device)
+        return self.samplers[key]
+
+    # --- reports and files ---
+
+    @cached_property
+    def validation(self) -> Validation:
+        return Validation(self.config, self.device)
+
+    def validate(self) -> None:
+        if self.rank == 0:
+            self.last_validation = self.validation.failures(self.state.average)
+            self.log.write_validation(self.last_validation)
+
+    def _report(self, loss: float, rate: float, progress: Callable[[Progress], None] | None) -> None:
+        counters, fraction = self.state.counters, self.fraction
+        report = Progress(
+            step=counters.step,
+            shots=counters.shots,
+            seconds=counters.seconds,
+            shots_per_second=rate,
+            loss=loss,
+            lr=self.state.optimizers[0].param_groups[0]["lr"],
+            fraction=fraction,
+            seconds_left=counters.seconds * (1 - fraction) / fraction if fraction else math.inf,
+            validation=self.last_validation,
+        )
+        if self.rank == 0:
+            self.log.write(report)
+            if progress is not None:
+                progress(report)
+
+    def save(self) -> None:
+        self.state.save(self.out / CHECKPOINT, self.config)
+
+    def export(self) -> None:
+        """Writes the averaged weights with a temperature fitted on held-out shots."""
+        config, counters = self.config, self.state.counters
+        provenance = {
+            "shots": counters.shots,
+            "steps": counters.step,
+            "seconds": round(counters.seconds, 1),
+            "device": _device_name(self.device),
+            "torch": torch.__version__,
+            "training": config.to_dict(),
+            "validation": {"shots_each": config.validation_shots, "failures": self.last_validation},
+        }
+        save_weights(
+            self.out / WEIGHTS,
+            self.state.average,
+            bases=config.bases,
+            rounds=config.rounds,
+            temperature=self.validation.temperature(self.state.average),
+            provenance=provenance,
+        )
+
+    def _agree(self, stop: bool) -> bool:
+        """True as soon as any process wants to stop, so that all stop after the same step."""
+        if self.world == 1:
+            return stop
+        vote = torch.tensor(float(stop), device=self.device)
+        dist.all_reduce(vote)
+        return bool(vote > 0)
+
+
+class Log:
+    """A CSV file with a row a report; rows past the step that a run continues from are dropped."""
+
+    COLUMNS = ("step", "shots", "seconds", "shots_per_second", "loss", "lr", "validation")
+
+    def __init__(self, path: Path, *, keep_until: int) -> None:
+        self.path = path
+        rows: list[list[str]] = []
+        if keep_until and path.exists():
+            with open(path, newline="") as file:
+                rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= keep_until]
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([list(self.COLUMNS), *rows])
+        self.step = keep_until
+        self.shots = 0
+
+    def write(self, report: Progress) -> None:
+        self.step, self.shots = report.step, report.shots
+        numbers = [
+            f"{report.seconds:.1f}",
+            f"{report.shots_per_second:.0f}",
+            f"{report.loss:.6f}",
+            f"{report.lr:.3g}",
+        ]
+        self._append([str(report.step), str(report.shots), *numbers, ""])
+
+    def write_validation(self, failures: dict[str, int]) -> None:
+        text = "; ".join(f"{key}: {count}" for key, count in failures.items())
+        self._append([str(self.step), str(self.shots), "", "", "", "", text])
+
+    def _append(self, row: list[str]) -> None:
+        with open(self.path, "a", newline="") as file:
+            csv.writer(file).writerow(row)
+
+
+@contextmanager
+def _signals_caught() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM fill the list instead of ending the process; a second one ends it."""
+    caught: list[int] = []
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def catch(signum: int, frame: FrameType | None) -> None:
+        caught.append(signum)
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+    try:
+        for s in previous:
+            signal.signal(s, catch)
+    except ValueError:  # not in the main thread, where signals do not arrive anyway
+        previous.clear()
+    try:
+        yield caught
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+
+def _join_processes() -> tuple[int, int]:
+    """(rank, world size), from torchrun's environment; one process without it."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: {error}") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError("device=cuda, but torch sees no GPU; use --set device=cpu")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

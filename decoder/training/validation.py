@@ -1,0 +1,70 @@
+"""Held-out shots, made by stim and not by the training sampler: failures and the posterior's temperature."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from decoder.neural.geometry import TorusGeometry
+from decoder.neural.model import CosetVote, RecurrentTransformer
+from decoder.training.config import TrainingConfig
+from simulation.circuits import MemoryExperiment
+from simulation.detectors import Basis
+
+BATCH = 512
+# Far from any seed that a user is likely to give, so that validation and test shots differ.
+HELD_OUT_SEED = 0x7A2DE301
+
+
+class Validation:
+    """Fixed shots for each basis, error rate and the largest number of rounds of a training run."""
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.sets: dict[str, tuple[Basis, Tensor, Tensor]] = {}
+        for basis in cast(list[Basis], list(config.bases)):
+            for p in config.validation_p:
+                experiment = MemoryExperiment.create(code=config.code, basis=basis, rounds=max(config.rounds), p=p)
+                sampler = experiment.circuit.compile_detector_sampler(seed=HELD_OUT_SEED)
+                detections, flips = sampler.sample(config.validation_shots, separate_observables=True)
+                index = TorusGeometry(experiment.code).event_index(experiment.grid)
+                padded = np.zeros((experiment.num_detectors + 1, len(detections)), dtype=np.float32)
+                padded[:-1] = detections.T
+                events = torch.from_numpy(padded[index]).to(device)  # -1 reads the row of zeros
+                self.sets[f"{basis} {p:g}"] = (basis, events, torch.from_numpy(flips).float().to(device))
+
+    @torch.inference_mode()
+    def failures(self, model: RecurrentTransformer) -> dict[str, int]:
+        """Block failures by basis and p."""
+        return {
+            name: int(sum((scores.argmax(1) != truth).sum() for scores, truth in self._scores(model, name)))
+            for name in self.sets
+        }
+
+    @torch.inference_mode()
+    def temperature(self, model: RecurrentTransformer) -> float:
+        """The temperature with the least negative log-likelihood of the true cosets over all sets."""
+        parts = [part for name in self.sets for part in self._scores(model, name)]
+
+        def negative_log_likelihood(log_temperature: float) -> float:
+            scale = float(np.exp(-log_temperature))
+            losses = [torch.nn.functional.cross_entropy(s * scale, t, reduction="sum") for s, t in parts]
+            return float(torch.stack(losses).sum())
+
+        best = minimize_scalar(negative_log_likelihood, bounds=(-2.0, 5.0), method="bounded")
+        return float(np.exp(best.x))
+
+    def _scores(self, model: RecurrentTransformer, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Coset scores (b, 2^k) and the true coset (b,) of each batch."""
+        basis, events, flips = self.sets[name]
+        vote = CosetVote(model.geometry).to(events.device)
+        powers = 2 ** torch.arange(flips.shape[1], device=flips.device)
+        parts = []
+        for i in range(0, events.shape[-1], BATCH):
+            batch = events[..., i : i + BATCH]
+            scores = vote.scores(model(batch, basis="ZX".index(basis)), batch)
+            parts.append((scores, (flips[i : i + BATCH].long() * powers).sum(1)))
+        return parts
