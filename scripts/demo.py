@@ -30,7 +30,7 @@ from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
 EXPERIMENT = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.002)
-MODELS = {"bb72": "recurrent transformer", "bb72-bposd": "BP-OSD"}
+MODELS = ("bb72", "bb72-bposd")  # the recurrent transformer, BP-OSD
 START_SECONDS = 120
 STOP_SECONDS = 60
 B8 = "application/octet-stream"
@@ -128,17 +128,17 @@ def decode(client: httpx.Client, model: str, samples: Samples) -> Replies:
 
 def show(replies: dict[str, Replies], samples: Samples) -> None:
     """Prints a row for each model."""
-    table = Table("model", "decoder", "failures/shots", "rate (95 % interval)", "p50", "p99", "max")
+    table = Table("model", "failures", "rate", "95 % interval", "p50 ms", "p99 ms", "max ms")
     for model, reply in replies.items():
         failures = count_failures(reply.predictions, samples.observable_flips)
         low, high = binomial_interval(failures, samples.shots)
         times = (*np.quantile(reply.seconds, [0.5, 0.99]), reply.seconds.max())
         table.add_row(
             model,
-            MODELS[model],
             f"{failures}/{samples.shots}",
-            f"{failures / samples.shots:.2%} ({low:.2%} to {high:.2%})",
-            *(f"{1e3 * seconds:.1f} ms" for seconds in times),
+            f"{100 * failures / samples.shots:.2f} %",
+            f"{100 * low:.2f} to {100 * high:.2f} %",
+            *(f"{1000 * seconds:.1f}" for seconds in times),
         )
     console.print(table)
 
@@ -146,15 +146,14 @@ def show(replies: dict[str, Replies], samples: Samples) -> None:
 def demo(*, shots: int, seed: int | None) -> None:
     samples = sample(EXPERIMENT.circuit, shots=shots, seed=seed)
     console.print(
-        f"{samples.shots} shots of bb72, Z memory, 6 rounds, p = 0.2 %, seed {samples.seed}: "
-        f"{samples.num_detectors} detectors, {samples.num_observables} observables",
+        f"{samples.shots} shots of bb72 (Z memory, 6 rounds, p = 0.2 %), seed {samples.seed}",
         highlight=False,
     )
     with service() as client:
-        console.print(f"the service is ready on {client.base_url}; now one shot a request")
+        console.print(f"the service is ready on {client.base_url}, and gets one shot a request")
         replies = {model: decode(client, model, samples) for model in MODELS}
     show(replies, samples)
-    console.print("Times are those of whole requests, as the client sees them. The service has been stopped.")
+    console.print("times are of whole requests, seen by the client; the service is stopped")
 
 
 def main() -> None:
