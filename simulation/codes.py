@@ -2,9 +2,9 @@
 
 Source of the construction and of the named codes: Bravyi et al., Nature 627, 778 (2024), arXiv:2308.07915.
 
-A code lives on a torus of ``l`` by ``m`` cells. Cell ``g = (i, j)`` has index ``i * m + j`` and holds one X check, one
-Z check, one left (L) data qubit and one right (R) data qubit. With ``a`` and ``b`` running over the exponents of the
-polynomials A and B:
+A code lives on a torus of ``l`` by ``m`` cells. Cell ``g = (i, j)`` has index ``i * m + j`` and holds one X
+check, one Z check, one left (L) data qubit and one right (R) data qubit. With ``a`` and ``b`` running over
+the exponents of the polynomials A and B:
 
 * X check ``c`` acts on L at ``c + a`` and on R at ``c + b``, ``Hx = [A | B]``;
 * Z check ``c`` acts on L at ``c - b`` and on R at ``c - a``, ``Hz = [B^T | A^T]``;
@@ -32,9 +32,9 @@ Monomial = tuple[int, int]
 Polynomial = tuple[Monomial, Monomial, Monomial]
 
 MAX_PARSED_CELLS = 4096
-"""Largest torus that `parse_code` accepts; k alone takes minutes beyond it."""
+"""Largest torus that `parse_code` accepts, far above what can be decoded; it keeps typing errors cheap."""
 
-_MONOMIAL = re.compile(r"(?P<one>1)|(?:x(?:\^(?P<x>-?\d{1,9}))?)?(?P<star>\*)?(?:y(?:\^(?P<y>-?\d{1,9}))?)?")
+_MONOMIAL = re.compile(r"(?P<one>1)|(?:x(?:\^(?P<x>-?[0-9]{1,9}))?)?(?P<star>\*)?(?:y(?:\^(?P<y>-?[0-9]{1,9}))?)?")
 _FORM = "'l,m,A,B' such as '6,6,x^3+y+y^2,y^3+x+x^2'"
 
 
@@ -42,8 +42,8 @@ _FORM = "'l,m,A,B' such as '6,6,x^3+y+y^2,y^3+x+x^2'"
 class BivariateBicycleCode:
     """A bivariate bicycle code with three monomials in each polynomial.
 
-    Two codes are equal when l, m, a and b are; the order of the monomials counts, because the syndrome cycle follows
-    it. Matrices and arrays that the code hands out are shared: do not write into them.
+    Two codes are equal when l, m, a and b are; the order of the monomials counts, because the syndrome cycle
+    follows it. Matrices and arrays that the code hands out are shared: do not write into them.
 
     Attributes:
         l: Number of cells in the x direction, at least 1.
@@ -58,7 +58,7 @@ class BivariateBicycleCode:
         ValueError: l or m is below 1, or a polynomial has not three distinct monomials.
     """
 
-    l: int  # noqa: E741  (the papers' name)
+    l: int
     m: int
     a: Polynomial
     b: Polynomial
@@ -68,14 +68,17 @@ class BivariateBicycleCode:
 
     def __post_init__(self) -> None:
         for label, size in (("l", self.l), ("m", self.m)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{label} must be an integer of at least 1, not {size!r}")
         object.__setattr__(self, "a", self._reduced("A", self.a))
         object.__setattr__(self, "b", self._reduced("B", self.b))
 
     def _reduced(self, label: str, polynomial: Iterable[Monomial]) -> Polynomial:
         """Exponents modulo (l, m), after checking that three distinct monomials remain."""
-        reduced = tuple((int(i) % self.l, int(j) % self.m) for i, j in polynomial)
+        monomials = tuple(tuple(monomial) for monomial in polynomial)
+        if any(len(pair) != 2 or not all(isinstance(part, int) for part in pair) for pair in monomials):
+            raise ValueError(f"{label} must be made of pairs of integers (i, j) for x^i y^j, not {polynomial!r}")
+        reduced = tuple((i % self.l, j % self.m) for i, j in monomials)
         if len(reduced) != 3 or len(set(reduced)) != 3:
             raise ValueError(
                 f"{label} must have three monomials that differ modulo x^{self.l} = y^{self.m} = 1; "
@@ -114,7 +117,8 @@ class BivariateBicycleCode:
     def shifted_cells(self, monomial: Monomial, *, sign: int = 1) -> NDArray[np.intp]:
         """The index of cell c + sign * monomial for every cell c, int (cells,)."""
         i, j = np.divmod(np.arange(self.cells), self.m)
-        return (i + sign * monomial[0]) % self.l * self.m + (j + sign * monomial[1]) % self.m
+        i, j = (i + sign * monomial[0]) % self.l, (j + sign * monomial[1]) % self.m
+        return np.asarray(i * self.m + j, dtype=np.intp)
 
     @cached_property
     def hx(self) -> csr_matrix:
@@ -139,8 +143,8 @@ class BivariateBicycleCode:
     def dual_qubits(self) -> NDArray[np.intp]:
         """The ZX duality as a permutation of the data qubits, int (n,).
 
-        Qubit L of cell g and qubit R of cell -g change places. It is its own inverse and carries X check c to Z check
-        -c: ``hx[:, dual_qubits][c] == hz[-c]``.
+        Qubit L of cell g and qubit R of cell -g change places. It is its own inverse and carries X check c to
+        Z check -c: ``hx[:, dual_qubits][c] == hz[-c]``.
         """
         i, j = np.divmod(np.arange(self.cells), self.m)
         negated = (-i) % self.l * self.m + (-j) % self.m
@@ -169,10 +173,11 @@ class BivariateBicycleCode:
         return np.roll(torus, (dx, dy), axis=(-2, -1)).reshape(operators.shape)
 
     def logicals(self, basis: Basis) -> NDArray[np.uint8]:
-        """A basis of logical operators of the least weight known, uint8 (k, n), read-only.
+        """A basis of logical operators of low weight, uint8 (k, n), read-only, lightest first.
 
-        The Z basis comes from an information-set search (`simulation.logicals`); the X basis is its exact dual image
-        in the same order: ``logicals("X")[:, dual_qubits] == logicals("Z")``.
+        It is the lightest basis that is known: see `simulation.logicals`. The X basis is the exact dual image
+        of the Z basis in the same order: ``logicals("X")[:, dual_qubits] == logicals("Z")``. A published code
+        has it at once; for others a search takes seconds on the first call, and more with n.
 
         Args:
             basis: "X" for X-type operators (they commute with hz), "Z" for Z-type operators (with hx).
@@ -192,7 +197,8 @@ class BivariateBicycleCode:
     def logical_orbits(self) -> NDArray[np.uint8]:
         """A few Z-type logical operators whose translates together span all k, uint8 (s, n), read-only.
 
-        They have the weights of the basis: for bb72 three of weight 6. The X-type ones are ``[:, dual_qubits]``.
+        They are no heavier than the basis: for bb72 three of weight 6. Their dual images, with the columns
+        taken in the order `dual_qubits`, do the same for the X type.
 
         Raises:
             ValueError: A code with k = 0.
@@ -204,8 +210,8 @@ def parse_code(text: str) -> BivariateBicycleCode:
     """Reads a code id or the four parts of a code.
 
     Args:
-        text: An id such as "bb72", or "l,m,A,B" such as "6,6,x^3+y+y^2,y^3+x+x^2", with monomials such as 1, x, y^2,
-            xy, x^2*y or x^-1. Spaces do not count.
+        text: An id such as "bb72", or "l,m,A,B" such as "6,6,x^3+y+y^2,y^3+x+x^2". Monomials are written like
+            1, x, y^2, xy, x^2*y or x^-1; spaces do not count.
 
     Returns:
         The code; a published one carries its name and distance, however it was written.
@@ -220,7 +226,7 @@ def parse_code(text: str) -> BivariateBicycleCode:
     parts = compact.split(",")
     if len(parts) != 4:
         raise ValueError(f"unknown code {text!r}: use one of {', '.join(CODES)}, or {_FORM}")
-    l, m = (_parse_size(part, text=text) for part in parts[:2])  # noqa: E741
+    l, m = (_parse_size(part, text=text) for part in parts[:2])
     if l * m > MAX_PARSED_CELLS:
         raise ValueError(f"code {text!r} has {l * m} cells: choose l * m of at most {MAX_PARSED_CELLS}")
     a, b = (_parse_polynomial(part, text=text) for part in parts[2:])
