@@ -1,0 +1,144 @@
+"""What a decoder is: arrays of detection events in, predicted observable flips out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from simulation.sampling import packed_size
+
+Bits = npt.NDArray[np.bool_]
+"""One bool a bit: (shots, detectors) or (shots, observables)."""
+PackedBits = npt.NDArray[np.uint8]
+"""Eight bits a byte, least significant first (stim's b8): (shots, ceil(bits / 8))."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Predicts which observables flipped, in PyMatching's words.
+
+    A decoder belongs to one experiment and is not safe to share between threads.
+    """
+
+    @property
+    def num_detectors(self) -> int:
+        """Detectors in each shot that `decode_batch` takes."""
+
+    @property
+    def num_observables(self) -> int:
+        """Observables in each prediction."""
+
+    def decode_batch(
+        self,
+        shots: npt.NDArray[np.generic],
+        *,
+        bit_packed_shots: bool = False,
+        bit_packed_predictions: bool = False,
+    ) -> Bits | PackedBits:
+        """Decodes shots, each on its own.
+
+        Args:
+            shots: detection events, 0 or 1: bool or integer (shots, num_detectors), or with bit_packed_shots
+                uint8 (shots, ceil(num_detectors / 8)), little-endian as in stim's b8.
+            bit_packed_shots: whether `shots` is bit-packed.
+            bit_packed_predictions: whether to bit-pack the answer.
+
+        Returns:
+            The predicted observable flips: bool (shots, num_observables), or uint8
+            (shots, ceil(num_observables / 8)).
+
+        Raises:
+            ValueError: the shape, the dtype or a value of `shots` is not as above.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """Predictions, and how sure the decoder is of them."""
+
+    predictions: Bits
+    """bool (shots, observables)."""
+    confidence: npt.NDArray[np.float32]
+    """(shots,): the posterior probability of the predicted coset, that all observables are right together."""
+    flip_probabilities: npt.NDArray[np.float32]
+    """(shots, observables): the posterior probability that each observable flipped."""
+
+
+@runtime_checkable
+class SoftDecoder(Decoder, Protocol):
+    """A decoder that also says how sure it is."""
+
+    def decode_soft(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Decoding:
+        """Decodes shots as `decode_batch` does, with probabilities.
+
+        Raises:
+            ValueError: as for `decode_batch`.
+        """
+
+
+def unpack_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_packed: bool = False) -> Bits:
+    """Checks detection events and turns them into bools.
+
+    Args:
+        shots: bool or integer (shots, num_detectors) of 0 and 1; bit-packed uint8
+            (shots, ceil(num_detectors / 8)), little-endian, with unused bits 0.
+        num_detectors: detectors in each shot.
+        bit_packed: whether `shots` is bit-packed.
+
+    Returns:
+        bool (shots, num_detectors); `shots` itself where it already is that.
+
+    Raises:
+        ValueError: wrong number of dimensions, detectors or bytes, dtype, or values other than 0 and 1.
+    """
+    if not isinstance(shots, np.ndarray) or shots.ndim != 2:
+        found = f"shape {shots.shape}" if isinstance(shots, np.ndarray) else type(shots).__name__
+        raise ValueError(f"shots must be a two-dimensional array (shots, detectors), not {found}")
+    if bit_packed:
+        return _unpack(shots, num_detectors)
+    if shots.shape[1] != num_detectors:
+        hint = "; pass bit_packed_shots=True" if shots.shape[1] == packed_size(num_detectors) else ""
+        raise ValueError(
+            f"each shot holds {shots.shape[1]} detection events, but this decoder's experiment has "
+            f"{num_detectors} detectors{hint or '; make the shots with the same code, rounds and detectors'}"
+        )
+    if shots.dtype == np.bool_:
+        return shots.astype(np.bool_, copy=False)
+    if not np.issubdtype(shots.dtype, np.integer):
+        raise ValueError(
+            f"detection events must be bool or integers, not {shots.dtype}; convert with .astype(bool)"
+        )
+    wrong = (shots != 0) & (shots != 1)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"detection events must be 0 or 1, but shot {row} holds {shots[row, column]} at detector {column}"
+        )
+    return shots.astype(np.bool_)
+
+
+def _unpack(shots: npt.NDArray[np.generic], num_detectors: int) -> Bits:
+    if shots.dtype != np.uint8:
+        raise ValueError(f"bit-packed shots must be uint8, not {shots.dtype}; pack with numpy.packbits")
+    length = packed_size(num_detectors)
+    if shots.shape[1] != length:
+        raise ValueError(
+            f"each bit-packed shot holds {shots.shape[1]} bytes, but {num_detectors} detectors take {length}"
+            "; make the shots with the same code, rounds and detectors, without observables appended"
+        )
+    used = num_detectors % 8
+    if used and (shots[:, -1] >> used).any():  # type: ignore[operator]
+        raise ValueError(
+            f"bit-packed shots have bits set past their {num_detectors} detectors; pack least significant "
+            "bit first (stim's b8, numpy.packbits(..., bitorder='little')), one shot a row"
+        )
+    bits = np.unpackbits(shots.astype(np.uint8, copy=False), axis=1, count=num_detectors, bitorder="little")
+    return bits.view(np.bool_)
+
+
+def pack_bits(bits: Bits) -> PackedBits:
+    """Packs bool (shots, n) into uint8 (shots, ceil(n / 8)), least significant bit first."""
+    return np.packbits(bits, axis=1, bitorder="little")

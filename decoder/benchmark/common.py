@@ -1,0 +1,134 @@
+"""What the accuracy and the latency benchmark share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+
+from decoder.base import Decoder, PackedBits
+from decoder.registry import detectors_used, make_decoder
+from simulation.circuits import MemoryExperiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkProgress:
+    """How far a benchmark has come."""
+
+    done: int
+    """Shots decoded, summed over experiments, decoders and batch sizes."""
+    total: int
+    """Shots to decode in all."""
+    experiment: MemoryExperiment
+    """What is being decoded."""
+    failures: dict[str, int]
+    """Block failures so far with this experiment (and batch size), by decoder."""
+
+
+ProgressCallback = Callable[[BenchmarkProgress], None]
+
+
+class Reporter:
+    """Counts shots over a whole run and tells the caller."""
+
+    def __init__(self, callback: ProgressCallback | None, *, total: int) -> None:
+        self.callback = callback
+        self.total = total
+        self.done = 0
+
+    def __call__(self, shots: int, experiment: MemoryExperiment, failures: dict[str, int]) -> None:
+        """Adds shots that one decoder has finished."""
+        self.done += shots
+        if self.callback is not None:
+            self.callback(
+                BenchmarkProgress(
+                    done=self.done, total=self.total, experiment=experiment, failures=dict(failures)
+                )
+            )
+
+
+def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[str], *, shots: int) -> None:
+    """Refuses what no benchmark can run.
+
+    Raises:
+        ValueError: an unknown decoder, none or one twice, no experiment or one twice, or shots below 1.
+    """
+    if not experiments or not decoders:
+        raise ValueError("a benchmark needs at least one experiment and one decoder")
+    for name in decoders:
+        detectors_used(name)
+    if len(set(decoders)) != len(decoders):
+        raise ValueError(f"a decoder is named twice in {', '.join(decoders)}; name each once")
+    if len(set(experiments)) != len(experiments):
+        raise ValueError("an experiment is given twice; give each code, rounds, basis and p once")
+    if shots < 1:
+        raise ValueError(f"shots={shots} must be at least 1")
+
+
+def make_decoders(
+    experiment: MemoryExperiment, names: Sequence[str], *, weights: Path | None
+) -> dict[str, Decoder]:
+    """Makes the named decoders for one experiment; the weights go to the neural one alone.
+
+    Raises:
+        ValueError: weights without the neural decoder, or that do not fit.
+        OSError: the weights cannot be read.
+    """
+    if weights is not None and "neural" not in names:
+        raise ValueError("weights are given, but the decoder 'neural' is not among those to run")
+    return {
+        name: make_decoder(name, experiment, weights=weights if name == "neural" else None) for name in names
+    }
+
+
+def predict(decoder: Decoder, events: PackedBits) -> PackedBits:
+    """Decodes packed detection events to packed predictions, the form that the service uses."""
+    return cast(PackedBits, decoder.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True))
+
+
+def count_failures(predictions: PackedBits, flips: PackedBits) -> int:
+    """Shots in which any observable is predicted wrongly; both bit-packed (shots, bytes)."""
+    return int(np.count_nonzero((predictions != flips).any(axis=1)))
+
+
+def failure_columns(failures: int, shots: int) -> dict[str, Any]:
+    """The failure rate's columns of a point."""
+    low, high = binomial_interval(failures, shots)
+    return {
+        "shots": shots,
+        "failures": failures,
+        "ler": failures / shots,
+        "ler_low": low,
+        "ler_high": high,
+    }
+
+
+def binomial_interval(failures: int, shots: int) -> tuple[float, float]:
+    """The exact (Clopper-Pearson) 95 % interval of a failure probability."""
+    interval = scipy.stats.binomtest(failures, shots).proportion_ci(0.95, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def deadline_curve(
+    microseconds: npt.NDArray[np.float64], failures: npt.NDArray[np.int64], *, batch: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """LER(t), the probability that a shot is decoded wrongly or later than t, at each time that occurred.
+
+    Args:
+        microseconds: (calls,), the time of each call.
+        failures: (calls,), the block failures in each call.
+        batch: shots in each call.
+
+    Returns:
+        The times, ascending, and LER(t) at each: (calls,) both.
+    """
+    order = np.argsort(microseconds, kind="stable")
+    calls = len(order)
+    wrong_in_time = np.cumsum(failures[order]) / (calls * batch)
+    late = np.arange(calls - 1, -1, -1) / calls
+    return microseconds[order], wrong_in_time + late

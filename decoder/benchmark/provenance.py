@@ -1,0 +1,139 @@
+"""Where a result comes from: circuits, weights, code, versions, machine and command."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from decoder.base import Decoder
+from simulation.circuits import MemoryExperiment
+
+PACKAGES = ("numpy", "scipy", "stim", "sinter", "ldpc", "torch")
+GIT_SECONDS = 10
+
+
+def collect_provenance(
+    experiments: Sequence[MemoryExperiment], decoders: Sequence[Mapping[str, Decoder]]
+) -> dict[str, Any]:
+    """Gathers what is needed to repeat and to judge a benchmark.
+
+    Args:
+        experiments: what was decoded.
+        decoders: for each experiment, its decoders by name.
+
+    Returns:
+        Plain values, ready for JSON: time, command, circuits, weights, git, versions, machine.
+    """
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command_line(sys.argv),
+        "circuits": [_circuit(experiment) for experiment in experiments],
+        "weights": _weights(decoders),
+        "git": git_state(Path(__file__)),
+        "versions": {"python": platform.python_version(), **_package_versions()},
+        "machine": machine(),
+    }
+
+
+def circuit_sha256(experiment: MemoryExperiment) -> str:
+    """sha256 of the circuit's file as stim writes it."""
+    return hashlib.sha256(f"{experiment.circuit}\n".encode()).hexdigest()
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command in shell words, the program without its directory."""
+    return shlex.join([Path(argv[0]).name, *argv[1:]])
+
+
+def git_state(path: Path) -> dict[str, Any] | None:
+    """The commit that a source file was run from.
+
+    Returns:
+        ``{"commit": sha, "clean": whether no tracked file differs from it}``; None where git does not track
+        the file, as in an installed package.
+    """
+    folder = path.resolve().parent
+    tracked = _git(folder, "ls-files", "--error-unmatch", path.name)
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if tracked is None or commit is None or changes is None:
+        return None
+    return {"commit": commit.strip(), "clean": not changes.strip()}
+
+
+def machine() -> dict[str, Any]:
+    """CPU model, logical cores of the machine and of this process, torch's threads, and the GPU or None."""
+    torch = sys.modules.get("torch")  # a run that did not import it did not use its GPU either
+    cores = os.cpu_count() or 1
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
+        "threads": torch.get_num_threads() if torch is not None else 1,
+        "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _circuit(experiment: MemoryExperiment) -> dict[str, Any]:
+    return {
+        "code": str(experiment.code),
+        "rounds": experiment.rounds,
+        "basis": experiment.basis,
+        "p": experiment.noise.p,
+        "noise": str(experiment.noise),
+        "detectors": experiment.detectors,
+        "noiseless_last_cycle": experiment.noiseless_last_cycle,
+        "sha256": circuit_sha256(experiment),
+    }
+
+
+def _weights(decoders: Sequence[Mapping[str, Decoder]]) -> list[dict[str, Any]]:
+    """What each decoder with weights says about them, once each."""
+    found: list[dict[str, Any]] = []
+    for by_name in decoders:
+        for name, decoder in by_name.items():
+            info = getattr(decoder, "model_info", None)
+            if info is not None and (entry := {"decoder": name, **info}) not in found:
+                found.append(entry)
+    return found
+
+
+def _package_versions() -> dict[str, str | None]:
+    return {"tandem": _version("tandem-decoder"), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=GIT_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,123 @@
+"""What benchmarks return: points, one for each experiment and decoder, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.registry import detectors_used
+from simulation.circuits import MemoryExperiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyPoint:
+    """The failures of one decoder on one experiment."""
+
+    code: str
+    """The code's id, or its polynomials."""
+    rounds: int
+    basis: str
+    """The memory basis, X or Z."""
+    p: float
+    """The physical error rate that the noise was made from."""
+    noise: str
+    """The noise model as `NoiseModel.parse` reads it."""
+    decoder: str
+    detectors: str
+    """XZ: the decoder used the memory basis's detectors. XYZ: those of both bases."""
+    shots: int
+    failures: int
+    """Shots with any observable wrong, over all rounds."""
+    ler: float
+    """failures / shots."""
+    ler_low: float
+    """Low end of the exact 95 % interval of the block failure probability."""
+    ler_high: float
+    """High end; the upper bound where there were no failures."""
+    seconds: float
+    """Time in this decoder, for all shots."""
+    seed: int
+    """Seed of the shots."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyPoint(AccuracyPoint):
+    """The times of one decoder on one experiment, in microseconds for each call with `batch` shots.
+
+    A shot's latency is that of its call: nothing of a batch is there before the whole batch is.
+    """
+
+    batch: int
+    """Shots in each call."""
+    mean_us: float
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    max_us: float
+
+
+@dataclass(frozen=True, eq=False)
+class CallTimes:
+    """Every timed call of one latency point."""
+
+    microseconds: npt.NDArray[np.float64]
+    """(calls,)."""
+    failures: npt.NDArray[np.int64]
+    """(calls,): block failures among the call's shots."""
+
+
+PointT = TypeVar("PointT", bound=AccuracyPoint)
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkResult(Generic[PointT]):
+    """The outcome of a benchmark."""
+
+    points: tuple[PointT, ...]
+    provenance: Mapping[str, Any]
+    """Circuits, versions, machine, weights and command; see `provenance.collect_provenance`."""
+    times: tuple[CallTimes, ...] = ()
+    """For latency, the calls behind each point, in the order of the points."""
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"points": [...], "provenance": {...}}``, of plain values."""
+        return {
+            "points": [point_columns(point) for point in self.points],
+            "provenance": dict(self.provenance),
+        }
+
+
+def point_columns(point: AccuracyPoint) -> dict[str, Any]:
+    """A point's columns in table order: for latency the batch stands before the shots, times at the end."""
+    values = asdict(point)
+    first = [
+        "code",
+        "rounds",
+        "basis",
+        "p",
+        "noise",
+        "decoder",
+        "detectors",
+        *["batch"] * ("batch" in values),
+    ]
+    rest = [field.name for field in fields(point) if field.name not in first]
+    return {name: values[name] for name in first + rest}
+
+
+def experiment_columns(experiment: MemoryExperiment, decoder: str) -> dict[str, Any]:
+    """The columns that say what was decoded, and by what."""
+    return {
+        "code": str(experiment.code),
+        "rounds": experiment.rounds,
+        "basis": experiment.basis,
+        "p": experiment.noise.p,
+        "noise": str(experiment.noise),
+        "decoder": decoder,
+        # Without the other basis's detectors in the shots there are none to use.
+        "detectors": "XZ" if experiment.detectors == "XZ" else detectors_used(decoder),
+    }

@@ -1,0 +1,1 @@
+"""Classical decoders: the baselines that stand beside the network, and its fallback."""

@@ -1,0 +1,141 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from decoder.benchmark.plots import draw_plots
+from decoder.benchmark.provenance import collect_provenance
+from decoder.benchmark.report import prepare_directory, write_report
+from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CallTimes, LatencyPoint
+from decoder.benchmark.tables import format_rate, format_time, to_markdown
+from simulation.circuits import MemoryExperiment
+
+ACCURACY = AccuracyPoint(
+    code="bb72",
+    rounds=6,
+    basis="Z",
+    p=0.003,
+    noise="uniform",
+    decoder="bposd",
+    detectors="XZ",
+    shots=10_000,
+    failures=137,
+    ler=0.0137,
+    ler_low=0.01151,
+    ler_high=0.01618,
+    seconds=43.0,
+    seed=5,
+)
+PERFECT = replace(
+    ACCURACY, decoder="neural", detectors="XYZ", p=0.001, failures=0, ler=0.0, ler_low=0.0, ler_high=0.000369
+)
+LATENCY = LatencyPoint(
+    **vars(ACCURACY),
+    batch=1,
+    mean_us=4300.0,
+    p50_us=260.0,
+    p90_us=900.0,
+    p99_us=123_000.0,
+    p999_us=390_000.0,
+    max_us=1_397_000.0,
+)
+
+
+@pytest.fixture(scope="module")
+def provenance() -> dict[str, Any]:
+    experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003)
+    return collect_provenance([experiment], [{}])
+
+
+@pytest.fixture
+def accuracy(provenance: dict[str, Any]) -> BenchmarkResult[AccuracyPoint]:
+    return BenchmarkResult(points=(ACCURACY, PERFECT), provenance=provenance)
+
+
+@pytest.fixture
+def latency(provenance: dict[str, Any]) -> BenchmarkResult[LatencyPoint]:
+    rng = np.random.default_rng(0)
+    times = tuple(CallTimes(rng.lognormal(6, 1, 500), (rng.random(500) < 0.01).astype(int)) for _ in range(2))
+    points = (LATENCY, replace(LATENCY, decoder="neural", detectors="XYZ", p999_us=900.0, max_us=950.0))
+    return BenchmarkResult(points=points, provenance=provenance, times=times)
+
+
+def test_files_hold_the_result(accuracy: BenchmarkResult[AccuracyPoint], tmp_path: Path) -> None:
+    write_report(accuracy, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == accuracy.to_json()
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{k: str(v) for k, v in point.items()} for point in accuracy.to_json()["points"]]
+    assert (tmp_path / "results.md").read_text() == to_markdown(accuracy)
+    assert matplotlib.image.imread(tmp_path / "ler.png").std() > 0
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_accuracy_table(accuracy: BenchmarkResult[AccuracyPoint]) -> None:
+    text = to_markdown(accuracy)
+    header, rule, first, second = text.splitlines()[:4]
+    assert header.startswith("| code | rounds | basis | p | noise | decoder | detectors | failures/shots |")
+    assert len({line.count("|") for line in (header, rule, first, second)}) == 1
+    assert first == (
+        "| bb72 | 6 | Z | 0.3 % | uniform | bposd | XZ | 137/10,000 | 1.37 % (1.15 % to 1.62 %) | 4.3 ms |"
+    )
+    assert "| 0/10,000 | < 0.0369 % |" in second
+    assert accuracy.provenance["circuits"][0]["sha256"] in text
+
+
+def test_latency_table(latency: BenchmarkResult[LatencyPoint]) -> None:
+    row = to_markdown(latency).splitlines()[2]
+    assert row.endswith("| 4.3 ms | 260 µs | 900 µs | 123 ms | 390 ms | 1.4 s |")
+
+
+def test_numbers_for_people() -> None:
+    assert format_rate(PERFECT) == "< 0.0369 %"
+    assert [format_time(t) for t in (0.512, 99.96, 1000, 2.5e6)] == ["0.512 µs", "100 µs", "1 ms", "2.5 s"]
+
+
+def test_failures_are_drawn_against_p_where_there_are_several(provenance: dict[str, Any]) -> None:
+    several = (ACCURACY, replace(ACCURACY, p=0.002, failures=29, ler=0.0029, ler_low=0.0019, ler_high=0.0042))
+    [curves] = draw_plots(BenchmarkResult(points=several, provenance=provenance))["ler.png"].axes
+    assert curves.get_xscale() == curves.get_yscale() == "log"
+    assert curves.get_xlabel() == "physical error rate p"
+    np.testing.assert_allclose(curves.lines[0].get_xydata(), [[0.002, 0.0029], [0.003, 0.0137]])
+
+    [rows] = draw_plots(BenchmarkResult(points=(ACCURACY,), provenance=provenance))["ler.png"].axes
+    assert [label.get_text() for label in rows.get_yticklabels()] == ["bposd (XZ), bb72 Z 6 rounds, p = 0.003"]
+
+
+def test_times_are_drawn_as_distributions(latency: BenchmarkResult[LatencyPoint]) -> None:
+    plots = draw_plots(latency)
+    assert list(plots) == ["ler.png", "ccdf.png", "deadline.png"]
+    [axes] = plots["ccdf.png"].axes
+    curve = np.asarray(axes.lines[0].get_xydata())
+    assert curve[0, 1] == 1
+    assert curve[-1].tolist() == [latency.times[0].microseconds.max(), 1 / 500]
+    [axes] = plots["deadline.png"].axes
+    wrong = latency.times[0].failures.sum() / 500
+    assert np.asarray(axes.lines[0].get_xydata())[-1, 1] == pytest.approx(wrong)
+
+
+def test_latency_report_is_complete(latency: BenchmarkResult[LatencyPoint], tmp_path: Path) -> None:
+    write_report(latency, tmp_path)
+    names = {"results.json", "results.csv", "results.md", "times.npz", "ler.png", "ccdf.png", "deadline.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_directories_are_checked(tmp_path: Path) -> None:
+    prepare_directory(tmp_path / "a" / "b", force=False)
+    assert (tmp_path / "a" / "b").is_dir()
+    with pytest.raises(FileExistsError, match="not empty; choose another name or pass --force"):
+        prepare_directory(tmp_path / "a", force=False)
+    prepare_directory(tmp_path / "a", force=True)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(NotADirectoryError, match="is a file; give the name of a directory"):
+        prepare_directory(file, force=True)
+    with pytest.raises(OSError, match="Not a directory"):
+        prepare_directory(file / "below", force=True)
