@@ -1,0 +1,87 @@
+"""`tandem circuit`: a memory experiment as a stim circuit and a detector error model."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decoder.commands.options import (
+    BasisOption,
+    CodeArgument,
+    DetectorsOption,
+    ForceOption,
+    JsonOption,
+    NoiseOption,
+    PerfectEndOption,
+    POption,
+    RoundsOption,
+    check_outputs,
+    make_experiment,
+)
+from decoder.commands.output import print_json, print_table
+
+
+def circuit(
+    *,
+    code: CodeArgument,
+    rounds: RoundsOption,
+    p: POption = None,
+    basis: BasisOption,
+    noise: NoiseOption = "uniform",
+    detectors: DetectorsOption = "XYZ",
+    noiseless_last_cycle: PerfectEndOption = False,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The circuit's file (.stim).")],
+    dem: Annotated[Path | None, typer.Option("--dem", help="The detector error model's file (.dem).")] = None,
+    force: ForceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Writes a memory experiment as a circuit that stim reads.
+
+    \b
+    Examples:
+      tandem circuit bb72 --rounds 6 --p 0.002 --basis Z -o bb72.stim
+      tandem circuit bb144 --rounds 12 --p 0.001 --basis X --noise si1000 \\
+        -o bb144.stim --dem bb144.dem
+    """
+    check_outputs(out, dem, force=force)
+    from decoder.benchmark.provenance import circuit_sha256
+    from simulation.files import atomic_write
+
+    experiment = make_experiment(
+        code=code,
+        rounds=rounds,
+        basis=basis,
+        p=p,
+        noise=noise,
+        detectors=detectors,
+        noiseless_last_cycle=noiseless_last_cycle,
+    )
+    with ExitStack() as files:
+        # Both are complete before either gets its name.
+        files.enter_context(atomic_write(out, force=force)).write_text(f"{experiment.circuit}\n", encoding="utf-8")
+        if dem is not None:
+            partial = files.enter_context(atomic_write(dem, force=force))
+            partial.write_text(f"{experiment.dem}\n", encoding="utf-8")
+    result = {
+        "code": str(experiment.code),
+        "rounds": rounds,
+        "basis": basis,
+        "p": experiment.noise.p,
+        "noise": str(experiment.noise),
+        "detectors": detectors,
+        "noiseless_last_cycle": noiseless_last_cycle,
+        "num_qubits": experiment.circuit.num_qubits,
+        "num_detectors": experiment.num_detectors,
+        "num_observables": experiment.num_observables,
+        "circuit": str(out),
+        "circuit_sha256": circuit_sha256(experiment),
+        "dem": None if dem is None else str(dem),
+        "num_mechanisms": None if dem is None else experiment.fault_model.num_mechanisms,
+    }
+    if json_output:
+        print_json(result)
+    else:
+        print_table(["", str(experiment)], ((key, value) for key, value in result.items() if value is not None))

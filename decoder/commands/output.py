@@ -1,0 +1,100 @@
+"""What commands print: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+QUIET_SECONDS = 2.0
+"""No progress bar before that: what ends sooner needs none."""
+
+DRAWING_SECONDS = 0.1
+"""Between two drawings of a progress bar."""
+
+WIDTH_OF_FILES = 200
+"""Columns of a table that goes into a file or a pipe, where rich would assume 80 and cut."""
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document, with NaN and infinities refused."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Prints rows of values below their headings."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, markup=False).print(table)
+
+
+def print_markdown(text: str) -> None:
+    """Prints Markdown: set for people on a terminal, as it is elsewhere."""
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        sys.stdout.write(text)
+
+
+def wants_progress(*, json_output: bool) -> bool:
+    """Whether a person looks on: stderr is a terminal, and the results are not piped into a program."""
+    return sys.stderr.isatty() and not (json_output and not sys.stdout.isatty())
+
+
+class ProgressBar:
+    """A bar on stderr that appears once the work has taken a while; use it as a context manager."""
+
+    def __init__(
+        self, description: str, *, unit: str | None = None, json_output: bool, total: float | None = None
+    ) -> None:
+        """Counts `unit` up to `total`, or percents where there is no unit."""
+        amount: tuple[ProgressColumn, ...] = (
+            (MofNCompleteColumn(), TextColumn(unit)) if unit else (TaskProgressColumn(),)
+        )
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *amount,
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            auto_refresh=False,  # a thread that draws would disturb what is being timed
+        )
+        self._task = self._bar.add_task(description, total=total)
+        self._wanted = wants_progress(json_output=json_output)
+        self._next_drawing = time.monotonic() + QUIET_SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def update(self, done: float, *, total: float | None = None, description: str | None = None) -> None:
+        """Says how much is done, and what has changed besides."""
+        if not self._wanted or (now := time.monotonic()) < self._next_drawing:
+            return
+        self._next_drawing = now + DRAWING_SECONDS
+        self._bar.update(self._task, completed=done, total=total, description=description)
+        if not self._bar.live.is_started:
+            self._bar.start()
+        self._bar.refresh()

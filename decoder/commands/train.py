@@ -1,0 +1,123 @@
+"""`tandem train`: weights from nothing but simulated shots."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from decoder.commands.options import ForceOption, JsonOption, listed
+from decoder.commands.output import ProgressBar, print_json, print_table
+from decoder.commands.settings import as_toml, read_pairs, read_toml, training_config
+
+if TYPE_CHECKING:
+    from decoder.training.log import Progress
+
+
+def train(
+    *,
+    code: Annotated[
+        str | None, typer.Option("--code", metavar="CODE", help="Code id, or l,m,A,B.", show_default="bb72")
+    ] = None,
+    rounds: Annotated[
+        str | None, typer.Option("--rounds", metavar="N[,N...]", help="Numbers of rounds to mix.", show_default="6")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, all resumed runs together.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many optimizer steps.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run's directory: weights, checkpoint and log.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out with the settings it has.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One more setting; may be given many times."),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings as a TOML file and exit.")
+    ] = False,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", help="Weights to start from, of this or another code.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the initial weights and of all shots.", show_default="0")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")] = None,
+    force: ForceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Trains the neural decoder, and leaves weights that 'decode' and 'serve' take.
+
+    Ctrl-C or SIGTERM ends a run early with complete files, and --resume continues it.
+    Options count more than --set, --set more than --config, and that more than the
+    settings of a resumed run.
+
+    \b
+    Examples:
+      tandem train --code bb72 --rounds 6 --minutes 30 --out run
+      tandem train --resume --minutes 60 --out run
+      tandem train --code bb144 --rounds 12 --minutes 60 --out run144 \\
+        --set width=96 --init-from run/weights.safetensors
+    """
+    options = {
+        "code": code,
+        "rounds": None if rounds is None else listed("--rounds", rounds, int),
+        "minutes": minutes,
+        "steps": steps,
+        "seed": seed,
+        "threads": threads,
+    }
+    settings: dict[str, Any] = _settings_of_run(out) if resume and out is not None else {}
+    settings |= read_toml(config) if config is not None else {}
+    settings |= read_pairs(set_ or [])
+    settings |= {name: value for name, value in options.items() if value is not None}
+    made = training_config(settings)
+    if print_config:
+        typer.echo(as_toml(made), nl=False)
+        return
+    if out is None:
+        raise ValueError("say where the weights should go; add --out, for example --out run")
+    from decoder.neural.weights import load_weights
+    from decoder.training.trainer import train as run
+
+    with ProgressBar("starting", total=1, json_output=json_output) as bar:
+        weights = run(
+            made,
+            out=out,
+            resume=resume,
+            force=force,
+            init_from=init_from,
+            progress=lambda report: bar.update(report.fraction, description=_describe(report)),
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process writes the files, and reports
+    _, info = load_weights(weights)
+    result = {"code": info.config.code, "out": str(out), "weights": str(weights), "sha256": info.sha256}
+    result |= {key: info.provenance[key] for key in ("steps", "shots", "seconds", "device", "validation")}
+    if json_output:
+        print_json(result)
+    else:
+        print_table(["", "trained"], result.items())
+
+
+def _settings_of_run(out: Path) -> dict[str, Any]:
+    """The settings in a run's checkpoint."""
+    from decoder.neural.weights import read_safetensors
+    from decoder.training.trainer import CHECKPOINT
+
+    checkpoint = out / CHECKPOINT
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"there is no run in {out} to resume; leave --resume out to start one")
+    header, _ = read_safetensors(checkpoint)
+    return dict(header.get("config", {}))
+
+
+def _describe(report: Progress) -> str:
+    line = (
+        f"step {report.step:,}, {report.shots_per_second:,.0f} shots/s, "
+        f"loss {report.loss:.4f}, learning rate {report.lr:.2g}"
+    )
+    if not report.validation:
+        return line
+    failures = ", ".join(f"{name}: {count}" for name, count in report.validation.items())
+    return f"{line}\nfailures at the last validation: {failures}"

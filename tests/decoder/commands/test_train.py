@@ -1,0 +1,113 @@
+"""`tandem train`: where settings come from, and a run so small that it learns nothing."""
+
+import csv
+import json
+
+import pytest
+
+TINY = "--set width=8 --set heads=2 --set micro_batch=8 --set validation_shots=8 --set log_every=1 --threads 1"
+
+
+def settings(text):
+    return {line.split(" = ")[0]: line.split(" = ")[1] for line in text.splitlines() if " = " in line}
+
+
+def test_printed_settings_are_a_file_that_can_be_read(folder, succeed):
+    text = succeed("train --print-config --set width=48 --set p_min=.0005 --rounds 4,6 --minutes 1.5")
+    (folder / "settings.toml").write_text(text)
+    assert succeed("train --print-config --config settings.toml") == text
+    values = settings(text)
+    assert (values["width"], values["p_min"], values["rounds"], values["minutes"]) == (
+        "48",
+        "0.0005",
+        "[4, 6]",
+        "1.5",
+    )
+    assert "steps" not in values
+
+
+def test_options_count_more_than_set_and_set_more_than_the_file(folder, succeed):
+    (folder / "settings.toml").write_text("seed = 1\nwidth = 16\nsteps = 5\n")
+    values = settings(succeed("train --print-config --config settings.toml --set seed=2 --set width=32 --seed 3"))
+    assert (values["seed"], values["width"], values["steps"]) == ("3", "32", "5")
+
+
+def test_values_of_set_need_no_quotes_or_brackets(succeed):
+    values = settings(
+        succeed(
+            "train --print-config --set rounds=2,3 --set code=6,6,x^3+y+y^2,y^3+x+x^2 "
+            "--set compile=true --set bases=X --set validation_p=0.001"
+            ",0.002"
+        )
+    )
+    assert values["rounds"] == "[2, 3]"
+    assert values["code"] == '"6,6,x^3+y+y^2,y^3+x+x^2"'
+    assert (values["compile"], values["bases"], values["validation_p"]) == ("true", '"X"', "[0.001, 0.002]")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--set muon_rl=0.1", "unknown training setting 'muon_rl'; the nearest is 'muon_lr'"),
+        ("--set width", "--set takes name=value, not 'width'"),
+        ("--set width=big", "width='big': Input should be a valid integer"),
+        ("--set p_max=0.6", "p_max=0.6"),
+        ("--rounds 0", "rounds=(0,) must be numbers of at least 1"),
+        ("--rounds two", "'two' is none"),
+        ("--code bb73 --steps 1 --out run", "unknown code 'bb73'"),
+        ("--steps 0", "steps=0 must be at least 1"),
+        ("--minutes -1", "minutes=-1.0 must be above 0"),
+        ("--steps 1", "add --out"),
+        ("--out run", "say when to end"),
+        ("--resume --out run", "there is no run in run to resume"),
+        ("--config absent.toml", "there is no file absent.toml"),
+        ("--init-from absent.safetensors --steps 1 --out run", "absent.safetensors"),
+    ],
+)
+def test_bad_settings_are_one_line(folder, refuse, line, message):
+    assert message in refuse(f"train {line}")
+    assert not list(folder.glob("run/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("wdith = 8\n", "unknown training setting 'wdith'; the nearest is 'width'"),
+        ("[model]\nwidth = 8\n", "unknown training setting 'model'"),
+        ("width = \n", "settings.toml is not TOML"),
+        ("width = [8]\n", "training setting width=[8]: Input should be a valid integer"),
+    ],
+)
+def test_bad_settings_files_are_one_line(folder, refuse, content, message):
+    (folder / "settings.toml").write_text(content)
+    assert message in refuse("train --config settings.toml --steps 1 --out run")
+    assert not (folder / "run").exists()
+
+
+def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
+    first = json.loads(succeed(f"train --rounds 2 --steps 2 --out run {TINY} --json"))
+    assert (first["code"], first["steps"], first["shots"]) == ("bb72", 2, 2 * 2 * 8)
+    assert first["weights"] == "run/weights.safetensors"
+
+    assert "continue it with --resume or replace it with --force" in refuse("train --steps 2 --out run")
+    assert "other settings for width" in refuse("train --resume --set width=16 --steps 3 --out run")
+
+    second = json.loads(succeed("train --resume --steps 3 --out run --json"))
+    assert second["steps"] == 3
+    assert second["sha256"] != first["sha256"]
+    with open("run/log.csv", newline="") as file:
+        assert {row["step"] for row in csv.DictReader(file)} == {"1", "2", "3"}
+
+    experiment = "--rounds 2 --basis Z --p 0.002"
+    succeed(f"sample bb72 {experiment} --shots 16 --seed 1 --out s --obs-out o")
+    decoded = json.loads(
+        succeed(
+            f"decode --decoder neural --weights run/weights.safetensors --code bb72 {experiment} "
+            "--in s --obs-in o --out predictions --json"
+        )
+    )
+    assert decoded["shots"] == 16
+    assert (folder / "predictions").stat().st_size == 16 * 2
+    assert "neural" in succeed(
+        f"benchmark accuracy --decoders neural --weights run/weights.safetensors --code bb72 {experiment} --shots 8"
+    )
