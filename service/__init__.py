@@ -1,0 +1,1 @@
+"""Decoding over HTTP: `service.app.create_app` is the application, `service.cli` the `tandem` command."""

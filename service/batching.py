@@ -1,0 +1,256 @@
+"""Dynamic batching: one worker thread decodes for one model.
+
+A batch is whatever queued while the last one ran, so a lone request never waits for company and a crowd
+shares the cost of a pass. Nothing here knows of HTTP or of event loops.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.base import Bits, Decoder, Decoding, PackedBits, SoftDecoder
+from service.errors import BusyError, ClosingError, DecoderFailedError
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_BOUNDS = (1, 60)
+"""Seconds; the estimate of when the queue has room again is cut to this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What became of the shots of one job, in their order."""
+
+    predictions: Bits
+    """bool (shots, observables)."""
+    confidence: npt.NDArray[np.float32] | None
+    """(shots,): posterior probability of the predicted coset; None for decoders that do not say."""
+    flip_probabilities: npt.NDArray[np.float32] | None
+    """(shots, observables); None for decoders that do not say."""
+    queue_seconds: float
+    """Time from submission to the end in which the job was not being computed."""
+    compute_seconds: float
+    """How long the batches ran that the job was part of."""
+
+
+class BatchObserver(Protocol):
+    """Is told of each batch that was decoded, by the worker thread."""
+
+    def __call__(self, *, shots: int, seconds: float) -> None: ...
+
+
+@dataclass(eq=False)
+class _Job:
+    decoder: Decoder
+    shots: PackedBits
+    future: Future[Answer] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.perf_counter)
+    taken: int = 0
+    compute_seconds: float = 0.0
+    parts: list[Decoding | Bits] = field(default_factory=list)
+
+    @property
+    def remaining(self) -> int:
+        return len(self.shots) - self.taken
+
+    def take(self, most: int) -> PackedBits:
+        piece = self.shots[self.taken : self.taken + most]
+        self.taken += len(piece)
+        return piece
+
+    def finish(self) -> None:
+        # False where the client gave up in the meantime: nobody waits for the answer.
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(self._answer())
+
+    def fail(self, error: Exception) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+    def _answer(self) -> Answer:
+        soft = [part for part in self.parts if isinstance(part, Decoding)]
+        predictions = [part.predictions if isinstance(part, Decoding) else part for part in self.parts]
+        return Answer(
+            predictions=np.concatenate(predictions),
+            confidence=np.concatenate([part.confidence for part in soft]) if soft else None,
+            flip_probabilities=np.concatenate([part.flip_probabilities for part in soft]) if soft else None,
+            queue_seconds=max(0.0, time.perf_counter() - self.submitted - self.compute_seconds),
+            compute_seconds=self.compute_seconds,
+        )
+
+
+class BatchWorker:
+    """A bounded queue of jobs and the thread that works it off.
+
+    Args:
+        name: the model, for the log and the thread's name.
+        max_batch_shots: most shots a decoder is handed at once. A longer job takes several batches, and
+            others have their turn in between.
+        max_queued_shots: most shots that may wait.
+        on_batch: is told of each batch.
+    """
+
+    def __init__(
+        self, *, name: str, max_batch_shots: int, max_queued_shots: int, on_batch: BatchObserver | None = None
+    ) -> None:
+        self._name = name
+        self._max_batch_shots = max_batch_shots
+        self._max_queued_shots = max_queued_shots
+        self._on_batch = on_batch
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._seconds_per_shot = 0.0
+        # A daemon, so that a second Ctrl-C ends the process even while a decoder runs.
+        self._thread = threading.Thread(target=self._run, name=f"decode-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def queued_shots(self) -> int:
+        """Shots that wait, those of the batch at work not counted."""
+        with self._changed:
+            return sum(job.remaining for job in self._jobs)
+
+    def submit(self, decoder: Decoder, shots: PackedBits) -> Future[Answer]:
+        """Queues shots. Cancelling the future takes them out again, unless they are being decoded already.
+
+        Args:
+            decoder: decodes the shots; jobs with the same decoder share batches.
+            shots: bit-packed uint8 (shots, ceil(detectors / 8)), at least one shot.
+
+        Raises:
+            BusyError: the queue is full.
+            ClosingError: `close` was called.
+        """
+        job = _Job(decoder, shots)
+        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
+        with self._changed:
+            if self._closed:
+                raise ClosingError("the service is shutting down; send the shots to another instance")
+            waiting = sum(other.remaining for other in self._jobs)
+            if waiting + len(shots) > self._max_queued_shots:
+                raise BusyError(
+                    f"{waiting} shots wait for model {self._name} and at most {self._max_queued_shots} may; "
+                    "try again later",
+                    retry_after=self._retry_after(waiting),
+                )
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Refuses new jobs, finishes those queued, and returns when the last one is answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _retry_after(self, waiting: int) -> int:
+        low, high = RETRY_AFTER_BOUNDS
+        return min(max(math.ceil(waiting * self._seconds_per_shot), low), high)
+
+    def _forget(self, job: _Job) -> None:
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            self._decode(batch)
+
+    def _next_batch(self) -> list[tuple[_Job, PackedBits]]:
+        """Waits for work; empty when closed and drained."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            return self._take() if self._jobs else []
+
+    def _take(self) -> list[tuple[_Job, PackedBits]]:
+        decoder, room = self._jobs[0].decoder, self._max_batch_shots
+        batch: list[tuple[_Job, PackedBits]] = []
+        others: deque[_Job] = deque()
+        unfinished: list[_Job] = []
+        for job in self._jobs:
+            if job.decoder is not decoder or room == 0:
+                others.append(job)
+                continue
+            piece = job.take(room)
+            room -= len(piece)
+            batch.append((job, piece))
+            if job.remaining:
+                unfinished.append(job)
+        # What is left of a long job goes to the back, so that short ones are not stuck behind it.
+        self._jobs = others
+        self._jobs.extend(unfinished)
+        return batch
+
+    def _decode(self, batch: list[tuple[_Job, PackedBits]]) -> None:
+        pieces = [piece for _, piece in batch]
+        shots = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        started = time.perf_counter()
+        try:
+            decoded = decode_packed(batch[0][0].decoder, shots)
+        except Exception:
+            logger.exception("model %s failed on a batch of %d shots", self._name, len(shots))
+            self._fail([job for job, _ in batch])
+            return
+        seconds = time.perf_counter() - started
+        self._seconds_per_shot += 0.2 * (seconds / len(shots) - self._seconds_per_shot)
+        if self._on_batch is not None:
+            self._on_batch(shots=len(shots), seconds=seconds)
+        begin = 0
+        for job, piece in batch:
+            end = begin + len(piece)
+            job.parts.append(_part(decoded, begin, end))
+            job.compute_seconds += seconds
+            begin = end
+            if not job.remaining:
+                job.finish()
+
+    def _fail(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            self._forget(job)
+            job.fail(DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log"))
+
+
+def decode_packed(decoder: Decoder, shots: PackedBits) -> Decoding | Bits:
+    """Decodes bit-packed shots (shots, ceil(detectors / 8)), with probabilities where the decoder has them.
+
+    Raises:
+        ValueError: the decoder's answer does not have the shape it must have.
+    """
+    decoded: Decoding | Bits
+    if isinstance(decoder, SoftDecoder):
+        decoded = decoder.decode_soft(shots, bit_packed_shots=True)
+    else:
+        decoded = decoder.decode_batch(shots, bit_packed_shots=True).astype(np.bool_, copy=False)
+    shape = _predictions(decoded).shape
+    if shape != (len(shots), decoder.num_observables):
+        raise ValueError(f"{type(decoder).__name__} answered {len(shots)} shots with predictions of shape {shape}")
+    return decoded
+
+
+def _predictions(decoded: Decoding | Bits) -> Bits:
+    return decoded.predictions if isinstance(decoded, Decoding) else decoded
+
+
+def _part(decoded: Decoding | Bits, begin: int, end: int) -> Decoding | Bits:
+    if not isinstance(decoded, Decoding):
+        return decoded[begin:end]
+    return Decoding(
+        predictions=decoded.predictions[begin:end],
+        confidence=decoded.confidence[begin:end],
+        flip_probabilities=decoded.flip_probabilities[begin:end],
+    )

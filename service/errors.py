@@ -1,0 +1,95 @@
+"""What can go wrong with a request. Every wire format gives these its own form (`problems.py`: RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One thing wrong with a request."""
+
+    detail: str
+    """What is wrong, and what is wanted."""
+    parameter: str | None = None
+    """Name of the query parameter or header at fault."""
+    pointer: str | None = None
+    """JSON pointer (RFC 6901, as a URI fragment) to the value at fault in the body."""
+
+
+class ServiceError(Exception):
+    """A request that cannot be answered.
+
+    Args:
+        detail: one sentence for this occurrence: what is wrong and what to do.
+        flaws: what exactly is wrong, where the request is at fault.
+        retry_after: seconds after which it is worth trying again.
+    """
+
+    status: ClassVar[int]
+    kind: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str, *, flaws: Sequence[Flaw] = (), retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.flaws = tuple(flaws)
+        self.retry_after = retry_after
+
+
+class UnknownModelError(ServiceError):
+    status, kind, title = 404, "unknown-model", "Unknown model"
+
+
+class NotAcceptableError(ServiceError):
+    status, kind, title = 406, "not-acceptable", "No acceptable answer format"
+
+
+class BodyTimeoutError(ServiceError):
+    status, kind, title = 408, "body-timeout", "Body came too slowly"
+
+
+class BodyTooLargeError(ServiceError):
+    status, kind, title = 413, "body-too-large", "Body too large"
+
+
+class TooManyShotsError(ServiceError):
+    status, kind, title = 413, "too-many-shots", "Too many shots in one request"
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    status, kind, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class InvalidParametersError(ServiceError):
+    status, kind, title = 422, "invalid-parameters", "Invalid parameters"
+
+
+class InvalidShotsError(ServiceError):
+    status, kind, title = 422, "invalid-shots", "Invalid shots"
+
+
+class DecoderFailedError(ServiceError):
+    status, kind, title = 500, "decoder-failed", "Decoder failed"
+
+
+class InternalError(ServiceError):
+    status, kind, title = 500, "internal-error", "Internal error"
+
+
+class BusyError(ServiceError):
+    status, kind, title = 503, "busy", "Busy"
+
+
+class DecodeTimeoutError(ServiceError):
+    status, kind, title = 503, "decode-timeout", "Decoding took too long"
+
+
+class NotReadyError(ServiceError):
+    status, kind, title = 503, "not-ready", "Not ready"
+
+
+class ClosingError(ServiceError):
+    status, kind, title = 503, "closing", "Shutting down"

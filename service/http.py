@@ -1,0 +1,133 @@
+"""Bounds and habits of HTTP that FastAPI leaves to the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from service.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    BusyError,
+    NotAcceptableError,
+    UnsupportedMediaTypeError,
+)
+
+T = TypeVar("T")
+
+
+class Gate:
+    """Lets a bounded number of requests in at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inside = 0
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Raises:
+        BusyError: the place is full.
+        """
+        if self._inside >= self._most:
+            raise BusyError(f"{self._inside} requests are at work already; try again later", retry_after=1)
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytes:
+    """Reads a body, and stops as soon as it is too long, whether its length was declared or not.
+
+    Raises:
+        BodyTooLargeError: more than `max_bytes`.
+        BodyTimeoutError: not there within the time.
+        ClientDisconnect: the client left.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+    except TimeoutError:
+        raise BodyTimeoutError(f"the body was not there within {timeout_seconds:g} s; send fewer shots") from None
+    return bytes(body)
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work`, but cancels it when the client leaves. Call it when the body has been read.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+def content_type(request: Request, supported: Sequence[str]) -> str:
+    """The media type of a request's body, without parameters.
+
+    Raises:
+        UnsupportedMediaTypeError: it is none of `supported`.
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in supported:
+        raise UnsupportedMediaTypeError(f"content type {found or 'missing'}; send one of {', '.join(supported)}")
+    return found
+
+
+def best_answer_type(request: Request, offered: Sequence[str]) -> str:
+    """The media type that the Accept header likes best (RFC 9110, 12.5.1); of equals, the first offered.
+
+    Raises:
+        NotAcceptableError: it accepts none of `offered`.
+    """
+    accept = ",".join(request.headers.getlist("accept")) or "*/*"
+    ranges = dict(_media_range(item) for item in accept.split(",") if item.strip())
+    qualities = [_quality(media_type, ranges) for media_type in offered]
+    best = max(qualities)
+    if best <= 0:
+        raise NotAcceptableError(f"Accept: {accept[:200]} leaves nothing to answer; accept {' or '.join(offered)}")
+    return offered[qualities.index(best)]
+
+
+def _media_range(item: str) -> tuple[str, float]:
+    name, *parameters = (part.strip().lower() for part in item.split(";"))
+    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    try:
+        return name, float(quality)
+    except ValueError:
+        return name, 0.0
+
+
+def _quality(media_type: str, ranges: dict[str, float]) -> float:
+    family = media_type.partition("/")[0]
+    return next((ranges[name] for name in (media_type, f"{family}/*", "*/*") if name in ranges), 0.0)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes; send fewer shots at once, or b8 for JSON")

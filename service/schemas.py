@@ -1,0 +1,132 @@
+"""What the JSON of the /v1 routes looks like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+
+Bit = Literal[0, 1]
+# Fail fast: a body of millions of wrong values must not become millions of error messages.
+Shot = Annotated[list[Bit], FailFast()]
+Shots = Annotated[list[Shot], FailFast(), Field(min_length=1)]
+
+
+class ExperimentQuery(BaseModel):
+    """Which experiment a request is about. What is left out is that of the model's default experiment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    basis: Literal["X", "Z"] | None = Field(default=None, description="Basis of the logical memory.")
+    rounds: int | None = Field(default=None, ge=1, description="Syndrome rounds.")
+    p: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.5,
+        description="Physical error rate. Sets the noise of the circuit and the priors of BP-OSD; the neural "
+        "decoder does not use it.",
+    )
+
+
+class DecodeQuery(ExperimentQuery):
+    """The experiment that the shots come from, and what to answer beside the predictions."""
+
+    confidence: bool | None = Field(
+        default=None,
+        description="Whether to answer each prediction's probability. Default: in JSON yes, in b8 no.",
+    )
+    flip_probabilities: bool = Field(
+        default=False, description="Whether to answer the probability that each observable flipped."
+    )
+
+
+class DecodeRequest(BaseModel):
+    """Shots to decode, either as lists of bits or packed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"oneOf": [{"required": ["shots"]}, {"required": ["shots_b8"]}]},
+    )
+
+    # The defaults stand for what was not sent, and are not in the schema; `model_fields_set` tells.
+    shots: Shots = Field(
+        default_factory=list,
+        description="One list of detection events a shot, as many as the experiment has detectors.",
+    )
+    shots_b8: str = Field(
+        default_factory=str,
+        description="Base64 of stim's b8: each shot starts on a byte, the first detector is the lowest bit.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    num_shots: int = Field(
+        default_factory=int, ge=1, description="How many shots `shots_b8` holds, to have it checked."
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> DecodeRequest:
+        sent = self.model_fields_set
+        if ("shots" in sent) == ("shots_b8" in sent):
+            raise ValueError("give either shots or shots_b8")
+        if "num_shots" in sent and "shots" in sent:
+            raise ValueError("num_shots goes with shots_b8 only")
+        return self
+
+
+class ExperimentInfo(BaseModel):
+    basis: Literal["X", "Z"]
+    rounds: int
+    p: float
+    noise: str
+    num_detectors: int = Field(description="Bits in each shot, in the order of the circuit's detectors.")
+    num_observables: int = Field(description="Bits in each prediction.")
+
+
+class CodeInfo(BaseModel):
+    id: str = Field(description="Code id, or `l,m,A,B`.")
+    n: int = Field(description="Data qubits.")
+    k: int = Field(description="Logical qubits.")
+    d: int | None = Field(description="Distance, where it is published.")
+
+
+class Limits(BaseModel):
+    max_body_bytes: int
+    max_shots_per_request: int
+    max_rounds: int
+
+
+class ModelInfo(BaseModel):
+    id: str
+    code: CodeInfo
+    decoder: str
+    detectors: Literal["XZ", "XYZ"] = Field(
+        description="Which detectors the decoder looks at: XZ, those of the memory basis; XYZ, those of both "
+        "bases. Shots always hold all of them."
+    )
+    ready: bool
+    gives_confidence: bool | None = Field(description="Whether answers have probabilities; null until ready.")
+    experiment: ExperimentInfo = Field(description="The experiment asked for, by default the model's own.")
+    limits: Limits
+    details: dict[str, Any] = Field(description="What else the decoder says of itself, such as its weights.")
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]
+
+
+class DecodeResponse(BaseModel):
+    model: str
+    num_shots: int
+    predictions: list[list[Bit]] = Field(description="For each shot, which observables flipped.")
+    confidence: list[float] | None = Field(
+        description="For each shot, the posterior probability that all its predictions are right; null if "
+        "the decoder does not say or it was not asked for."
+    )
+    flip_probabilities: list[list[float]] | None = Field(
+        description="For each shot, the probability that each observable flipped; null likewise."
+    )
+    queue_seconds: float = Field(description="How long the request waited for its turn.")
+    compute_seconds: float = Field(description="How long the batches took that its shots were decoded in.")
+
+
+class Status(BaseModel):
+    status: Literal["ok", "ready"]

@@ -1,0 +1,109 @@
+"""Settings of the service, from environment variables that start with TANDEM_."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+
+class ModelSettings(BaseModel):
+    """One model: a decoder for a code, and the experiment that a request means if it names no other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The name in the URL.")
+    code: str = Field(description="Code id, or `l,m,A,B` as the command line takes it.")
+    decoder: str = Field(default="neural", description="A name of `decoder.registry`.")
+    basis: Literal["X", "Z"] = Field(default="Z", description="Basis of the default experiment.")
+    rounds: int = Field(default=6, ge=1, description="Rounds of the default experiment.")
+    p: float = Field(default=0.001, gt=0, lt=0.5, description="Physical error rate of the default experiment.")
+    noise: str = Field(default="uniform", description="Noise model, as the command line takes it.")
+    weights: Path | None = Field(default=None, description="Weights file; the shipped one if not given.")
+    own_process: bool | None = Field(
+        default=None,
+        description="Decode in a child process. Default: all but `neural`, which frees the interpreter while "
+        "it computes; BP-OSD does not, and would hold up all other requests for the time of a hard shot.",
+    )
+
+    @property
+    def isolated(self) -> bool:
+        return self.decoder != "neural" if self.own_process is None else self.own_process
+
+
+def default_models() -> tuple[ModelSettings, ...]:
+    """For each code with shipped weights, the neural decoder under the code's id, and BP-OSD beside it."""
+    weights = resources.files("decoder") / "weights"
+    names = (file.name for file in weights.iterdir()) if weights.is_dir() else ()
+    codes = sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
+    neural = tuple(ModelSettings(id=code, code=code) for code in codes)
+    classical = tuple(ModelSettings(id=f"{code}-bposd", code=code, decoder="bposd") for code in codes or ["bb72"])
+    return neural + classical
+
+
+class Settings(BaseSettings):
+    """Each field is read from TANDEM_ and its name; `TANDEM_MODELS` is a JSON list of objects."""
+
+    model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True)
+
+    models: tuple[ModelSettings, ...] = Field(
+        default_factory=default_models,
+        min_length=1,
+        description="A JSON list of models. Default: codes with shipped weights, and BP-OSD for the same.",
+    )
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
+    max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
+    max_batch_shots: int = Field(default=1024, ge=1, description="Most shots a decoder is handed at once.")
+    max_queued_shots: int = Field(
+        default=50_000, ge=1, description="Most shots waiting for one model; what would exceed it gets 503."
+    )
+    max_requests_in_flight: int = Field(
+        default=256,
+        ge=1,
+        description="Most decode requests at work at once, which bounds the memory of bodies.",
+    )
+    max_rounds: int = Field(default=40, ge=1, description="Most rounds an experiment may have.")
+    decoder_cache_size: int = Field(
+        default=8, ge=1, description="Decoders kept per model besides that of its default experiment."
+    )
+    body_timeout_seconds: float = Field(default=30, gt=0, description="A body that takes longer gets 408.")
+    decode_timeout_seconds: float = Field(
+        default=120, gt=0, description="A request that waits longer for its answer gets 503."
+    )
+    shutdown_timeout_seconds: int = Field(
+        default=30, ge=0, description="How long requests at work may take to end after SIGTERM."
+    )
+    access_log: bool = Field(default=False, description="Log a line for each request.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        twice = [model for model, count in Counter(model.id for model in self.models).items() if count > 1]
+        if twice:
+            raise ValueError(f"two models are called {twice[0]!r}; give each its own id")
+        if self.max_queued_shots < self.max_shots_per_request:
+            raise ValueError("max_queued_shots must be at least max_shots_per_request, or such requests never fit")
+        for model in self.models:
+            if model.rounds > self.max_rounds:
+                raise ValueError(f"model {model.id!r} has {model.rounds} rounds; raise max_rounds={self.max_rounds}")
+        return self
+
+
+def read_settings() -> Settings:
+    """The settings from the environment.
+
+    Raises:
+        ValueError: a variable does not hold what it should; the message is one line.
+    """
+    try:
+        return Settings()
+    except SettingsError as error:
+        raise ValueError(f"{error}: {error.__cause__}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, *within = map(str, first["loc"] or ("settings",))
+        where = f"TANDEM_{'.'.join([name.upper(), *within])}: "
+        raise ValueError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error

@@ -1,0 +1,158 @@
+"""`tandem serve` as users run it: a process, a socket, signals."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
+MODEL = {"id": "bb72-bposd", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002}
+URL = "/v1/models/bb72-bposd/decode"
+B8 = {"content-type": "application/octet-stream"}
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "TANDEM_MODELS": json.dumps([MODEL])} | environment
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+class Server:
+    def __init__(self, **environment: str) -> None:
+        self.process = start("--port", "0", **environment)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("listening on http://127.0.0.1:"), (line, self.process.communicate())
+        self.url = line.split()[2]
+        self.port = int(self.url.rpartition(":")[2])
+        # Nothing may block on a full pipe.
+        self.log: list[str] = []
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()  # type: ignore[arg-type]
+
+    def wait_until_ready(self) -> None:
+        wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+
+    def children(self) -> list[int]:
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    if server.process.poll() is None:
+        server.process.kill()
+    server.process.wait()
+
+
+def test_serve_decodes_and_finishes_its_work_on_sigterm(server):
+    assert httpx.get(f"{server.url}/healthz").status_code == 200  # before any model is loaded
+    server.wait_until_ready()
+    response = httpx.post(server.url + URL, content=bytes(18), headers=B8)
+    assert (response.status_code, response.content) == (200, bytes(2))
+    _a_long_chunked_body_gets_its_answer(server)
+    _a_second_server_on_the_port_says_so_and_exits(server.port)
+
+    # Random detection events: hard shots, about two seconds of work.
+    shots = np.random.default_rng(0).integers(0, 256, (100, 18), dtype=np.uint8).tobytes()
+    answers = []
+    sent = time.monotonic()
+    client = threading.Thread(
+        target=lambda: answers.append(httpx.post(server.url + URL, content=shots, headers=B8, timeout=60))
+    )
+    client.start()
+    metrics = f"{server.url}/metrics"
+    wait_for(lambda: 'requests_total{model="bb72-bposd"} 3.0' in httpx.get(metrics).text, 10)
+    server.process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    client.join(60)
+    assert answers[0].status_code == 200
+    assert len(answers[0].content) == 200
+    assert asked - sent < float(answers[0].headers["server-timing"].rpartition("=")[2]) / 1e3  # it was at work
+    assert server.process.wait(20) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/healthz")
+    assert not any("Traceback" in line for line in server.log)
+
+
+def _a_long_chunked_body_gets_its_answer(server: Server) -> None:
+    """The client sends all it has before it reads, so the server must not stop listening at its limit."""
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        chunks = (bytes(2**20) for _ in range(20))
+        connection.request("POST", URL, body=chunks, headers=B8, encode_chunked=True)
+        response = connection.getresponse()
+        assert response.status == 413
+        assert json.loads(response.read())["type"].endswith(":body-too-large")
+
+
+def _a_second_server_on_the_port_says_so_and_exits(port: int) -> None:
+    out, err = (second := start("--port", str(port))).communicate(timeout=60)
+    assert second.returncode == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert f"127.0.0.1:{port}" in err
+    assert "in use" in err
+    assert "--port" in err
+
+
+def test_ctrl_c_while_models_are_loaded_ends_it_cleanly(server):
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(30) == 0
+    assert not any("Traceback" in line for line in server.log)
+
+
+def test_its_decoders_end_with_it_even_when_it_is_killed(server):
+    server.wait_until_ready()
+    children = server.children()
+    assert children
+    server.process.kill()
+    server.process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children), 20)
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"TANDEM_MAX_ROUNDS": "many"}, "TANDEM_MAX_ROUNDS"),
+        ({"TANDEM_MODELS": json.dumps([MODEL | {"code": "bb73"}])}, "bb73"),
+        ({"TANDEM_MODELS": json.dumps([MODEL | {"weights": "/none"}])}, "bb72-bposd cannot be loaded"),
+    ],
+)
+def test_settings_that_are_wrong_are_one_line(environment, says):
+    _, err = (process := start("--port", "0", **environment)).communicate(timeout=60)
+    assert process.returncode == 2, err
+    line = err.splitlines()[-1]
+    assert line.startswith("tandem: ")
+    assert says in line
+    assert "Traceback" not in err
+
+
+def test_a_port_without_a_listener_is_found_out_too():
+    """A socket that is bound but does not listen yet makes the port as busy."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        _a_second_server_on_the_port_says_so_and_exits(taken.getsockname()[1])

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
+@pytest.fixture
+async def document(client) -> dict[str, Any]:
+    return (await client.get("/openapi.json")).json()
+
+
+async def test_every_error_of_every_route_is_documented_as_a_problem(document):
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if status != "200":
+                    assert response["content"] == {"application/problem+json": {"schema": PROBLEM}}, (path, status)
+    decode = document["paths"]["/v1/models/{model_id}/decode"]["post"]
+    assert set(decode["responses"]) == {"200", "404", "406", "408", "413", "415", "422", "500", "503"}
+    assert set(decode["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+
+
+async def test_every_reference_leads_somewhere(document):
+    def references(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return own + [found for value in node.values() for found in references(value)]
+        return [found for value in node for found in references(value)] if isinstance(node, list) else []
+
+    names = {reference.rpartition("/")[2] for reference in references(document)}
+    assert names <= set(document["components"]["schemas"])
+    assert "DecodeResponse" in names
+
+
+async def test_bounds_of_the_settings_are_in_the_document(document):
+    parameters = document["paths"]["/v1/models/{model_id}/decode"]["post"]["parameters"]
+    rounds = next(parameter for parameter in parameters if parameter["name"] == "rounds")
+    assert rounds["schema"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 4}

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from service.app import create_app
+from service.settings import ModelSettings, Settings, default_models, read_settings
+
+
+def test_bposd_is_served_by_default_beside_every_network():
+    models = {model.id: model for model in default_models()}
+    assert models["bb72-bposd"] == ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd")
+    for model in models.values():
+        assert model.id == (model.code if model.decoder == "neural" else f"{model.code}-bposd")
+        assert f"{model.code}-bposd" in models
+        assert model.isolated is (model.decoder != "neural")
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    model = {"id": "mine", "code": "bb90", "decoder": "bposd-osd0", "rounds": 10, "basis": "X", "p": 0.01}
+    monkeypatch.setenv("TANDEM_MODELS", json.dumps([model]))
+    monkeypatch.setenv("TANDEM_MAX_BODY_BYTES", "1000")
+    settings = read_settings()
+    assert settings.models == (ModelSettings(**model),)
+    assert settings.max_body_bytes == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TANDEM_MAX_ROUNDS", "many", "TANDEM_MAX_ROUNDS: .*integer"),
+        ("TANDEM_MAX_BATCH_SHOTS", "0", "TANDEM_MAX_BATCH_SHOTS: .*greater"),
+        ("TANDEM_MODELS", "[", "models"),
+        ("TANDEM_MODELS", "[]", "TANDEM_MODELS"),
+        ("TANDEM_MODELS", '[{"id": "a/b", "code": "bb72"}]', r"TANDEM_MODELS\.0\.id"),
+        ("TANDEM_MODELS", '[{"id": "a", "code": "bb72", "round": 3}]', r"TANDEM_MODELS\.0\.round"),
+        ("TANDEM_MODELS", '[{"id": "a", "code": "bb72"}, {"id": "a", "code": "bb90"}]', "two models are called 'a'"),
+        ("TANDEM_MODELS", '[{"id": "a", "code": "bb72", "rounds": 99}]', "raise max_rounds=40"),
+        ("TANDEM_MAX_QUEUED_SHOTS", "5", "must be at least max_shots_per_request"),
+    ],
+)
+def test_settings_out_of_range(monkeypatch, name, value, says):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=says) as caught:
+        read_settings()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"code": "bb73"}, "bb73"),
+        ({"decoder": "magic"}, "magic"),
+        ({"noise": "loud"}, "loud"),
+    ],
+)
+def test_models_that_do_not_exist(wrong, says):
+    model = ModelSettings(**({"id": "a", "code": "bb72", "decoder": "bposd"} | wrong))
+    with pytest.raises(ValueError, match=says):
+        create_app(Settings(models=(model,)))
