@@ -128,7 +128,7 @@ def decode(client: httpx.Client, model: str, samples: Samples) -> Replies:
 
 def show(replies: dict[str, Replies], samples: Samples) -> None:
     """Prints a row for each model."""
-    table = Table("model", "failures", "rate", "95 % interval", "p50 ms", "p99 ms", "max ms")
+    table = Table("model", "failures", "rate %", "95 % interval", "p50 ms", "p99 ms", "max ms")
     for model, reply in replies.items():
         failures = count_failures(reply.predictions, samples.observable_flips)
         low, high = binomial_interval(failures, samples.shots)
@@ -136,8 +136,8 @@ def show(replies: dict[str, Replies], samples: Samples) -> None:
         table.add_row(
             model,
             f"{failures}/{samples.shots}",
-            f"{100 * failures / samples.shots:.2f} %",
-            f"{100 * low:.2f} to {100 * high:.2f} %",
+            f"{100 * failures / samples.shots:.2f}",
+            f"{100 * low:.2f} to {100 * high:.2f}",
             *(f"{1000 * seconds:.1f}" for seconds in times),
         )
     console.print(table)
