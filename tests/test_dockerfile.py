@@ -36,9 +36,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
     """(keyword, arguments) of each instruction, comments dropped and continued lines joined."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
-    return [
-        (line.split(maxsplit=1)[0].upper(), line.split(maxsplit=1)[1]) for line in joined.splitlines() if line
-    ]
+    return [(line.split(maxsplit=1)[0].upper(), line.split(maxsplit=1)[1]) for line in joined.splitlines() if line]
 
 
 def ignore_rules(text: str) -> list[tuple[re.Pattern[str], bool]]:
@@ -244,9 +242,7 @@ def test_every_step_works(image: Image) -> None:
 
 
 def test_the_image_holds_the_packages_and_their_data(image: Image) -> None:
-    code = (
-        "import simulation, decoder, service as s; print(simulation.__file__, decoder.__file__, s.__file__)"
-    )
+    code = "import simulation, decoder, service as s; print(simulation.__file__, decoder.__file__, s.__file__)"
     found = [Path(name) for name in image.run(["python", "-c", code]).split()]
     installed = image.root / "opt" / "tandem"
     assert all(path.is_relative_to(installed) for path in found)
@@ -267,9 +263,7 @@ def test_the_command_serves_until_the_healthcheck_is_content(image: Image, serve
     check = [word.replace(f":{image.port}/", f":{server}/") for word in image.healthcheck]
     executable = str(shutil.which(check[0], path=image.environment["PATH"]))
     deadline = time.monotonic() + 120
-    while subprocess.run(
-        [executable, *check[1:]], env=image.environment, capture_output=True, check=False
-    ).returncode:
+    while subprocess.run([executable, *check[1:]], env=image.environment, capture_output=True, check=False).returncode:
         if time.monotonic() > deadline:
             pytest.fail(f"never healthy; the service said:\n{(image.folder / 'server.log').read_text()}")
         time.sleep(0.5)
