@@ -108,9 +108,7 @@ def unpack_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_pack
     if shots.dtype == np.bool_:
         return shots.astype(np.bool_, copy=False)
     if not np.issubdtype(shots.dtype, np.integer):
-        raise ValueError(
-            f"detection events must be bool or integers, not {shots.dtype}; convert with .astype(bool)"
-        )
+        raise ValueError(f"detection events must be bool or integers, not {shots.dtype}; convert with .astype(bool)")
     wrong = (shots != 0) & (shots != 1)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]

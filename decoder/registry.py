@@ -41,9 +41,7 @@ DECODERS: Mapping[str, DecoderSpec] = MappingProxyType(
             detectors="XYZ",
             bposd=BRAVYI,
         ),
-        "bposd-osd0": DecoderSpec(
-            summary="fast BP-OSD: min-sum, 30 iterations, OSD-0", detectors="XZ", bposd=OSD0
-        ),
+        "bposd-osd0": DecoderSpec(summary="fast BP-OSD: min-sum, 30 iterations, OSD-0", detectors="XZ", bposd=OSD0),
     }
 )
 """All decoders, the first being the default."""
@@ -78,9 +76,7 @@ def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | Non
 
         return NeuralDecoder.load(experiment, weights=weights)
     if weights is not None:
-        raise ValueError(
-            f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'"
-        )
+        raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
     detectors = experiment.grid.indices_of(experiment.basis) if spec.detectors == "XZ" else None
     return BpOsdDecoder(experiment.fault_model, spec.bposd, detectors=detectors)
 

@@ -81,9 +81,7 @@ class _Compiled(sinter.CompiledDecoder):  # type: ignore[misc]
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
 
-    def decode_shots_bit_packed(
-        self, *, bit_packed_detection_event_data: npt.NDArray[np.uint8]
-    ) -> PackedBits:
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: npt.NDArray[np.uint8]) -> PackedBits:
         predictions = self._decoder.decode_batch(
             bit_packed_detection_event_data, bit_packed_shots=True, bit_packed_predictions=True
         )

@@ -46,9 +46,7 @@ class Reporter:
         self.done += shots
         if self.callback is not None:
             self.callback(
-                BenchmarkProgress(
-                    done=self.done, total=self.total, experiment=experiment, failures=dict(failures)
-                )
+                BenchmarkProgress(done=self.done, total=self.total, experiment=experiment, failures=dict(failures))
             )
 
 
@@ -70,9 +68,7 @@ def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[st
         raise ValueError(f"shots={shots} must be at least 1")
 
 
-def make_decoders(
-    experiment: MemoryExperiment, names: Sequence[str], *, weights: Path | None
-) -> dict[str, Decoder]:
+def make_decoders(experiment: MemoryExperiment, names: Sequence[str], *, weights: Path | None) -> dict[str, Decoder]:
     """Makes the named decoders for one experiment; the weights go to the neural one alone.
 
     Raises:
@@ -81,9 +77,7 @@ def make_decoders(
     """
     if weights is not None and "neural" not in names:
         raise ValueError("weights are given, but the decoder 'neural' is not among those to run")
-    return {
-        name: make_decoder(name, experiment, weights=weights if name == "neural" else None) for name in names
-    }
+    return {name: make_decoder(name, experiment, weights=weights if name == "neural" else None) for name in names}
 
 
 def predict(decoder: Decoder, events: PackedBits) -> PackedBits:

@@ -126,8 +126,7 @@ class _Run:
         self.report = report
         self.calls = samples.shots // batch
         self.times = {
-            name: CallTimes(np.zeros(self.calls, np.float64), np.zeros(self.calls, np.int64))
-            for name in decoders
+            name: CallTimes(np.zeros(self.calls, np.float64), np.zeros(self.calls, np.int64)) for name in decoders
         }
         self.block = self.calls
 
@@ -170,9 +169,7 @@ class _Run:
 
     def _point(self, name: str, times: CallTimes) -> LatencyPoint:
         # Observed values, not interpolated ones: a tail may be a few calls long.
-        p50, p90, p99, p999 = np.percentile(
-            times.microseconds, [50, 90, 99, 99.9], method="inverted_cdf"
-        ).tolist()
+        p50, p90, p99, p999 = np.percentile(times.microseconds, [50, 90, 99, 99.9], method="inverted_cdf").tolist()
         return LatencyPoint(
             **experiment_columns(self.experiment, name),
             **failure_columns(int(times.failures.sum()), self.calls * self.batch),

@@ -52,26 +52,30 @@ def _draw_against_p(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
     experiments = _distinct(_series(point) for point in points)
     for number, series in enumerate(experiments):
         for name in _distinct(point.decoder for point in points):
-            curve = sorted(
-                (q for q in points if _series(q) == series and q.decoder == name), key=lambda point: point.p
-            )
+            curve = sorted((q for q in points if _series(q) == series and q.decoder == name), key=lambda point: point.p)
             label = _label(curve[0], experiment=len(experiments) > 1)
-            style = {"color": COLORS[name], "marker": MARKERS[number % len(MARKERS)]}
-            dashes = DASHES[number % len(DASHES)]
-            _draw_intervals(axes, curve, [point.p for point in curve], label=label, dashes=dashes, **style)
-    axes.set(xscale="log", yscale="log", xlabel="physical error rate p", ylabel="block failures / shots")
+            style = {"color": COLORS[name], "label": label}
+            style |= {"marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
+            _draw_curve(axes, curve, **style)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="physical error rate p",
+        ylabel="block failures / shots (arrow: none, upper bound)",
+    )
     axes.legend(fontsize="small")
 
 
-def _draw_intervals(
-    axes: Axes, points: Sequence[AccuracyPoint], x: Sequence[float], *, label: str, dashes: str, **style: Any
-) -> None:
-    """Rates with intervals; a point without failures is drawn as an arrow down from its upper bound."""
-    shown = [point.ler if point.failures else point.ler_high for point in points]
-    below = [point.ler - point.ler_low if point.failures else 0.6 * point.ler_high for point in points]
-    above = [point.ler_high - point.ler if point.failures else 0.0 for point in points]
-    limits = [point.failures == 0 for point in points]
-    axes.errorbar(x, shown, yerr=[below, above], uplims=limits, label=label, ls=dashes, capsize=3, **style)
+def _draw_curve(axes: Axes, points: Sequence[AccuracyPoint], **style: Any) -> None:
+    """A line through the rates, with intervals; where nothing failed, an arrow down from the upper bound."""
+    measured = [point for point in points if point.failures]
+    below = [point.ler - point.ler_low for point in measured]
+    above = [point.ler_high - point.ler for point in measured]
+    x, y = [point.p for point in measured], [point.ler for point in measured]
+    axes.errorbar(x, y, yerr=[below, above], capsize=3, **style)
+    bounds = [(point.p, point.ler_high) for point in points if not point.failures]
+    for p, bound in bounds:
+        axes.errorbar([p], [bound], yerr=[[0.6 * bound], [0.0]], uplims=[True], fmt="_", color=style["color"])
 
 
 def _draw_rows(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
@@ -106,9 +110,7 @@ def _draw_deadline(result: BenchmarkResult[Any]) -> Figure:
     for point, times, style in _timed(result):
         t, rate = deadline_curve(times.microseconds, times.failures, batch=point.batch)
         axes.step(t, np.where(rate > 0, rate, np.nan), where="post", **style)
-    axes.set(
-        xscale="log", yscale="log", xlabel="deadline t (µs for each call)", ylabel="P(wrong or later than t)"
-    )
+    axes.set(xscale="log", yscale="log", xlabel="deadline t (µs for each call)", ylabel="P(wrong or later than t)")
     axes.legend(fontsize="small")
     return figure
 

@@ -55,9 +55,7 @@ def write_report(result: BenchmarkResult[Any], out: Path) -> None:
 
 def _write_times(result: BenchmarkResult[Any], path: Path) -> None:
     """For point i, `us_i` holds the time and `failures_i` the block failures of every call."""
-    arrays: dict[str, npt.NDArray[Any]] = {
-        f"us_{i}": times.microseconds for i, times in enumerate(result.times)
-    }
+    arrays: dict[str, npt.NDArray[Any]] = {f"us_{i}": times.microseconds for i, times in enumerate(result.times)}
     arrays |= {f"failures_{i}": times.failures for i, times in enumerate(result.times)}
     with atomic_write(path, force=True) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

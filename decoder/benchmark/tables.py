@@ -106,8 +106,7 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
         f"commit: {commit}",
         f"machine: {machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, "
         f"{machine['threads']} threads, GPU {machine['gpu'] or 'none'}",
-        "versions: "
-        + ", ".join(f"{name} {v}" for name, v in provenance["versions"].items() if v is not None),
+        "versions: " + ", ".join(f"{name} {v}" for name, v in provenance["versions"].items() if v is not None),
     ]
     lines += [
         f"circuit {c['code']}, {c['basis']}, {c['rounds']} rounds, p = {_percent(c['p'])}, {c['noise']}: "
@@ -119,6 +118,4 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
 
 
 def _pairs(entry: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value}" for name, value in entry.items() if isinstance(value, str | int | float)
-    )
+    return ", ".join(f"{name} {value}" for name, value in entry.items() if isinstance(value, str | int | float))

@@ -100,9 +100,7 @@ class BpOsdDecoder:
         self.settings = settings
         self.detectors = _checked_detectors(detectors, fault_model.num_detectors)
         self._num_detectors = fault_model.num_detectors
-        self._problem = _Problem.of(
-            fault_model if self.detectors is None else fault_model.restrict(self.detectors)
-        )
+        self._problem = _Problem.of(fault_model if self.detectors is None else fault_model.restrict(self.detectors))
 
     @property
     def num_detectors(self) -> int:
@@ -212,16 +210,12 @@ class _Problem:
         return replace(settings, osd_order=order, osd_method=settings.osd_method if order else "OSD_0")
 
 
-def _checked_detectors(
-    detectors: npt.NDArray[np.int64] | None, num_detectors: int
-) -> npt.NDArray[np.int64] | None:
+def _checked_detectors(detectors: npt.NDArray[np.int64] | None, num_detectors: int) -> npt.NDArray[np.int64] | None:
     if detectors is None:
         return None
     indices = np.asarray(detectors, dtype=np.int64)
     if indices.ndim != 1 or len(np.unique(indices)) != len(indices):
         raise ValueError("detectors must be a list of distinct detector indices")
     if len(indices) and not (indices.min() >= 0 and indices.max() < num_detectors):
-        raise ValueError(
-            f"detectors must lie in 0..{num_detectors - 1}, not {indices.min()}..{indices.max()}"
-        )
+        raise ValueError(f"detectors must lie in 0..{num_detectors - 1}, not {indices.min()}..{indices.max()}")
     return indices

@@ -17,9 +17,10 @@ from simulation.sampling import sample
 ROOT = Path(decoder.__file__).parents[1]
 
 
-def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a console script of this environment."""
     return subprocess.run(
-        [sys.executable, *arguments],
+        [Path(sys.executable).with_name(program), *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
@@ -28,10 +29,12 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.timeout(900)  # half a minute on a free core
 def test_sinters_own_tests_pass(tmp_path: Path) -> None:
     # bposd-xyz does the same as bposd in models without both bases, as all of these are.
     done = run(
-        *("-m", "pytest", "--pyargs", "sinter._decoding._decoding_test", "-q", "-p", "no:cacheprovider"),
+        "pytest",
+        *("--pyargs", "sinter._decoding._decoding_test", "-q", "-p", "no:cacheprovider"),
         *("-k", "bposd and not xyz"),
         folder=tmp_path,
         SINTER_PYTEST_CUSTOM_DECODERS="decoder.sinter:bposd_decoders",
@@ -44,7 +47,8 @@ def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.001)
     experiment.circuit.to_file(tmp_path / "code=bb72,r=2.stim")
     done = run(
-        *("-m", "sinter", "collect", "--circuits", "code=bb72,r=2.stim", "--decoders", "bposd", "bposd-osd0"),
+        "sinter",
+        *("collect", "--circuits", "code=bb72,r=2.stim", "--decoders", "bposd", "bposd-osd0"),
         *("--custom_decoders_module_function", "decoder.sinter:decoders"),
         *("--max_shots", "500", "--processes", "1", "--save_resume_filepath", "stats.csv"),
         folder=tmp_path,
@@ -61,8 +65,8 @@ def test_every_decoder_can_be_sent_to_another_process() -> None:
 
 
 def test_xz_uses_the_memory_basis_where_the_model_has_both() -> None:
-    experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=3, p=0.004)
-    shots = sample(experiment.circuit, shots=300, seed=8).detection_events
+    experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.004)
+    shots = sample(experiment.circuit, shots=60, seed=8).detection_events
     # Without their coordinates nothing tells the bases apart, and all detectors are used.
     bare = stim.DetectorErrorModel(
         "\n".join(line for line in str(experiment.dem.flattened()).splitlines() if line.startswith("error"))
@@ -74,7 +78,7 @@ def test_xz_uses_the_memory_basis_where_the_model_has_both() -> None:
         return compiled.decode_shots_bit_packed(bit_packed_detection_event_data=shots)
 
     marked, unmarked = decode("bposd-osd0", experiment.dem), decode("bposd-osd0", bare)
-    assert marked.shape == (300, 2)
+    assert marked.shape == (60, 2)
     assert (marked != unmarked).any()
 
     other = np.setdiff1d(np.arange(experiment.num_detectors), experiment.grid.indices_of("X"))

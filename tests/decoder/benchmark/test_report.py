@@ -99,11 +99,16 @@ def test_numbers_for_people() -> None:
 
 
 def test_failures_are_drawn_against_p_where_there_are_several(provenance: dict[str, Any]) -> None:
-    several = (ACCURACY, replace(ACCURACY, p=0.002, failures=29, ler=0.0029, ler_low=0.0019, ler_high=0.0042))
+    lower = replace(ACCURACY, p=0.002, failures=29, ler=0.0029, ler_low=0.0019, ler_high=0.0042)
+    several = (ACCURACY, lower, replace(PERFECT, decoder="bposd"))
     [curves] = draw_plots(BenchmarkResult(points=several, provenance=provenance))["ler.png"].axes
     assert curves.get_xscale() == curves.get_yscale() == "log"
     assert curves.get_xlabel() == "physical error rate p"
     np.testing.assert_allclose(curves.lines[0].get_xydata(), [[0.002, 0.0029], [0.003, 0.0137]])
+
+    nothing_failed = (PERFECT, replace(PERFECT, p=0.002))
+    [bounds] = draw_plots(BenchmarkResult(points=nothing_failed, provenance=provenance))["ler.png"].axes
+    assert bounds.get_legend_handles_labels()[1] == ["neural (XYZ)"]
 
     [rows] = draw_plots(BenchmarkResult(points=(ACCURACY,), provenance=provenance))["ler.png"].axes
     assert [label.get_text() for label in rows.get_yticklabels()] == ["bposd (XZ), bb72 Z 6 rounds, p = 0.003"]
