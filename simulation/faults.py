@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,20 +46,7 @@ class FaultModel:
         undone, and mechanisms without any symptom are dropped.
         """
 
-        def mechanisms() -> Iterable[tuple[Symptom, float]]:
-            for instruction in dem.flattened():
-                if instruction.type != "error":
-                    continue
-                detectors: set[int] = set()
-                observables: set[int] = set()
-                for target in instruction.targets_copy():
-                    if target.is_relative_detector_id():
-                        detectors ^= {target.val}
-                    elif target.is_logical_observable_id():
-                        observables ^= {target.val}
-                yield (tuple(sorted(detectors)), tuple(sorted(observables))), instruction.args_copy()[0]
-
-        return cls._merged(mechanisms(), dem.num_detectors, dem.num_observables)
+        return cls._merged(map(_parse_error, _errors(dem)), dem.num_detectors, dem.num_observables)
 
     @classmethod
     def _merged(
@@ -98,6 +86,24 @@ class FaultModel:
             for (dets, obs), p in zip(self.symptoms(), self.priors, strict=True)
         )
         return self._merged(mechanisms, len(detectors), self.num_observables)
+
+
+# An error instruction as stim prints it; tags hold no unescaped closing bracket.
+_ERROR = re.compile(r"^ *error(?:\[[^\]]*\])?\(([^)]*)\)(.*)$", re.MULTILINE)
+
+
+def _errors(dem: stim.DetectorErrorModel) -> list[tuple[str, str]]:
+    # The text is parsed several times faster than the instructions' targets are asked one by one.
+    return _ERROR.findall(str(dem.flattened()))
+
+
+def _parse_error(error: tuple[str, str]) -> tuple[Symptom, float]:
+    detectors: set[int] = set()
+    observables: set[int] = set()
+    for target in error[1].split():
+        if target != "^":
+            (detectors if target[0] == "D" else observables).symmetric_difference_update((int(target[1:]),))
+    return (tuple(sorted(detectors)), tuple(sorted(observables))), float(error[0])
 
 
 def _columns(supports: list[tuple[int, ...]], num_rows: int) -> sp.csc_matrix:

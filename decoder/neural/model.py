@@ -43,7 +43,7 @@ class ModelConfig:
         if self.round_blocks < 0:
             raise ValueError(f"round_blocks={self.round_blocks} must be at least 0")
         for name in ("mlp_ratio", "qubit_ratio", "attention_ratio"):
-            if self.channels(getattr(self, name)) < 1:
+            if not 0 < getattr(self, name) <= 64 or self.channels(getattr(self, name)) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} leaves no channel of width={self.width}")
         if self.channels(self.attention_ratio) % self.heads:
             raise ValueError(f"attention_ratio * width must be a multiple of heads={self.heads}")
@@ -218,8 +218,8 @@ class Readout(nn.Module):
 class EventFold(nn.Module):
     """Adds a layer of detection events to the state, after a gate that says how much of the state to keep.
 
-    A cell's events enter as (1, memory bit, other bit, both), so both are tables of what each combination does,
-    one for each memory basis (Z, X) and phase of the experiment.
+    Both are tables: one row for each combination of a cell's two bits (none, memory, other, both), for each memory
+    basis (Z, X) and phase of the experiment.
     """
 
     FIRST, MIDDLE, LAST = range(3)
@@ -227,14 +227,14 @@ class EventFold(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(2, 3, 4, width))
-        self.gate = nn.Parameter(torch.zeros(2, 3, 4, width))
-        with torch.no_grad():
-            self.gate[:, :, 0] = 2.0  # keep most of the state at first
+        self.gate = nn.Parameter(torch.full((2, 3, 4, width), 2.0))  # keep most of the state at first
 
     def forward(self, h: Tensor, events: Tensor, basis: int, phase: int) -> Tensor:
         memory, other = events.unbind(0)
-        bits = torch.stack([torch.ones_like(memory), memory, other, memory * other], dim=-1)  # (N, B, 4)
-        return h * torch.sigmoid(bits @ self.gate[basis, phase]) + bits @ self.embedding[basis, phase]
+        both = memory * other
+        # One-hot rows times a table, not a lookup: its gradient is a matrix product too.
+        cases = torch.stack([1 - memory - other + both, memory - both, other - both, both], dim=-1)  # (N, B, 4)
+        return h * (cases @ torch.sigmoid(self.gate[basis, phase])) + cases @ self.embedding[basis, phase]
 
 
 class RecurrentTransformer(nn.Module):

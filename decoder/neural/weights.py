@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from decoder.neural.model import ModelConfig, RecurrentTransformer
+from simulation.files import atomic_write
 
 FORMAT = "tandem-weights-1"
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -55,27 +55,6 @@ def shipped_weights(code_id: str) -> Path:
     return path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file by its new content or, on any error, leaves the old one as it was.
-
-    Raises:
-        OSError: the disk is full or the directory cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise OSError(
-            error.errno, f"cannot write ({reason}); the last complete file, if any, is intact", str(path)
-        ) from None
-
-
 def save_weights(
     path: Path,
     model: RecurrentTransformer,
@@ -96,7 +75,8 @@ def save_weights(
         "provenance": dict(provenance),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, save(tensors, metadata={"tandem": json.dumps(header)}))
+    with atomic_write(path, force=True) as partial:
+        partial.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
 
 
 def load_weights(path: Path) -> tuple[RecurrentTransformer, WeightsInfo]:
@@ -117,7 +97,7 @@ def load_weights(path: Path) -> tuple[RecurrentTransformer, WeightsInfo]:
             config=config,
             bases=str(header["bases"]),
             rounds=tuple(int(r) for r in header["rounds"]),
-            temperature=float(header["temperature"]),
+            temperature=_positive(header["temperature"]),
             provenance=header["provenance"],
         )
         operators = header["operators"]
@@ -128,6 +108,12 @@ def load_weights(path: Path) -> tuple[RecurrentTransformer, WeightsInfo]:
         raise ValueError(f"{path}: trained for other logical operators of {config.code} than this version has")
     load_tensors(model, tensors, path)
     return model.eval(), info
+
+
+def _positive(temperature: object) -> float:
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise TypeError(f"temperature={temperature!r}, which must be a number above 0")
+    return float(temperature)
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:
@@ -173,7 +159,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: not safetensors, truncated, or without our header.
     """
     if not path.is_file():
-        raise FileNotFoundError(2, "no such weights file", str(path))
+        raise FileNotFoundError(f"there is no weights file {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -43,7 +43,6 @@ class TrainingConfig:
 
     muon_lr: float = _help(0.01, "learning rate of the matrices (Muon)")
     adam_lr: float = _help(0.002, "learning rate of all else (AdamW)")
-    weight_decay: float = _help(0.0, "decoupled weight decay of the matrices")
     warmup_steps: int = _help(100, "steps over which the learning rate rises")
     decay_fraction: float = _help(0.5, "last part of the run, in which the learning rate falls linearly")
     final_lr: float = _help(0.02, "learning rate at the end, as a share of the peak")

@@ -11,8 +11,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from decoder.neural.model import RecurrentTransformer
-from decoder.neural.weights import load_tensors, read_safetensors, write_atomically
+from decoder.neural.weights import load_tensors, read_safetensors
 from decoder.training.config import TrainingConfig
+from decoder.training.muon import Muon
+from simulation.files import atomic_write
 
 FORMAT = "tandem-checkpoint-1"
 # What a resumed run may change; all else must stay, or it would be another run.
@@ -42,7 +44,7 @@ class TrainingState:
         self.average.load_state_dict(self.model.state_dict())
         matrices, others = _split_parameters(self.model)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
+            Muon(matrices, lr=config.muon_lr),
             torch.optim.AdamW(others, lr=config.adam_lr, weight_decay=0.0, betas=(0.9, 0.98)),
         ]
         self.peak_lrs = [config.muon_lr, config.adam_lr]
@@ -82,7 +84,8 @@ class TrainingState:
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
             metadata={"tandem": json.dumps(header)},
         )
-        write_atomically(path, data)
+        with atomic_write(path, force=True) as partial:
+            partial.write_bytes(data)
 
     def load(self, path: Path, config: TrainingConfig) -> None:
         """Continues from a checkpoint.

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,6 +17,8 @@ import torch.nn.functional as F
 from decoder.neural.model import Block, CosetVote, EventFold, Readout
 from decoder.neural.weights import save_weights
 from decoder.training.config import TrainingConfig
+from decoder.training.log import Log, Progress
+from decoder.training.runtime import device_name, join_processes, pick_device, signals_caught
 from decoder.training.sampler import FaultSampler, log_grid
 from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
@@ -30,24 +26,6 @@ from simulation.circuits import MemoryExperiment
 from simulation.detectors import Basis
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One report of a running training."""
-
-    step: int
-    shots: int
-    seconds: float
-    shots_per_second: float
-    loss: float
-    lr: float
-    """Muon's learning rate."""
-    fraction: float
-    """How much of the run is done, 0 to 1."""
-    seconds_left: float
-    validation: dict[str, int]
-    """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first."""
 
 
 def train(
@@ -89,14 +67,12 @@ class Trainer:
         self.config, self.out = config, out
         checkpoint = out / CHECKPOINT
         if checkpoint.exists() and not (resume or force):
-            raise FileExistsError(
-                17, "holds a run already; continue it with --resume or replace it with --force", str(out)
-            )
+            raise FileExistsError(f"{out} holds a run already; continue it with --resume or replace it with --force")
         if resume and not checkpoint.exists():
-            raise FileNotFoundError(2, "no checkpoint to resume", str(checkpoint))
+            raise FileNotFoundError(f"{out} holds no checkpoint to resume; leave --resume out to start a run there")
         out.mkdir(parents=True, exist_ok=True)
-        self.rank, self.world = _join_processes()
-        self.device = _device(config.device)
+        self.rank, self.world = join_processes()
+        self.device = pick_device(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.state = TrainingState(config, self.device)
@@ -122,7 +98,7 @@ class Trainer:
         last_save = time.monotonic()
         mark = (time.monotonic(), self.state.counters.shots)
         losses: list[torch.Tensor] = []
-        with _signals_caught() as stopped:
+        with signals_caught() as stopped:
             while not self._agree(bool(stopped) or self.fraction >= 1):
                 started = time.monotonic()
                 losses.append(self.step())
@@ -277,7 +253,7 @@ class Trainer:
             "shots": counters.shots,
             "steps": counters.step,
             "seconds": round(counters.seconds, 1),
-            "device": _device_name(self.device),
+            "device": device_name(self.device),
             "torch": torch.__version__,
             "training": config.to_dict(),
             "validation": {"shots_each": config.validation_shots, "failures": self.last_validation},
@@ -298,89 +274,3 @@ class Trainer:
         vote = torch.tensor(float(stop), device=self.device)
         dist.all_reduce(vote)
         return bool(vote > 0)
-
-
-class Log:
-    """A CSV file with a row a report; rows past the step that a run continues from are dropped."""
-
-    COLUMNS = ("step", "shots", "seconds", "shots_per_second", "loss", "lr", "validation")
-
-    def __init__(self, path: Path, *, keep_until: int) -> None:
-        self.path = path
-        rows: list[list[str]] = []
-        if keep_until and path.exists():
-            with open(path, newline="") as file:
-                rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= keep_until]
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([list(self.COLUMNS), *rows])
-        self.step = keep_until
-        self.shots = 0
-
-    def write(self, report: Progress) -> None:
-        self.step, self.shots = report.step, report.shots
-        numbers = [
-            f"{report.seconds:.1f}",
-            f"{report.shots_per_second:.0f}",
-            f"{report.loss:.6f}",
-            f"{report.lr:.3g}",
-        ]
-        self._append([str(report.step), str(report.shots), *numbers, ""])
-
-    def write_validation(self, failures: dict[str, int]) -> None:
-        text = "; ".join(f"{key}: {count}" for key, count in failures.items())
-        self._append([str(self.step), str(self.shots), "", "", "", "", text])
-
-    def _append(self, row: list[str]) -> None:
-        with open(self.path, "a", newline="") as file:
-            csv.writer(file).writerow(row)
-
-
-@contextmanager
-def _signals_caught() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM fill the list instead of ending the process; a second one ends it."""
-    caught: list[int] = []
-    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def catch(signum: int, frame: FrameType | None) -> None:
-        caught.append(signum)
-        for s, handler in previous.items():
-            signal.signal(s, handler)
-
-    try:
-        for s in previous:
-            signal.signal(s, catch)
-    except ValueError:  # not in the main thread, where signals do not arrive anyway
-        previous.clear()
-    try:
-        yield caught
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
-
-
-def _join_processes() -> tuple[int, int]:
-    """(rank, world size), from torchrun's environment; one process without it."""
-    if "RANK" not in os.environ:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: {error}") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError("device=cuda, but torch sees no GPU; use --set device=cpu")
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-        torch.cuda.set_device(device)
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

@@ -1,0 +1,60 @@
+"""What a training run reports, and the CSV file that keeps it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a running training."""
+
+    step: int
+    shots: int
+    seconds: float
+    shots_per_second: float
+    loss: float
+    lr: float
+    """Muon's learning rate."""
+    fraction: float
+    """How much of the run is done, 0 to 1."""
+    seconds_left: float
+    validation: dict[str, int]
+    """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first."""
+
+
+class Log:
+    """A CSV file with a row a report; rows past the step that a run continues from are dropped."""
+
+    COLUMNS = ("step", "shots", "seconds", "shots_per_second", "loss", "lr", "validation")
+
+    def __init__(self, path: Path, *, keep_until: int) -> None:
+        self.path = path
+        rows: list[list[str]] = []
+        if keep_until and path.exists():
+            with open(path, newline="") as file:
+                rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= keep_until]
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([list(self.COLUMNS), *rows])
+        self.step = keep_until
+        self.shots = 0
+
+    def write(self, report: Progress) -> None:
+        self.step, self.shots = report.step, report.shots
+        numbers = [
+            f"{report.seconds:.1f}",
+            f"{report.shots_per_second:.0f}",
+            f"{report.loss:.6f}",
+            f"{report.lr:.3g}",
+        ]
+        self._append([str(report.step), str(report.shots), *numbers, ""])
+
+    def write_validation(self, failures: dict[str, int]) -> None:
+        text = "; ".join(f"{key}: {count}" for key, count in failures.items())
+        self._append([str(self.step), str(self.shots), "", "", "", "", text])
+
+    def _append(self, row: list[str]) -> None:
+        with open(self.path, "a", newline="") as file:
+            csv.writer(file).writerow(row)

@@ -1,0 +1,63 @@
+"""Where a training run lives: its signals, its processes and its device."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+
+@contextmanager
+def signals_caught() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM fill the list instead of ending the process; a second one ends it."""
+    caught: list[int] = []
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def catch(signum: int, frame: FrameType | None) -> None:
+        caught.append(signum)
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+    try:
+        for s in previous:
+            signal.signal(s, catch)
+    except ValueError:  # not in the main thread, where signals do not arrive anyway
+        previous.clear()
+    try:
+        yield caught
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+
+def join_processes() -> tuple[int, int]:
+    """(rank, world size), from torchrun's environment; one process without it."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: {error}") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError("device=cuda, but torch sees no GPU; use --set device=cpu")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

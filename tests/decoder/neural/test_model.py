@@ -1,0 +1,115 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from decoder.neural.geometry import TorusGeometry
+from decoder.neural.model import CosetVote, GroupConv, ModelConfig, RecurrentTransformer
+from simulation.codes import CODES, parse_code
+
+SMALL = "3,3,x+1+y,x+1+xy^2"
+
+
+def shifted(x: Tensor, geometry: TorusGeometry, dx: int, dy: int, dim: int) -> Tensor:
+    """Moves what is at cell c to c + (dx, dy)."""
+    l, m = geometry.code.l, geometry.code.m
+    return x.unflatten(dim, (l, m)).roll((dx, dy), (dim, dim + 1)).flatten(dim, dim + 1)
+
+
+@pytest.mark.parametrize("code", ["bb72", "bb90", SMALL])
+def test_the_convolution_is_the_sum_over_displacements(code: str) -> None:
+    geometry = TorusGeometry(parse_code(code))
+    torch.manual_seed(0)
+    displacements = geometry.check_displacements
+    conv = GroupConv(geometry, displacements, 3, 5)
+    h = torch.randn(geometry.code.cells, 4, 3)
+    weight = conv.weight.view(5, len(displacements), 3)
+    direct = sum(shifted(h, geometry, -dx, -dy, 0) @ weight[:, d].t() for d, (dx, dy) in enumerate(displacements))
+    torch.testing.assert_close(conv(h), direct, atol=4e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mixing", ["conv", "attention", "both"])
+@pytest.mark.parametrize("code", ["bb72", "bb90"])
+def test_translated_events_give_translated_outputs(code: str, mixing: str) -> None:
+    config = ModelConfig(code=code, width=16, round_mixing=mixing, readout_mixing=mixing, heads=2)  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    model = RecurrentTransformer(config).double()
+    with torch.no_grad():
+        for parameter in model.parameters():  # zeros at first, which would hide a broken symmetry
+            parameter += 0.1 * torch.randn_like(parameter)
+    geometry = model.geometry
+    events = (torch.rand(4, 2, geometry.code.cells, 3) < 0.1).double()
+    outputs = model(events, basis=1).unflatten(1, (geometry.num_operators, geometry.code.cells))
+    assert outputs.std() > 1e-3
+    for dx, dy in [(1, 0), (0, 1), (2, 1)]:
+        moved = model(shifted(events, geometry, dx, dy, 2), basis=1).unflatten(1, outputs.shape[1:])
+        # The only float32 parts are constant tables, rounded alike for all cells up to 1e-7.
+        torch.testing.assert_close(moved, shifted(outputs, geometry, dx, dy, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_weights_do_not_depend_on_the_size_of_the_torus() -> None:
+    shapes = [
+        {
+            name: p.shape
+            for name, p in RecurrentTransformer(ModelConfig(code=code, readout_mixing="conv")).named_parameters()
+        }
+        for code in ("bb72", "bb108", "bb144")
+    ]
+    for other in shapes[1:]:
+        assert {k for k in other if other[k] != shapes[0][k]} <= {"readout.operator"}
+
+
+def test_steps_make_the_whole() -> None:
+    torch.manual_seed(2)
+    model = RecurrentTransformer(ModelConfig(width=16))
+    events = (torch.rand(5, 2, 36, 2) < 0.1).float()
+    h, spectra = model.start(2), model.spectra()
+    for t, phase in enumerate([0, 1, 1, 1, 2]):
+        h = model.step(h, events[t], basis=0, phase=phase, spectra=spectra)
+    torch.testing.assert_close(model.readout(h), model(events, basis=0))
+
+
+def test_the_vote_with_certain_outputs_finds_the_coset() -> None:
+    geometry = TorusGeometry(CODES["bb72"])
+    vote = CosetVote(geometry)
+    torch.manual_seed(3)
+    events = (torch.rand(7, 2, 36, 50) < 0.1).float()
+    flips = (torch.rand(50, 12) < 0.5).float()
+    labels = vote.labels(events, flips)
+    posterior = vote.posterior(4 * (2 * labels - 1), events)
+    best = posterior.argmax(1)
+    torch.testing.assert_close(vote.cosets[best], flips)
+    torch.testing.assert_close(posterior.sum(1), torch.ones(50))
+
+
+def test_scores_are_the_sum_of_votes() -> None:
+    geometry = TorusGeometry(CODES["bb72"])
+    vote = CosetVote(geometry)
+    torch.manual_seed(4)
+    events = (torch.rand(7, 2, 36, 2) < 0.1).float()
+    logits = torch.randn(2, 108)
+    posterior = vote.posterior(logits, events)
+    for coset in (0, 1, 77, 4095):
+        flips = torch.tensor([[float(coset >> i & 1) for i in range(12)]] * 2)
+        score = (logits * vote.labels(events, flips)).sum(1)
+        reference = (logits * vote.labels(events, torch.zeros(2, 12))).sum(1)
+        log_ratio = posterior[:, coset].log() - posterior[:, 0].log()
+        np.testing.assert_allclose(log_ratio.numpy(), (score - reference).numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "width"),
+        ({"heads": 3}, "heads"),
+        ({"round_mixing": "magic"}, "none of conv, attention, both"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio"),
+        ({"round_blocks": -1}, "round_blocks"),
+        ({"mlp_ratio": math.inf}, "mlp_ratio"),
+    ],
+)
+def test_impossible_sizes(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,211 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.neural.decoder import NeuralDecoder
+from decoder.neural.weights import load_weights, read_safetensors
+from decoder.training.config import TrainingConfig
+from decoder.training.log import Progress
+from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, train
+from simulation.circuits import MemoryExperiment
+
+TINY = TrainingConfig(
+    code="3,3,x+1+y,x+1+xy^2",
+    rounds=(2,),
+    steps=8,
+    width=8,
+    heads=2,
+    readout_blocks=1,
+    micro_batch=8,
+    p_min=0.01,
+    p_max=0.02,
+    p_points=2,
+    curriculum_shots=64,
+    log_every=2,
+    validate_every=0,
+    validation_shots=16,
+    validation_p=(0.01,),
+    threads=1,
+)
+
+
+def final_tensors(out: Path) -> dict[str, torch.Tensor]:
+    return read_safetensors(out / CHECKPOINT)[1]
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_loss_falls_and_the_weights_decode(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    config = replace(TINY, steps=150, micro_batch=64, width=16, muon_lr=0.02)
+    weights = train(config, out=tmp_path / "run", progress=reports.append)
+    assert reports[-1].loss < 0.75 * reports[0].loss
+    assert reports[-1].fraction == 1
+    assert reports[-1].seconds_left == 0
+    experiment = MemoryExperiment.create(code=config.code, basis="X", rounds=2, p=0.01)
+    decoder = NeuralDecoder.load(experiment, weights=weights)
+    shots, flips = experiment.circuit.compile_detector_sampler(seed=1).sample(2000, separate_observables=True)
+    failures = (decoder.decode_batch(shots) != flips).any(axis=1).sum()
+    assert failures < 0.8 * flips.any(axis=1).sum()
+    log = (tmp_path / "run" / LOG).read_text().splitlines()
+    assert log[0] == "step,shots,seconds,shots_per_second,loss,lr,validation"
+    assert log[-1].endswith(
+        f"Z 0.01: {load_weights(weights)[1].provenance['validation']['failures']['Z 0.01']}; "
+        f"X 0.01: {load_weights(weights)[1].provenance['validation']['failures']['X 0.01']}"
+    )
+
+
+def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) -> None:
+    config = replace(TINY, steps=60, checkpoint_seconds=0.0)
+    train(config, out=tmp_path / "alone")
+    script = (
+        "from pathlib import Path; from decoder.training.trainer import train; "
+        "from decoder.training.config import TrainingConfig; import sys; "
+        f"train(TrainingConfig.from_dict({config.to_dict()!r}), out=Path(sys.argv[1]), resume='resume' in sys.argv)"
+    )
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", script, str(out)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    process = subprocess.Popen(command, env=environment)
+    while not (out / LOG).exists() or len((out / LOG).read_text().splitlines()) < 3:
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.01)
+    time.sleep(float(np.random.default_rng().uniform(0, 0.3)))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / WEIGHTS).exists()
+    subprocess.run([*command, "resume"], env=environment, check=True)
+    assert_same(final_tensors(out), final_tensors(tmp_path / "alone"))
+    assert_same(read_safetensors(out / WEIGHTS)[1], read_safetensors(tmp_path / "alone" / WEIGHTS)[1])
+    steps = [line.split(",")[0] for line in (out / LOG).read_text().splitlines()[1:-1]]
+    assert steps == [str(s) for s in range(2, 61, 2)]
+
+
+def test_sigterm_leaves_a_complete_run_to_resume(tmp_path: Path) -> None:
+    config = replace(TINY, steps=10_000)
+
+    def stop(report: Progress) -> None:
+        if report.step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    weights = train(config, out=tmp_path, progress=stop)
+    header, _ = read_safetensors(tmp_path / CHECKPOINT)
+    assert header["counters"]["step"] == 6
+    assert load_weights(weights)[1].provenance["steps"] == 6
+    train(replace(config, steps=7), out=tmp_path, resume=True)
+    assert read_safetensors(tmp_path / CHECKPOINT)[0]["counters"]["step"] == 7
+
+
+def test_minutes_end_a_run(tmp_path: Path) -> None:
+    started = time.monotonic()
+    train(replace(TINY, steps=None, minutes=0.02), out=tmp_path)
+    assert read_safetensors(tmp_path / CHECKPOINT)[0]["counters"]["seconds"] >= 1.2
+    assert time.monotonic() - started < 60
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    config = replace(TINY, micro_batches=4)
+    train(config, out=tmp_path / "one")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from pathlib import Path\nfrom decoder.training.trainer import train\n"
+        "from decoder.training.config import TrainingConfig\n"
+        f"train(TrainingConfig.from_dict({config.to_dict()!r}), out=Path({str(tmp_path / 'two')!r}))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", str(script)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=200,
+    )
+
+    def losses(run: str) -> list[float]:
+        rows = [line.split(",") for line in (tmp_path / run / LOG).read_text().splitlines()[1:]]
+        return [float(row[4]) for row in rows if row[4]]
+
+    np.testing.assert_allclose(losses("two"), losses("one"), atol=2e-5)
+
+
+def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    train(replace(TINY, steps=2), out=tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(replace(TINY, steps=2), out=tmp_path)
+    with pytest.raises(ValueError, match="width"):
+        train(replace(TINY, steps=4, width=16), out=tmp_path, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--resume"):
+        train(TINY, out=tmp_path, resume=True)
+
+
+def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OSError, match="out"):
+        train(TINY, out=tmp_path / "out")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(replace(TINY, steps=2), out=tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    size = len(before)
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))  # writes past it fail like on a full disk
+    try:
+        with pytest.raises(OSError, match="checkpoint"):
+            train(replace(TINY, steps=4), out=tmp_path, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [CHECKPOINT, LOG, WEIGHTS]
+    train(replace(TINY, steps=4), out=tmp_path, resume=True)
+
+
+def test_init_from_another_code(tmp_path: Path) -> None:
+    weights = train(replace(TINY, steps=4), out=tmp_path / "small")
+    larger = replace(TINY, code="3,6,x+1+y,x+1+xy^2", steps=1, muon_lr=1e-9, adam_lr=1e-9, ema_decay=0.0)
+    train(larger, out=tmp_path / "large", init_from=weights)
+    first, second = (load_weights(tmp_path / run / WEIGHTS)[0].state_dict() for run in ("small", "large"))
+    torch.testing.assert_close(second["blocks.0.conv.weight"], first["blocks.0.conv.weight"])
+    with pytest.raises(ValueError, match="no tensor fits"):
+        train(replace(TINY, width=24, heads=3), out=tmp_path / "other", init_from=weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rounds": ()}, "rounds"),
+        ({"bases": "Y"}, "bases"),
+        ({"p_min": 0.0}, "p_min"),
+        ({"steps": 0}, "steps"),
+        ({"minutes": -1.0}, "minutes"),
+        ({"speed": 11}, "unknown training settings speed"),
+        ({"validation_p": [0.7]}, "validation_p"),
+    ],
+)
+def test_impossible_settings(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig.from_dict(settings)
+
+
+def test_an_end_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--minutes or --steps"):
+        train(replace(TINY, steps=None), out=tmp_path)
