@@ -21,11 +21,11 @@ from decoder.commands.options import (
     listed,
     make_experiment,
 )
-from decoder.commands.output import ProgressBar, print_json, print_markdown
+from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
-    from decoder.benchmark.results import BenchmarkResult
+    from decoder.benchmark.results import AccuracyPoint, BenchmarkResult
     from simulation.circuits import MemoryExperiment
 
 benchmark = typer.Typer(help="Measures decoders on the same shots: failures, or times.")
@@ -89,7 +89,7 @@ def accuracy(
         detectors=detectors,
         noiseless_last_cycle=noiseless_last_cycle,
     )
-    with ProgressBar("starting", unit="shots", json_output=json_output) as bar:
+    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
         result = run_accuracy(
             experiments,
             listed("--decoders", decoders, str),
@@ -141,7 +141,7 @@ def latency(
         detectors=detectors,
         noiseless_last_cycle=noiseless_last_cycle,
     )
-    with ProgressBar("starting", unit="shots", json_output=json_output) as bar:
+    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
         result = run_latency(
             experiments,
             listed("--decoders", decoders, str),
@@ -182,13 +182,34 @@ def _experiments(
 
 def _show(bar: ProgressBar, state: BenchmarkProgress) -> None:
     failures = ", ".join(f"{name} {count}" for name, count in state.failures.items())
-    bar.update(state.done, total=state.total, description=f"p={state.experiment.noise.p:g}, failures: {failures}")
+    bar.update(state.done, total=state.total, details=f"p={state.experiment.noise.p:g}, failures: {failures}")
 
 
 def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
-    from decoder.benchmark.tables import to_markdown
-
     if json_output:
         print_json(result.to_json())
-    else:
-        print_markdown(to_markdown(result))
+        return
+    from decoder.benchmark.results import LatencyPoint
+
+    first = result.points[0]
+    columns = _TIMES if isinstance(first, LatencyPoint) else _RATES
+    print_table(
+        ["p", "decoder", *columns],
+        ([f"{point.p:g}", f"{point.decoder} {point.detectors}", *_cells(point)] for point in result.points),
+        title=f"{first.code} {first.basis} memory, {first.rounds} rounds, {first.noise} noise, seed {first.seed}",
+    )
+
+
+_RATES = ("failures/shots", "block failure rate (95 % interval)", "time a shot")
+_TIMES = ("batch", "failed", "mean", "p50", "p99", "p99.9", "max")
+
+
+def _cells(point: AccuracyPoint) -> list[str]:
+    from decoder.benchmark.results import LatencyPoint
+    from decoder.benchmark.tables import format_rate, format_time
+
+    failures = f"{point.failures:,}/{point.shots:,}"
+    if isinstance(point, LatencyPoint):
+        times = (point.mean_us, point.p50_us, point.p99_us, point.p999_us, point.max_us)
+        return [str(point.batch), failures, *map(format_time, times)]
+    return [failures, format_rate(point), format_time(1e6 * point.seconds / point.shots)]

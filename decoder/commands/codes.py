@@ -36,7 +36,7 @@ def codes(
         print_json({"codes": rows})
         return
     print_table(
-        ["code", "n", "k", "d", "l", "m", "A", "B", "logical operators (weight: how many)"],
+        ["code", "n", "k", "d", "l", "m", "A", "B", "logicals (weight: count)"],
         [
             [
                 *(row[key] for key in ("code", "n", "k")),

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 QUIET_SECONDS = 2.0
 """No progress bar before that: what ends sooner needs none."""
@@ -38,7 +39,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """Prints rows of values below their headings."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -46,17 +47,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, markup=False).print(table)
 
 
-def print_markdown(text: str) -> None:
-    """Prints Markdown: set for people on a terminal, as it is elsewhere."""
-    if sys.stdout.isatty():
-        Console().print(Markdown(text))
-    else:
-        sys.stdout.write(text)
-
-
 def wants_progress(*, json_output: bool) -> bool:
     """Whether a person looks on: stderr is a terminal, and the results are not piped into a program."""
     return sys.stderr.isatty() and not (json_output and not sys.stdout.isatty())
+
+
+class _BarWithDetails(Progress):
+    """A progress bar with lines of text below it, which narrow terminals wrap."""
+
+    details = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.details:
+            yield Text(self.details)
 
 
 class ProgressBar:
@@ -69,7 +73,7 @@ class ProgressBar:
         amount: tuple[ProgressColumn, ...] = (
             (MofNCompleteColumn(), TextColumn(unit)) if unit else (TaskProgressColumn(),)
         )
-        self._bar = Progress(
+        self._bar = _BarWithDetails(
             TextColumn("{task.description}"),
             BarColumn(),
             *amount,
@@ -89,12 +93,13 @@ class ProgressBar:
         if self._bar.live.is_started:
             self._bar.stop()
 
-    def update(self, done: float, *, total: float | None = None, description: str | None = None) -> None:
+    def update(self, done: float, *, total: float | None = None, details: str = "") -> None:
         """Says how much is done, and what has changed besides."""
         if not self._wanted or (now := time.monotonic()) < self._next_drawing:
             return
         self._next_drawing = now + DRAWING_SECONDS
-        self._bar.update(self._task, completed=done, total=total, description=description)
+        self._bar.update(self._task, completed=done, total=total)
+        self._bar.details = details
         if not self._bar.live.is_started:
             self._bar.start()
         self._bar.refresh()

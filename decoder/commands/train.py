@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,14 +81,14 @@ def train(
     from decoder.neural.weights import load_weights
     from decoder.training.trainer import train as run
 
-    with ProgressBar("starting", total=1, json_output=json_output) as bar:
+    with ProgressBar("training", total=1, json_output=json_output) as bar:
         weights = run(
             made,
             out=out,
             resume=resume,
             force=force,
             init_from=init_from,
-            progress=lambda report: bar.update(report.fraction, description=_describe(report)),
+            progress=lambda report: bar.update(report.fraction, details=_describe(report)),
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process writes the files, and reports
@@ -97,7 +98,7 @@ def train(
     if json_output:
         print_json(result)
     else:
-        print_table(["", "trained"], result.items())
+        print_table(["", "trained"], (result | {"validation": _failures(info.provenance["validation"])}).items())
 
 
 def _settings_of_run(out: Path) -> dict[str, Any]:
@@ -119,5 +120,12 @@ def _describe(report: Progress) -> str:
     )
     if not report.validation:
         return line
-    failures = ", ".join(f"{name}: {count}" for name, count in report.validation.items())
-    return f"{line}\nfailures at the last validation: {failures}"
+    return f"{line}\nat the last validation: {_listed_failures(report.validation)}"
+
+
+def _failures(validation: Mapping[str, Any]) -> str:
+    return f"of {validation['shots_each']:,} shots each, {_listed_failures(validation['failures'])}"
+
+
+def _listed_failures(failures: Mapping[str, int]) -> str:
+    return "failures " + ", ".join(f"{name}: {count}" for name, count in failures.items())

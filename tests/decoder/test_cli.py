@@ -64,9 +64,6 @@ def test_exit_codes_of_a_process(folder):
     bad = process("sample bb72 --rounds 0 --basis Z --p 0.1 --shots 1 --out s")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == "tandem: rounds=0 must be a whole number, at least 1\n"
-    unusable = process("sample bb72 --shots many")
-    assert unusable.returncode == 2
-    assert unusable.stderr.count("\n") == 1
 
 
 def test_an_interrupt_ends_a_run_with_one_line_and_no_files(folder):
