@@ -108,6 +108,7 @@ class BatchWorker:
         self._max_queued_shots = max_queued_shots
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
+        self._running: list[_Job] = []
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_per_shot = 0.0
@@ -147,16 +148,18 @@ class BatchWorker:
                     retry_after=self._retry_after(waiting),
                 )
             self._jobs.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
         return job.future
 
     def close(self) -> None:
-        """Refuses new jobs, finishes those queued, and returns when the last one is answered."""
+        """Refuses new jobs and returns when those queued are answered.
+
+        A batch that nobody waits for any more is left to itself, as it may take long.
+        """
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: all(job.future.done() for job in (*self._jobs, *self._running)))
 
     def _retry_after(self, waiting: int) -> int:
         low, high = RETRY_AFTER_BOUNDS
@@ -166,10 +169,14 @@ class BatchWorker:
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while batch := self._next_batch():
             self._decode(batch)
+            with self._changed:
+                self._running = []
+                self._changed.notify_all()
 
     def _next_batch(self) -> list[tuple[_Job, PackedBits]]:
         """Waits for work; empty when closed and drained."""
@@ -194,6 +201,7 @@ class BatchWorker:
         # What is left of a long job goes to the back, so that short ones are not stuck behind it.
         self._jobs = others
         self._jobs.extend(unfinished)
+        self._running = [job for job, _ in batch]
         return batch
 
     def _decode(self, batch: list[tuple[_Job, PackedBits]]) -> None:

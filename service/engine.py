@@ -46,6 +46,8 @@ MAX_PENDING_BUILDS = 8
 BUILD_RETRY_SECONDS = 5
 EXPERIMENT_CACHE_SIZE = 64
 WARM_UP_SHOTS = 4
+CLASSICAL_BATCH_SHOTS = 64
+"""Classical decoders take a batch shot by shot, so a larger one only makes others wait."""
 
 
 class ModelLoadError(ValueError):
@@ -154,7 +156,7 @@ class Model:
         self.decoders = DecoderCache(self._build, builder=builder, size=settings.decoder_cache_size)
         self.worker = BatchWorker(
             name=model.id,
-            max_batch_shots=settings.max_batch_shots,
+            max_batch_shots=_max_batch_shots(model, settings),
             max_queued_shots=settings.max_queued_shots,
             on_batch=partial(metrics.batch, model.id),
         )
@@ -196,6 +198,11 @@ class Model:
         shots = sample(experiment.circuit, shots=WARM_UP_SHOTS, seed=0).detection_events
         decode_packed(decoder, shots)
         return decoder
+
+
+def _max_batch_shots(model: ModelSettings, settings: Settings) -> int:
+    default = settings.max_batch_shots if model.decoder == "neural" else CLASSICAL_BATCH_SHOTS
+    return model.max_batch_shots or min(default, settings.max_batch_shots)
 
 
 class Engine:
@@ -253,8 +260,7 @@ class Engine:
         self._closing = True
         if self._loading is not None:
             self._loading.cancel()
-        for model in self.models.values():
-            await asyncio.to_thread(model.worker.close)
+        await asyncio.gather(*(asyncio.to_thread(model.worker.close) for model in self.models.values()))
         self._builder.close()
         for child in self._children.values():
             child.close()

@@ -7,15 +7,16 @@ costs some 0.3 ms, little beside the milliseconds that BP-OSD takes.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -59,7 +60,8 @@ class ChildProcess:
     def __init__(self, *, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._pool: ProcessPoolExecutor | None = None
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
 
     def decoder(self, name: str, experiment: MemoryExperiment, *, weights: Path | None = None) -> ProcessDecoder:
         """Makes a decoder in the child as `decoder.registry.make_decoder` does here, with the same errors."""
@@ -76,23 +78,34 @@ class ChildProcess:
             RuntimeError: the child ended, killed perhaps for its memory. The next call starts another.
         """
         with self._lock:
-            pool = self._pool = self._pool or self._start()
-        try:
-            return pool.submit(function, *args, **kwargs).result()
-        except BrokenProcessPool as error:
-            with self._lock:
-                if self._pool is pool:
-                    self._pool = None
-            raise RuntimeError("the decoder's process ended unexpectedly; the next batch starts a new one") from error
+            pipe = self._pipe or self._start()
+            try:
+                pipe.send((function, args, kwargs))
+                error, value = pipe.recv()
+            except (EOFError, OSError) as lost:
+                self._pipe = None
+                raise RuntimeError("the decoder's process ended; the next batch starts a new one") from lost
+        if error is not None:
+            raise error
+        result: T = value
+        return result
 
     def close(self) -> None:
-        with self._lock:
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the child, whatever it is at."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        atexit.unregister(self.close)
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _start(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
-        return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_child, initargs=(self._size,))
+        self._pipe, far_end = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(far_end, self._size), daemon=True)
+        self._process.start()
+        far_end.close()
+        # Python ends such a child with SIGTERM, which this one ignores, and would wait for it for ever.
+        atexit.register(self.close)
+        return self._pipe
 
 
 class ProcessDecoder:
@@ -140,20 +153,22 @@ def _make(key: DecoderKey) -> Decoder:
 _decoder: Callable[[DecoderKey], Decoder] = _make
 
 
-def _start_child(size: int) -> None:
+def _serve(pipe: Connection, size: int) -> None:
+    """Answers calls until the parent closes its end of the pipe or is no more."""
     global _decoder
     _decoder = lru_cache(size)(_make)
-    # Ctrl-C and SIGTERM may reach the whole process group; the parent drains first and then ends the child.
+    # Ctrl-C and SIGTERM may reach all processes of the service; the parent drains first and then ends the child.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    with suppress(EOFError, OSError):
+        while True:
+            function, args, kwargs = pipe.recv()
+            answer: tuple[Exception | None, Any]
+            try:
+                answer = None, function(*args, **kwargs)
+            except Exception as error:
+                answer = error, None
+            pipe.send(answer)
 
 
 def _facts(key: DecoderKey) -> _Facts:

@@ -30,6 +30,13 @@ class ModelSettings(BaseModel):
         "it computes; BP-OSD does not, and would hold up all other requests for the time of a hard shot.",
     )
 
+    max_batch_shots: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most shots its decoder is handed at once. Default: that of the service for `neural`; "
+        "64 for the others, which gain nothing by larger batches and would make others wait.",
+    )
+
     @property
     def isolated(self) -> bool:
         return self.decoder != "neural" if self.own_process is None else self.own_process
@@ -57,7 +64,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
-    max_batch_shots: int = Field(default=1024, ge=1, description="Most shots a decoder is handed at once.")
+    max_batch_shots: int = Field(default=1024, ge=1, description="Most shots a network is handed at once.")
     max_queued_shots: int = Field(
         default=50_000, ge=1, description="Most shots waiting for one model; what would exceed it gets 503."
     )

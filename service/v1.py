@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -178,8 +179,14 @@ async def decode(
     wanted = best_answer_type(request, (sent, JSON if sent == B8 else B8))
     with gate.enter():
         limits = engine.settings
-        body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds)
-        answer = await unless_disconnected(request, _decode(engine, model, _choice(query), sent, body))
+        try:
+            body = await read_body(
+                request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
+            )
+            answer = await unless_disconnected(request, _decode(engine, model, _choice(query), sent, body))
+        except asyncio.CancelledError:
+            # The server gives requests so long to end when it shuts down, and no longer.
+            raise ClosingError("the service shut down before the shots were decoded") from None
         return _answer(answer, model.settings.id, query, wanted)
 
 

@@ -203,6 +203,17 @@ def test_close_finishes_what_is_queued_and_refuses_the_rest(make_worker, echo, s
     assert np.array_equal(queued.result(0).predictions, shots(5)[:, :12])
 
 
+def test_close_does_not_wait_for_a_batch_that_nobody_waits_for(make_worker, echo, shots):
+    worker = make_worker()
+    echo.gate.clear()
+    future = worker.submit(echo, pack_bits(shots(1)))
+    assert echo.started.acquire(timeout=10)
+    assert future.cancel()
+    worker.close()
+    assert echo.batches == [1]
+    echo.gate.set()
+
+
 def test_many_threads_each_get_their_own_answers(make_worker, echo, shots):
     worker = make_worker(max_batch_shots=16)
     wrong = []

@@ -216,6 +216,23 @@ async def test_closing_answers_what_is_queued(make, echo):
     assert b"closing" in late[1]["body"]
 
 
+async def test_a_request_that_the_server_gives_up_on_gets_an_answer(make, echo):
+    """Servers cancel what is still at work when the time for a graceful shutdown is over."""
+    app = _app(make)
+    async with app.router.lifespan_context(app):
+        await _loaded(app)
+        echo.batches.clear()
+        echo.gate.clear()
+        task = asyncio.create_task(_call(app, [{"type": "http.request", "body": SHOT, "more_body": False}]))
+        while not echo.batches:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        sent = await task
+    echo.gate.set()
+    assert sent[0]["status"] == 503
+    assert b"closing" in sent[1]["body"]
+
+
 def _app(make, **settings: object) -> FastAPI:
     model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
     return create_app(Settings(models=(model,), **settings), make_decoder=make)  # type: ignore[arg-type]

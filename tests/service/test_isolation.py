@@ -25,7 +25,7 @@ def child():
 
 
 def test_a_decoder_in_a_child_process_answers_as_one_here(child, experiment):
-    events = sample(experiment.circuit, shots=50, seed=1).detection_events
+    events = sample(experiment.circuit, shots=10, seed=1).detection_events
     there, here = child.decoder("bposd", experiment), make_decoder("bposd", experiment)
     assert (there.num_detectors, there.num_observables) == (here.num_detectors, here.num_observables)
     for packed in (False, True):
