@@ -50,6 +50,9 @@ def atomic_write(path: Path, *, force: bool) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"cannot write {path}: {reason}; what was there before, if anything, is intact") from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -50,4 +50,5 @@ def orthogonalised(matrix: Tensor, *, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = wide @ wide.T
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+    out: Tensor = (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+    return out

@@ -58,8 +58,11 @@ class TrainingState:
         _, tensors = read_safetensors(path)
         own = self.model.state_dict()
         fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
-        if not fitting:
-            raise ValueError(f"{path}: no tensor fits this network; give the same width and blocks")
+        unfit = [name for name in own if name.startswith(("fold.", "blocks.")) and name not in fitting]
+        if unfit:
+            raise ValueError(
+                f"{path}: {unfit[0]} does not fit this network; start from weights with the same width and round blocks"
+            )
         self.model.load_state_dict(own | fitting)
         self.average.load_state_dict(own | fitting)
 

@@ -72,6 +72,8 @@ class Trainer:
             raise FileNotFoundError(f"{out} holds no checkpoint to resume; leave --resume out to start a run there")
         out.mkdir(parents=True, exist_ok=True)
         self.rank, self.world = join_processes()
+        if self.world > config.micro_batches:
+            raise ValueError(f"{self.world} processes share micro_batches={config.micro_batches}; set at least as many")
         self.device = pick_device(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -83,7 +85,8 @@ class Trainer:
         self.model = self.state.model
         self.vote = CosetVote(self.model.geometry).to(self.device)
         self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
-        self.log = Log(out / LOG, keep_until=self.state.counters.step)
+        if self.rank == 0:
+            self.log = Log(out / LOG, keep_until=self.state.counters.step)
         self.last_validation: dict[str, int] = {}
         if config.compile:
             for module in self.model.modules():
@@ -268,9 +271,10 @@ class Trainer:
         )
 
     def _agree(self, stop: bool) -> bool:
-        """True as soon as any process wants to stop, so that all stop after the same step."""
+        """True as soon as any process wants to stop, so that all stop after the same step; one clock for all."""
         if self.world == 1:
             return stop
-        vote = torch.tensor(float(stop), device=self.device)
-        dist.all_reduce(vote)
-        return bool(vote > 0)
+        agreed = torch.tensor([float(stop), self.state.counters.seconds], dtype=torch.float64, device=self.device)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX)
+        self.state.counters.seconds = float(agreed[1])
+        return bool(agreed[0] > 0)
