@@ -102,9 +102,7 @@ def write_shots(
         )
         # stim does not notice a disk that is full, so look at what is there.
         try:
-            written = read_shots(
-                partial, format=format, num_detectors=num_detectors, num_observables=num_observables
-            )
+            written = read_shots(partial, format=format, num_detectors=num_detectors, num_observables=num_observables)
         except ValueError:
             written = None
         if written is None or not np.array_equal(written, shots):

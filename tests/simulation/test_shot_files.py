@@ -25,9 +25,7 @@ def pack(bits):
 
 @pytest.mark.parametrize("format", FORMATS)
 @settings(max_examples=30)
-@given(
-    bits=hnp.arrays(np.bool_, st.tuples(st.integers(0, 20), st.integers(1, 20))), detectors=st.integers(0, 20)
-)
+@given(bits=hnp.arrays(np.bool_, st.tuples(st.integers(0, 20), st.integers(1, 20))), detectors=st.integers(0, 20))
 def test_what_is_written_is_read(tmp_path_factory, format, bits, detectors):
     path = tmp_path_factory.mktemp("shots") / "shots"
     detectors = min(detectors, bits.shape[1])
@@ -40,9 +38,7 @@ def test_what_is_written_is_read(tmp_path_factory, format, bits, detectors):
 def test_stim_reads_what_is_written(tmp_path, format):
     bits = np.random.default_rng(1).random((50, 13)) < 0.3
     write_shots(tmp_path / "shots", pack(bits), format=format, num_detectors=10, num_observables=3)
-    read = stim.read_shot_data_file(
-        path=tmp_path / "shots", format=format, num_detectors=10, num_observables=3
-    )
+    read = stim.read_shot_data_file(path=tmp_path / "shots", format=format, num_detectors=10, num_observables=3)
     np.testing.assert_array_equal(read, bits)
 
 
