@@ -69,23 +69,23 @@ async def healthz() -> Status:
 
 
 @health.get("/readyz", responses=problem_responses(NotReadyError, ClosingError))
-async def readyz(request: Request) -> Status:
+async def readyz(engine: v1.EngineDependency) -> Status:
     """Whether every model has been loaded and has decoded once."""
-    v1.get_engine(request).check_ready()
+    engine.check_ready()
     return Status(status="ready")
 
 
 @health.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, engine: v1.EngineDependency) -> Response:
     """Prometheus metrics."""
-    content, media_type = v1.get_engine(request).metrics.exposition(request.headers.get("accept", ""))
+    content, media_type = engine.metrics.exposition(request.headers.get("accept", ""))
     return Response(content, headers={"content-type": media_type})
 
 
 def _count_problem(request: Request, kind: str) -> None:
     if request.url.path == "/readyz":
         return  # it was asked whether the service is ready, and was answered
-    engine = v1.get_engine(request)
+    engine: Engine = request.app.state.engine
     model = request.path_params.get("model_id", "")
     engine.metrics.failure(model if model in engine.models else "", kind)
 

@@ -45,7 +45,9 @@ class DecodeRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"oneOf": [{"required": ["shots"]}, {"required": ["shots_b8"]}]},
+        json_schema_extra={
+            "oneOf": [{"required": ["shots"], "not": {"required": ["num_shots"]}}, {"required": ["shots_b8"]}]
+        },
     )
 
     # The defaults stand for what was not sent, and are not in the schema; `model_fields_set` tells.

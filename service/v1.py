@@ -48,12 +48,15 @@ B8 = "application/octet-stream"
 router = APIRouter(prefix="/v1")
 
 
-def get_engine(request: Request) -> Engine:
+# Dependencies are coroutines because FastAPI hands plain functions to threads, which takes some 0.4 ms each.
+
+
+async def get_engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 
 
-def get_gate(request: Request) -> Gate:
+async def get_gate(request: Request) -> Gate:
     gate: Gate = request.app.state.gate
     return gate
 
@@ -61,7 +64,7 @@ def get_gate(request: Request) -> Gate:
 EngineDependency = Annotated[Engine, Depends(get_engine)]
 
 
-def get_model(model_id: str, engine: EngineDependency) -> Model:
+async def get_model(model_id: str, engine: EngineDependency) -> Model:
     return engine.model(model_id)
 
 

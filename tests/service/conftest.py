@@ -64,7 +64,7 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def client_of(app: FastAPI, *, wait_until_ready: bool = True) -> AsyncIterator[Client]:
+async def client_to(app: FastAPI, *, wait_until_ready: bool = True) -> AsyncIterator[Client]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -75,11 +75,17 @@ async def client_of(app: FastAPI, *, wait_until_ready: bool = True) -> AsyncIter
         yield client
 
 
+@pytest.fixture(name="client_of")
+def _client_of() -> Callable[..., AbstractAsyncContextManager[Client]]:
+    """Runs an application and gives a client to it, when it is ready."""
+    return client_to
+
+
 @pytest.fixture(scope="session")
 async def client(anyio_backend: str) -> AsyncIterator[Client]:
     """The service with BP-OSD in its child process, as `tandem serve` runs it, but for two rounds."""
     model = ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=2, p=0.002)
-    async with client_of(create_app(Settings(models=(model,), max_rounds=4))) as client:
+    async with client_to(create_app(Settings(models=(model,), max_rounds=4))) as client:
         yield client
 
 
@@ -93,7 +99,7 @@ def serve() -> Serve:
     ) -> AsyncIterator[Client]:
         model = ModelSettings(id="m", code=code, decoder="bposd", rounds=1, own_process=False)
         app = create_app(Settings(models=(model,), **settings), make_decoder=make)  # type: ignore[arg-type]
-        async with client_of(app, wait_until_ready=wait_until_ready) as client:
+        async with client_to(app, wait_until_ready=wait_until_ready) as client:
             yield client
 
     return serve
