@@ -40,6 +40,7 @@ class NeuralDecoder:
         """
         self.model, self.info = load_weights(weights)
         self.model.to(device)
+        self.model.freeze()
         self.device = torch.device(device)
         self.max_batch = max_batch
         geometry = self.model.geometry

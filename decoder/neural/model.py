@@ -96,9 +96,17 @@ class GroupConv(nn.Module):
         self.register_buffer("sines", phases[self.num_real :].sin().float(), persistent=False)  # (K - real, D)
         fourier = torch.from_numpy(geometry.fourier_matrix).float()
         self.register_buffer("fourier", fourier, persistent=False)  # (N, N)
+        self._frozen: tuple[Tensor, Tensor] | None = None
+
+    def freeze(self) -> None:
+        """Keeps the spectrum of the present weights, which then must not change: for decoding."""
+        with torch.no_grad():
+            self._frozen = self.spectrum()
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """P: (K, C_in, C_out) of all frequencies, Q: (K - real, C_in, C_out) of the pairs."""
+        if self._frozen is not None:
+            return self._frozen
         weight = self.weight.view(self.width_out, -1, self.width_in).permute(1, 2, 0).flatten(1)  # (D, Ci * Co)
         shape = (-1, self.width_in, self.width_out)
         return (self.cosines @ weight).view(shape), (self.sines @ weight).view(shape)
@@ -249,6 +257,12 @@ class RecurrentTransformer(nn.Module):
             Block(self.geometry, config, config.round_mixing) for _ in range(config.round_blocks)
         )
         self.readout = Readout(self.geometry, config)
+
+    def freeze(self) -> None:
+        """Computes once what depends on the weights alone; for decoding, on the device where it will run."""
+        for module in self.modules():
+            if isinstance(module, GroupConv):
+                module.freeze()
 
     def spectra(self) -> list[tuple[Tensor, Tensor] | None]:
         """The round blocks' convolutions in the Fourier domain: computed once for all rounds."""

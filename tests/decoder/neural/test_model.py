@@ -113,3 +113,12 @@ def test_scores_are_the_sum_of_votes() -> None:
 def test_impossible_sizes(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_freezing_changes_nothing() -> None:
+    torch.manual_seed(5)
+    model = RecurrentTransformer(ModelConfig(width=16))
+    events = (torch.rand(3, 2, 36, 4) < 0.1).float()
+    before = model(events, basis=0)
+    model.freeze()
+    torch.testing.assert_close(model(events, basis=0), before)
