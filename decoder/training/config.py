@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -80,20 +79,6 @@ class TrainingConfig:
         if not 0 <= self.ema_decay < 1 or not 0 <= self.decay_fraction <= 1:
             raise ValueError("ema_decay must lie in [0, 1) and decay_fraction in [0, 1]")
         self.model_config()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """Reads names and values, as in a TOML file; lists become tuples.
-
-        Raises:
-            ValueError: an unknown name or an impossible value.
-        """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown training settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
