@@ -41,7 +41,9 @@ DECODERS: Mapping[str, DecoderSpec] = MappingProxyType(
             detectors="XYZ",
             bposd=BRAVYI,
         ),
-        "bposd-osd0": DecoderSpec(summary="BP-OSD without a slow tail: min-sum, 30 iterations, OSD-0", detectors="XZ", bposd=OSD0),
+        "bposd-osd0": DecoderSpec(
+            summary="BP-OSD with no slow tail: min-sum, 30 iterations, OSD-0", detectors="XZ", bposd=OSD0
+        ),
     }
 )
 """All decoders, the first being the default."""
