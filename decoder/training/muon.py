@@ -15,7 +15,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by Newton-Schulz iterations, as torch.optim.Muon with its default settings.
 
     torch.optim.Muon always iterates in bfloat16, which CPUs without such units emulate: a step of our smallest
-    network then takes 0.84 s, half of the training time, against a few milliseconds in float32.
+    network then takes 0.84 s (half of a step of 512 shots), against 0.09 s in float32.
 
     Args:
         params: matrices, each the linear map that it is: (out, in).

@@ -30,7 +30,7 @@ def test_same_distribution_as_stim(basis: Basis) -> None:
     doubles = ours[:, first] & ours[:, second], theirs[:, first] & theirs[:, second]
     for a, b in (singles, doubles):
         n_a, n_b = a.sum(axis=0), b.sum(axis=0)
-        # Correlations between columns widen the statistic a little; five degrees of freedom in six are kept for it.
+        # Columns are correlated, which widens the statistic a little; a fifth more is allowed for that.
         statistic = ((n_a - n_b) ** 2 / np.maximum(1, n_a + n_b)).sum()
         assert statistic < 1.2 * chi2.isf(1e-7, len(n_a))
         assert abs(int(n_a.sum()) - int(n_b.sum())) < 0.02 * n_b.sum()
