@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from decoder.base import Decoding, pack_bits, unpack_shots
-from decoder.neural.model import CosetVote
 from decoder.neural.weights import load_weights, shipped_weights
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES, BivariateBicycleCode
@@ -48,7 +47,6 @@ class NeuralDecoder:
         if basis not in self.info.bases:
             raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {basis} memory")
         self.basis = "ZX".index(basis)
-        self.vote = CosetVote(geometry).to(device)
         index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
         self.num_detectors = len(grid.coordinates)
         self.num_observables = geometry.code.k
@@ -138,10 +136,11 @@ class NeuralDecoder:
     @torch.inference_mode()
     def _decode(self, shots: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], ...]:
         events = self.arrange(shots)
-        posterior = self.vote.posterior(self.model(events, basis=self.basis), events, self.info.temperature)
+        posterior = self.model.posterior(events, basis=self.basis, temperature=self.info.temperature)
+        cosets = self.model.cosets
         confidence, coset = posterior.max(dim=1)
-        flips = posterior @ self.vote.cosets
-        return self.vote.cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy()
+        flips = posterior @ cosets
+        return cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy()
 
     def arrange(self, shots: npt.NDArray[np.bool_]) -> Tensor:
         """Detection events bool (shots, detectors) as the network's float (T, 2, N, shots)."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from ldpc import mod2
 
+from decoder.neural.config import Outputs
 from simulation.codes import BivariateBicycleCode
 from simulation.detectors import BASES, Basis, DetectorGrid
 
@@ -26,6 +27,7 @@ class TorusGeometry:
     """Index tables of one code; all arrays are in the memory frame."""
 
     code: BivariateBicycleCode
+    outputs: Outputs = "translates"
 
     @cached_property
     def check_displacements(self) -> list[Displacement]:
@@ -84,19 +86,38 @@ class TorusGeometry:
         x, y = np.divmod(np.arange(self.code.cells), m)
         return np.asarray((x[None, :] - x[:, None]) % l * m + (y[None, :] - y[:, None]) % m)
 
-    # --- the logical operators that the network reads: every translate of a few, the outputs ---
+    # --- the outputs: the logical operators that the network reads ---
 
     @cached_property
     def output_supports(self) -> npt.NDArray[np.uint8]:
+        """(outputs, n): every translate of a few operators, or k of them that are independent."""
+        return np.asarray(self._translates[self._output_rows])
+
+    @cached_property
+    def output_operators(self) -> npt.NDArray[np.int64]:
+        """(outputs,): which of the `num_operators` operators each output is a translate of."""
+        return np.asarray(self._output_rows // self.code.cells)
+
+    @property
+    def num_operators(self) -> int:
+        return len(self._translates) // self.code.cells
+
+    @cached_property
+    def _translates(self) -> npt.NDArray[np.uint8]:
         """(operators * cells, n): translate t of operator o is row o * cells + t."""
         operators = self.code.logical_orbits()
         l, m = self.code.l, self.code.m
         rows = [self.code.translate(o, dx, dy) for o in operators for dx in range(l) for dy in range(m)]
         return np.array(rows, dtype=np.uint8)
 
-    @property
-    def num_operators(self) -> int:
-        return len(self.output_supports) // self.code.cells
+    @cached_property
+    def _output_rows(self) -> npt.NDArray[np.int64]:
+        """Rows of `_translates` that are outputs."""
+        if self.outputs == "translates":
+            return np.arange(len(self._translates))
+        checks = self.code.hz.toarray().astype(np.uint8)
+        pivots = mod2.pivot_rows(np.concatenate([checks, self._translates]))
+        return np.array([pivot - len(checks) for pivot in pivots if pivot >= len(checks)], dtype=np.int64)
 
     @cached_property
     def _output_decomposition(self) -> npt.NDArray[np.uint8]:

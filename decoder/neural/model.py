@@ -1,4 +1,4 @@
-"""The recurrent transformer: one torus of tokens, one shared step a round, a vote of all translates.
+"""The recurrent transformer: one torus of tokens, one shared step a round, log-odds of all translates.
 
 Shapes: N cells of the torus, B shots, C width, T = rounds + 1 layers of detection events, O outputs (translates
 of logical operators), k observables. States are (N, B, C): the torus first, so that its Fourier transform is one
@@ -8,54 +8,16 @@ matrix product.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
+from decoder.neural.network import Network
+from decoder.neural.vote import CosetVote
 from simulation.codes import parse_code
-
-Mixing = Literal["conv", "attention", "both"]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The size and shape of a network; `code` is written as parse_code reads it."""
-
-    code: str = "bb72"
-    width: int = field(default=64, metadata={"help": "channels of each cell's state"})
-    round_blocks: int = field(default=1, metadata={"help": "blocks in each round, with weights shared by rounds"})
-    readout_blocks: int = field(default=2, metadata={"help": "blocks after the last round"})
-    mlp_ratio: float = field(default=1.0, metadata={"help": "hidden units of the gated MLPs, over the width"})
-    qubit_ratio: float = field(default=0.5, metadata={"help": "channels of a data qubit, over the width"})
-    attention_ratio: float = field(default=0.5, metadata={"help": "channels of an attention, over the width"})
-    round_mixing: Mixing = field(default="conv", metadata={"help": "mixing in the round step"})
-    readout_mixing: Mixing = field(default="both", metadata={"help": "mixing in the readout"})
-    heads: int = field(default=4, metadata={"help": "attention heads"})
-
-    def __post_init__(self) -> None:
-        for name in ("width", "readout_blocks", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.round_blocks < 0:
-            raise ValueError(f"round_blocks={self.round_blocks} must be at least 0")
-        for name in ("mlp_ratio", "qubit_ratio", "attention_ratio"):
-            if not 0 < getattr(self, name) <= 64 or self.channels(getattr(self, name)) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} leaves no channel of width={self.width}")
-        if self.channels(self.attention_ratio) % self.heads:
-            raise ValueError(f"attention_ratio * width must be a multiple of heads={self.heads}")
-        for name in ("round_mixing", "readout_mixing"):
-            if getattr(self, name) not in get_args(Mixing):
-                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(Mixing))}")
-
-    def channels(self, ratio: float) -> int:
-        return round(ratio * self.width)
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 class RMSNorm(nn.Module):
@@ -195,6 +157,7 @@ class Readout(nn.Module):
     """State after the last round -> log-odds that each output's logical operator is flipped."""
 
     pooling: Tensor
+    which: Tensor
 
     def __init__(self, geometry: TorusGeometry, config: ModelConfig) -> None:
         super().__init__()
@@ -211,16 +174,19 @@ class Readout(nn.Module):
         supports = torch.from_numpy(geometry.output_supports).float()
         pooling = supports / supports.sum(1, keepdim=True).sqrt()
         self.register_buffer("pooling", pooling, persistent=False)  # (O, 2N)
+        which = torch.from_numpy(geometry.output_operators)
+        self.register_buffer("which", which, persistent=False)  # (O,)
 
     def forward(self, h: Tensor) -> Tensor:
         for block in self.blocks:
             h = block(h)
-        n, batch, _ = h.shape
+        batch = h.shape[1]
         left, right = F.silu(self.to_qubits(self.norm(h))).chunk(2, -1)  # a cell's L and R qubits
         qubits = torch.cat([left, right])  # (2N, B, Cq), qubits in the code's order
-        pooled = (self.pooling @ qubits.flatten(1)).view(len(self.operator), n, batch, -1) + self.operator
-        logits: Tensor = self.head(F.silu(self.hidden(pooled)))  # (operators, N, B, 1)
-        return logits.flatten(0, 1).squeeze(-1).t()  # (B, O)
+        pooled = (self.pooling @ qubits.flatten(1)).view(-1, batch, left.shape[-1])  # (O, B, Cq)
+        pooled = pooled + self.operator.flatten(1)[self.which][:, None]
+        logits: Tensor = self.head(F.silu(self.hidden(pooled)))  # (O, B, 1)
+        return logits.squeeze(-1).t()  # (B, O)
 
 
 class EventFold(nn.Module):
@@ -245,21 +211,19 @@ class EventFold(nn.Module):
         return h * (cases @ torch.sigmoid(self.gate[basis, phase])) + cases @ self.embedding[basis, phase]
 
 
-class RecurrentTransformer(nn.Module):
+class RecurrentTransformer(Network):
     """`start`, one `step` for each layer of detection events, then `readout`; `forward` does all of it."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.geometry = TorusGeometry(parse_code(config.code))
+        super().__init__(config, TorusGeometry(parse_code(config.code), outputs=config.outputs))
         self.fold = EventFold(config.width)
         self.blocks = nn.ModuleList(
             Block(self.geometry, config, config.round_mixing) for _ in range(config.round_blocks)
         )
         self.readout = Readout(self.geometry, config)
+        self.vote = CosetVote(self.geometry)
 
     def freeze(self) -> None:
-        """Computes once what depends on the weights alone; for decoding, on the device where it will run."""
         for module in self.modules():
             if isinstance(module, GroupConv):
                 module.freeze()
@@ -291,7 +255,7 @@ class RecurrentTransformer(nn.Module):
         """Log-odds of the outputs.
 
         Args:
-            events: float (T, 2, N, B) in the memory frame, slot 0 the memory basis; absent ones are 0.
+            events: float (T, 2, N, B), as `Network` says.
             basis: 0 for Z memory, 1 for X memory.
 
         Returns:
@@ -306,45 +270,19 @@ class RecurrentTransformer(nn.Module):
         logits: Tensor = self.readout(h)
         return logits
 
+    def scores(self, events: Tensor, *, basis: int) -> Tensor:
+        """The votes of all outputs on each coset (B, 2^k)."""
+        return self.vote.scores(self(events, basis=basis).float(), events)
 
-class CosetVote(nn.Module):
-    """From the log-odds of all outputs to the posterior of the 2^k values of the observables.
+    def loss(self, events: Tensor, flips: Tensor, *, basis: int, coset_weight: float = 0.0) -> Tensor:
+        """Mean binary cross-entropy of the outputs, plus that of the coset."""
+        logits = self(events, basis=basis).float()
+        loss = F.binary_cross_entropy_with_logits(logits, self.vote.labels(events, flips))
+        if coset_weight:
+            # The outputs repeat what k of them say, so their votes sum to that many times the log-likelihood.
+            repeats = logits.shape[1] / flips.shape[1]
+            loss = loss + coset_weight * self.coset_loss(self.vote.scores(logits, events) / repeats, flips)
+        return loss
 
-    Each output is a known sum of observables and of checks whose values the detection events fix, so each is a
-    signed vote on every coset: score(c) = sum over outputs of log-odds * [output flipped under c].
-    """
-
-    observables: Tensor
-    checks: Tensor
-    cosets: Tensor
-    ballots: Tensor
-
-    def __init__(self, geometry: TorusGeometry) -> None:
-        super().__init__()
-        k = geometry.code.k
-        observables = torch.from_numpy(geometry.output_observables).float()
-        cosets = (torch.arange(2**k)[:, None] >> torch.arange(k)) & 1
-        self.register_buffer("observables", observables, persistent=False)  # (O, k)
-        self.register_buffer("checks", torch.from_numpy(geometry.output_checks).float(), persistent=False)  # (O, N)
-        self.register_buffer("cosets", cosets.float(), persistent=False)  # (2^k, k)
-        self.register_buffer("ballots", (cosets.float() @ observables.t()) % 2, persistent=False)  # (2^k, O)
-
-    def check_part(self, events: Tensor) -> Tensor:
-        """The checks' share (B, O) of each output's flip, from events (T, 2, N, B): floats 0 or 1."""
-        return (self.checks @ (events[:, 0].sum(0) % 2)).t() % 2
-
-    def labels(self, events: Tensor, observable_flips: Tensor) -> Tensor:
-        """True flips (B, O) of the outputs, from events and observable flips (B, k)."""
-        return (observable_flips @ self.observables.t() + self.check_part(events)) % 2
-
-    def scores(self, logits: Tensor, events: Tensor) -> Tensor:
-        """The log-likelihood (B, 2^k) of each coset, up to a constant and a temperature.
-
-        Coset j has observable i flipped if bit i of j is set.
-        """
-        votes = logits * (1 - 2 * self.check_part(events))
-        return votes @ self.ballots.t()
-
-    def posterior(self, logits: Tensor, events: Tensor, temperature: float = 1.0) -> Tensor:
-        """The probability (B, 2^k) of each coset."""
-        return torch.softmax(self.scores(logits, events) / temperature, dim=-1)
+    def compiled_parts(self) -> list[nn.Module]:
+        return [part for part in self.modules() if isinstance(part, Block | EventFold | Readout)]

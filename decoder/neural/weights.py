@@ -15,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from decoder.neural.model import ModelConfig, RecurrentTransformer
+from decoder.neural.architectures import build_network
+from decoder.neural.config import ModelConfig
+from decoder.neural.network import Network
 from simulation.files import atomic_write
 
 FORMAT = "tandem-weights-1"
@@ -57,7 +59,7 @@ def shipped_weights(code_id: str) -> Path:
 
 def save_weights(
     path: Path,
-    model: RecurrentTransformer,
+    model: Network,
     *,
     bases: str,
     rounds: tuple[int, ...],
@@ -79,7 +81,7 @@ def save_weights(
         partial.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
 
 
-def load_weights(path: Path) -> tuple[RecurrentTransformer, WeightsInfo]:
+def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     """Reads a network onto the CPU, in evaluation mode.
 
     Raises:
@@ -103,7 +105,7 @@ def load_weights(path: Path) -> tuple[RecurrentTransformer, WeightsInfo]:
         operators = header["operators"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: the header lacks or garbles {error}; it is no Tandem weights file") from None
-    model = RecurrentTransformer(config)
+    model = build_network(config)
     if model.geometry.code.logical_orbits().tolist() != operators:
         raise ValueError(f"{path}: trained for other logical operators of {config.code} than this version has")
     load_tensors(model, tensors, path)
@@ -128,7 +130,7 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def load_tensors(model: RecurrentTransformer, tensors: dict[str, Tensor], path: Path) -> None:
+def load_tensors(model: Network, tensors: dict[str, Tensor], path: Path) -> None:
     """Copies tensors into a model of the same shape.
 
     Raises:

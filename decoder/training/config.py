@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
-from decoder.neural.model import Mixing, ModelConfig
+from decoder.neural.config import Architecture, Mixing, ModelConfig, Outputs
+
+Optimizer = Literal["muon", "adamw"]
 
 
 def _help(default: Any, text: str) -> Any:
@@ -23,6 +25,9 @@ class TrainingConfig:
     steps: int | None = _help(None, "end after so many optimizer steps")
     seed: int = _help(0, "seed of the initial weights and of all shots")
 
+    architecture: Architecture = _help(
+        ModelConfig.architecture, "tandem, or blue: the network of Blue et al. (arXiv 2504.13043)"
+    )
     width: int = _help(ModelConfig.width, "channels of each cell's state")
     round_blocks: int = _help(ModelConfig.round_blocks, "blocks in each round")
     readout_blocks: int = _help(ModelConfig.readout_blocks, "blocks after the last round")
@@ -32,6 +37,7 @@ class TrainingConfig:
     round_mixing: Mixing = _help(ModelConfig.round_mixing, "conv, attention or both in the round step")
     readout_mixing: Mixing = _help(ModelConfig.readout_mixing, "conv, attention or both in the readout")
     heads: int = _help(ModelConfig.heads, "attention heads")
+    outputs: Outputs = _help(ModelConfig.outputs, "logical operators read: all translates, or a basis")
 
     p_min: float = _help(0.001, "lowest physical error rate")
     p_max: float = _help(0.006, "highest physical error rate")
@@ -40,6 +46,12 @@ class TrainingConfig:
     micro_batch: int = _help(256, "shots of one basis, p and number of rounds")
     micro_batches: int = _help(2, "micro-batches in an optimizer step; they alternate between the bases")
 
+    coset_weight: float = _help(0.0, "weight of the coset's cross-entropy beside that of the outputs")
+    hard_share: float = _help(
+        1.0, "share of each micro-batch that is trained on: the shots that the network is least sure of"
+    )
+
+    optimizer: Optimizer = _help("muon", "muon (AdamW for what is no matrix), or adamw for all")
     muon_lr: float = _help(0.01, "learning rate of the matrices (Muon)")
     adam_lr: float = _help(0.002, "learning rate of all else (AdamW)")
     warmup_steps: int = _help(100, "steps over which the learning rate rises")
@@ -78,6 +90,10 @@ class TrainingConfig:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if not 0 <= self.ema_decay < 1 or not 0 <= self.decay_fraction <= 1:
             raise ValueError("ema_decay must lie in [0, 1) and decay_fraction in [0, 1]")
+        if self.coset_weight < 0 or not 0 < self.hard_share <= 1:
+            raise ValueError("coset_weight must be at least 0, and hard_share above 0 and at most 1")
+        if self.optimizer not in get_args(Optimizer):
+            raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(get_args(Optimizer))}")
         self.model_config()
 
     def to_dict(self) -> dict[str, Any]:

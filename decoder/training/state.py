@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from decoder.neural.model import RecurrentTransformer
+from decoder.neural.architectures import build_network
 from decoder.neural.weights import load_tensors, read_safetensors
 from decoder.training.config import TrainingConfig
 from decoder.training.muon import Muon
@@ -39,15 +39,19 @@ class TrainingState:
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.model = RecurrentTransformer(config.model_config()).to(device)
-        self.average = RecurrentTransformer(config.model_config()).to(device).requires_grad_(False).eval()
+        self.model = build_network(config.model_config()).to(device)
+        self.average = build_network(config.model_config()).to(device).requires_grad_(False).eval()
         self.average.load_state_dict(self.model.state_dict())
         matrices, others = _split_parameters(self.model)
-        self.optimizers: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=config.muon_lr),
-            torch.optim.AdamW(others, lr=config.adam_lr, weight_decay=0.0, betas=(0.9, 0.98)),
-        ]
-        self.peak_lrs = [config.muon_lr, config.adam_lr]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.peak_lrs: list[float] = []
+        if config.optimizer == "muon":
+            self.optimizers.append(Muon(matrices, lr=config.muon_lr))
+            self.peak_lrs.append(config.muon_lr)
+        else:
+            others = matrices + others
+        self.optimizers.append(torch.optim.AdamW(others, lr=config.adam_lr, weight_decay=0.0, betas=(0.9, 0.98)))
+        self.peak_lrs.append(config.adam_lr)
         self.counters = Counters()
 
     def init_from(self, path: Path) -> None:

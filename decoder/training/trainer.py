@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
-from decoder.neural.model import Block, CosetVote, EventFold, Readout
 from decoder.neural.weights import save_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Log, Progress
@@ -83,15 +81,13 @@ class Trainer:
         if resume:
             self.state.load(checkpoint, config)
         self.model = self.state.model
-        self.vote = CosetVote(self.model.geometry).to(self.device)
         self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
         if self.rank == 0:
             self.log = Log(out / LOG, keep_until=self.state.counters.step)
         self.last_validation: dict[str, int] = {}
         if config.compile:
-            for module in self.model.modules():
-                if isinstance(module, Block | EventFold | Readout):
-                    module.compile(dynamic=False)
+            for part in self.model.compiled_parts():
+                part.compile(dynamic=False)
 
     # --- the loop ---
 
@@ -167,7 +163,7 @@ class Trainer:
         return total
 
     def loss(self, micro: int) -> torch.Tensor:
-        """Mean binary cross-entropy of one micro-batch, a pure function of the seed, the step and `micro`."""
+        """The network's loss on one micro-batch, a pure function of the seed, the step and `micro`."""
         config = self.config
         stream = np.random.SeedSequence((config.seed, self.state.counters.step, micro))
         random = np.random.default_rng(stream)
@@ -176,9 +172,22 @@ class Trainer:
         p = float(random.choice(self.error_rates()))
         sampler = self._sampler(basis, rounds, p)
         events, flips = sampler.sample(config.micro_batch, seed=int(random.integers(2**62)))
+        which = "ZX".index(basis)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
-            logits = self.model(events, basis="ZX".index(basis))
-        return F.binary_cross_entropy_with_logits(logits.float(), self.vote.labels(events, flips))
+            if config.hard_share < 1:
+                chosen = self.least_sure(events, basis=which)
+                events, flips = events[..., chosen], flips[chosen]
+            return self.model.loss(events, flips, basis=which, coset_weight=config.coset_weight)
+
+    @torch.no_grad()
+    def least_sure(self, events: torch.Tensor, *, basis: int) -> torch.Tensor:
+        """The shots whose best coset leads the second by least.
+
+        Chosen by the events alone, so among the shots with the same events the share of each coset stays true.
+        """
+        best, second = self.model.scores(events, basis=basis).topk(2, dim=1).values.unbind(1)
+        count = max(1, round(self.config.hard_share * len(best)))
+        return (best - second).topk(count, largest=False).indices
 
     def error_rates(self) -> list[float]:
         """The error rates in play: about one fault a shot at first, the whole range when the curriculum ends."""

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from decoder.neural.geometry import TorusGeometry
-from decoder.neural.model import CosetVote, RecurrentTransformer
+from decoder.neural.network import Network
 from decoder.training.config import TrainingConfig
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import Basis
@@ -37,7 +37,7 @@ class Validation:
                 self.sets[f"{basis} {p:g}"] = (basis, events, torch.from_numpy(flips).float().to(device))
 
     @torch.inference_mode()
-    def failures(self, model: RecurrentTransformer) -> dict[str, int]:
+    def failures(self, model: Network) -> dict[str, int]:
         """Block failures by basis and p."""
         return {
             name: int(sum((scores.argmax(1) != truth).sum() for scores, truth in self._scores(model, name)))
@@ -45,7 +45,7 @@ class Validation:
         }
 
     @torch.inference_mode()
-    def temperature(self, model: RecurrentTransformer) -> float:
+    def temperature(self, model: Network) -> float:
         """The temperature with the least negative log-likelihood of the true cosets over all sets."""
         parts = [part for name in self.sets for part in self._scores(model, name)]
 
@@ -57,14 +57,11 @@ class Validation:
         best = minimize_scalar(negative_log_likelihood, bounds=(-2.0, 5.0), method="bounded")
         return float(np.exp(best.x))
 
-    def _scores(self, model: RecurrentTransformer, name: str) -> list[tuple[Tensor, Tensor]]:
+    def _scores(self, model: Network, name: str) -> list[tuple[Tensor, Tensor]]:
         """Coset scores (b, 2^k) and the true coset (b,) of each batch."""
         basis, events, flips = self.sets[name]
-        vote = CosetVote(model.geometry).to(events.device)
-        powers = 2 ** torch.arange(flips.shape[1], device=flips.device)
         parts = []
         for i in range(0, events.shape[-1], BATCH):
-            batch = events[..., i : i + BATCH]
-            scores = vote.scores(model(batch, basis="ZX".index(basis)), batch)
-            parts.append((scores, (flips[i : i + BATCH].long() * powers).sum(1)))
+            scores = model.scores(events[..., i : i + BATCH], basis="ZX".index(basis))
+            parts.append((scores, model.coset_of(flips[i : i + BATCH])))
         return parts

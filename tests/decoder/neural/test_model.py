@@ -1,13 +1,13 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from decoder.neural.config import ModelConfig
 from decoder.neural.geometry import TorusGeometry
-from decoder.neural.model import CosetVote, GroupConv, ModelConfig, RecurrentTransformer
-from simulation.codes import CODES, parse_code
+from decoder.neural.model import GroupConv, RecurrentTransformer
+from simulation.codes import parse_code
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 
@@ -71,34 +71,6 @@ def test_steps_make_the_whole() -> None:
     torch.testing.assert_close(model.readout(h), model(events, basis=0))
 
 
-def test_the_vote_with_certain_outputs_finds_the_coset() -> None:
-    geometry = TorusGeometry(CODES["bb72"])
-    vote = CosetVote(geometry)
-    torch.manual_seed(3)
-    events = (torch.rand(7, 2, 36, 50) < 0.1).float()
-    flips = (torch.rand(50, 12) < 0.5).float()
-    labels = vote.labels(events, flips)
-    posterior = vote.posterior(4 * (2 * labels - 1), events)
-    best = posterior.argmax(1)
-    torch.testing.assert_close(vote.cosets[best], flips)
-    torch.testing.assert_close(posterior.sum(1), torch.ones(50))
-
-
-def test_scores_are_the_sum_of_votes() -> None:
-    geometry = TorusGeometry(CODES["bb72"])
-    vote = CosetVote(geometry)
-    torch.manual_seed(4)
-    events = (torch.rand(7, 2, 36, 2) < 0.1).float()
-    logits = torch.randn(2, 108)
-    posterior = vote.posterior(logits, events)
-    for coset in (0, 1, 77, 4095):
-        flips = torch.tensor([[float(coset >> i & 1) for i in range(12)]] * 2)
-        score = (logits * vote.labels(events, flips)).sum(1)
-        reference = (logits * vote.labels(events, torch.zeros(2, 12))).sum(1)
-        log_ratio = posterior[:, coset].log() - posterior[:, 0].log()
-        np.testing.assert_allclose(log_ratio.numpy(), (score - reference).numpy(), atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -107,6 +79,8 @@ def test_scores_are_the_sum_of_votes() -> None:
         ({"round_mixing": "magic"}, "none of conv, attention, both"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
         ({"round_blocks": -1}, "round_blocks"),
+        ({"architecture": "green"}, "none of tandem, blue"),
+        ({"outputs": "some"}, "none of translates, basis"),
         ({"mlp_ratio": math.inf}, "mlp_ratio"),
     ],
 )
@@ -122,3 +96,28 @@ def test_freezing_changes_nothing() -> None:
     before = model(events, basis=0)
     model.freeze()
     torch.testing.assert_close(model(events, basis=0), before)
+
+
+def test_a_basis_of_outputs_tells_the_coset() -> None:
+    torch.manual_seed(6)
+    model = RecurrentTransformer(ModelConfig(width=16, outputs="basis"))
+    events = (torch.rand(3, 2, 36, 5) < 0.1).float()
+    assert model(events, basis=0).shape == (5, 12)
+    flips = (torch.rand(5, 12) < 0.5).float()
+    labels = model.vote.labels(events, flips)
+    best = model.vote.scores(2 * labels - 1, events).argmax(1)
+    torch.testing.assert_close(model.cosets[best], flips)
+
+
+def test_the_loss_is_that_of_the_outputs_and_the_coset() -> None:
+    torch.manual_seed(7)
+    model = RecurrentTransformer(ModelConfig(width=16))
+    events = (torch.rand(3, 2, 36, 5) < 0.1).float()
+    flips = (torch.rand(5, 12) < 0.5).float()
+    labels, logits = model.vote.labels(events, flips), model(events, basis=1)
+    outputs = -(labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log()).mean()
+    torch.testing.assert_close(model.loss(events, flips, basis=1), outputs)
+    posterior = model.posterior(events, basis=1, temperature=108 / 12)
+    true = [int(sum(int(bit) << i for i, bit in enumerate(row))) for row in flips.tolist()]
+    joint = -torch.stack([posterior[shot, coset].log() for shot, coset in enumerate(true)]).mean()
+    torch.testing.assert_close(model.loss(events, flips, basis=1, coset_weight=0.5), outputs + 0.5 * joint)

@@ -14,7 +14,7 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Progress
-from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, train
+from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, Trainer, train
 from simulation.circuits import MemoryExperiment
 
 TINY = TrainingConfig(
@@ -71,7 +71,7 @@ def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) 
     config = replace(TINY, steps=60, checkpoint_seconds=0.0)
     train(config, out=tmp_path / "alone")
     script = (
-        "from pathlib import Path; from decoder.training.trainer import train; "
+        "from pathlib import Path; from decoder.training.trainer import Trainer, train; "
         "from decoder.training.config import TrainingConfig; import sys; "
         f"train(TrainingConfig(**{config.to_dict()!r}), out=Path(sys.argv[1]), resume='resume' in sys.argv)"
     )
@@ -120,7 +120,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     train(config, out=tmp_path / "one")
     script = tmp_path / "run.py"
     script.write_text(
-        "from pathlib import Path\nfrom decoder.training.trainer import train\n"
+        "from pathlib import Path\nfrom decoder.training.trainer import Trainer, train\n"
         "from decoder.training.config import TrainingConfig\n"
         f"train(TrainingConfig(**{config.to_dict()!r}), out=Path({str(tmp_path / 'two')!r}))\n"
     )
@@ -187,6 +187,26 @@ def test_init_from_another_code(tmp_path: Path) -> None:
     torch.testing.assert_close(second["blocks.0.conv.weight"], first["blocks.0.conv.weight"])
     with pytest.raises(ValueError, match="does not fit"):
         train(replace(TINY, width=24, heads=3), out=tmp_path / "other", init_from=weights)
+
+
+def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:
+    trainer = Trainer(replace(TINY, hard_share=0.25), out=tmp_path, resume=False, force=False, init_from=None)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    events, _ = trainer._sampler("Z", 2, 0.01).sample(32, seed=1)
+    chosen = trainer.least_sure(events, basis=0)
+    top = trainer.model.scores(events, basis=0).topk(2, dim=1).values
+    margin = top[:, 0] - top[:, 1]
+    others = torch.tensor([i for i in range(32) if i not in chosen])
+    assert len(chosen) == 8
+    assert margin[chosen].max() <= margin[others].min()
+
+
+def test_adamw_alone_and_the_coset_loss_train_too(tmp_path: Path) -> None:
+    config = replace(TINY, steps=2, optimizer="adamw", coset_weight=0.5, hard_share=0.5, outputs="basis")
+    info = load_weights(train(config, out=tmp_path))[1]
+    assert (info.config.outputs, info.provenance["training"]["optimizer"]) == ("basis", "adamw")
 
 
 @pytest.mark.parametrize(

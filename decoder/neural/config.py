@@ -1,0 +1,59 @@
+"""The size and shape of a network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
+
+Architecture = Literal["tandem", "blue"]
+Mixing = Literal["conv", "attention", "both"]
+Outputs = Literal["translates", "basis"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The size and shape of a network; `code` is written as parse_code reads it."""
+
+    code: str = "bb72"
+    architecture: Architecture = field(
+        default="tandem", metadata={"help": "tandem, or blue: the network of Blue et al. (arXiv 2504.13043)"}
+    )
+    width: int = field(default=64, metadata={"help": "channels of each cell's state"})
+    round_blocks: int = field(default=1, metadata={"help": "blocks in each round, with weights shared by rounds"})
+    readout_blocks: int = field(default=2, metadata={"help": "blocks after the last round"})
+    mlp_ratio: float = field(default=1.0, metadata={"help": "hidden units of the gated MLPs, over the width"})
+    qubit_ratio: float = field(default=0.5, metadata={"help": "channels of a data qubit, over the width"})
+    attention_ratio: float = field(default=0.5, metadata={"help": "channels of an attention, over the width"})
+    round_mixing: Mixing = field(default="conv", metadata={"help": "mixing in the round step"})
+    readout_mixing: Mixing = field(default="both", metadata={"help": "mixing in the readout"})
+    heads: int = field(default=4, metadata={"help": "attention heads"})
+    outputs: Outputs = field(
+        default="translates", metadata={"help": "logical operators read: all translates, or k that form a basis"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("width", "readout_blocks", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.round_blocks < 0:
+            raise ValueError(f"round_blocks={self.round_blocks} must be at least 0")
+        for name in ("mlp_ratio", "qubit_ratio", "attention_ratio"):
+            if not 0 < getattr(self, name) <= 64 or self.channels(getattr(self, name)) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} leaves no channel of width={self.width}")
+        if self.channels(self.attention_ratio) % self.heads:
+            raise ValueError(f"attention_ratio * width must be a multiple of heads={self.heads}")
+        choices = {
+            "architecture": Architecture,
+            "round_mixing": Mixing,
+            "readout_mixing": Mixing,
+            "outputs": Outputs,
+        }
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(kind))}")
+
+    def channels(self, ratio: float) -> int:
+        return round(ratio * self.width)
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
