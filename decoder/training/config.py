@@ -19,7 +19,9 @@ class TrainingConfig:
     """Settings of `tandem train`; a TOML file may set any of them by name."""
 
     code: str = _help("bb72", "code id, or l,m,A,B")
-    rounds: tuple[int, ...] = _help((6,), "numbers of rounds to mix; each micro-batch has one of them")
+    rounds: tuple[int, ...] = _help(
+        (6,), "numbers of rounds to mix; each micro-batch has one of them, and p falls as its square root"
+    )
     bases: str = _help("ZX", "memory bases to train on: Z, X or ZX")
     minutes: float | None = _help(None, "end after so many minutes of training, all resumed runs together")
     steps: int | None = _help(None, "end after so many optimizer steps")

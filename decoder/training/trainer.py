@@ -170,6 +170,9 @@ class Trainer:
         basis: Any = config.bases[micro % len(config.bases)]
         rounds = int(random.choice(config.rounds))
         p = float(random.choice(self.error_rates()))
+        # The same p gives a longer experiment more faults: lower it, but less than in proportion, so that shots
+        # stay neither trivial nor hopeless and still come near the p at which long experiments will be decoded.
+        p *= math.sqrt(min(config.rounds) / rounds)
         sampler = self._sampler(basis, rounds, p)
         events, flips = sampler.sample(config.micro_batch, seed=int(random.integers(2**62)))
         which = "ZX".index(basis)

@@ -21,13 +21,13 @@ HELD_OUT_SEED = 0x7A2DE301
 
 
 class Validation:
-    """Fixed shots for each basis, error rate and the largest number of rounds of a training run."""
+    """Fixed shots for each basis, error rate and the smallest number of rounds of a training run."""
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         self.sets: dict[str, tuple[Basis, Tensor, Tensor]] = {}
         for basis in cast(list[Basis], list(config.bases)):
             for p in config.validation_p:
-                experiment = MemoryExperiment.create(code=config.code, basis=basis, rounds=max(config.rounds), p=p)
+                experiment = MemoryExperiment.create(code=config.code, basis=basis, rounds=min(config.rounds), p=p)
                 sampler = experiment.circuit.compile_detector_sampler(seed=HELD_OUT_SEED)
                 detections, flips = sampler.sample(config.validation_shots, separate_observables=True)
                 index = TorusGeometry(experiment.code).event_index(experiment.grid)
@@ -44,18 +44,27 @@ class Validation:
             for name in self.sets
         }
 
-    @torch.inference_mode()
     def temperature(self, model: Network) -> float:
         """The temperature with the least negative log-likelihood of the true cosets over all sets."""
+        return self._fit(model)[0]
+
+    def negative_log_likelihood(self, model: Network) -> float:
+        """Nats a shot, over all sets, at the best temperature."""
+        return self._fit(model)[1]
+
+    @torch.inference_mode()
+    def _fit(self, model: Network) -> tuple[float, float]:
+        """The best temperature and the mean negative log-likelihood there."""
         parts = [part for name in self.sets for part in self._scores(model, name)]
+        shots = sum(len(truth) for _, truth in parts)
 
         def negative_log_likelihood(log_temperature: float) -> float:
             scale = float(np.exp(-log_temperature))
             losses = [torch.nn.functional.cross_entropy(s * scale, t, reduction="sum") for s, t in parts]
-            return float(torch.stack(losses).sum())
+            return float(torch.stack(losses).sum()) / shots
 
         best = minimize_scalar(negative_log_likelihood, bounds=(-2.0, 5.0), method="bounded")
-        return float(np.exp(best.x))
+        return float(np.exp(best.x)), float(best.fun)
 
     def _scores(self, model: Network, name: str) -> list[tuple[Tensor, Tensor]]:
         """Coset scores (b, 2^k) and the true coset (b,) of each batch."""

@@ -1,0 +1,167 @@
+"""Trains variants of the network with equal arithmetic and tabulates how they fare on the same held-out shots.
+
+    python scripts/ablation.py --out runs/ablation --teraflop 6 --results docs/results/bb72-ablation
+
+Every variant sees the same stream of shots (same seed) for as many steps as the budget of floating-point
+operations lasts, forward and backward, counted by torch. Variants that are done already are not trained again.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from decoder.neural.architectures import build_network
+from decoder.neural.weights import load_weights
+from decoder.training.config import TrainingConfig
+from decoder.training.speed import flop_per_step
+from decoder.training.trainer import WEIGHTS, Trainer, train
+from decoder.training.validation import Validation
+
+BASE = TrainingConfig(
+    readout_mixing="conv",
+    micro_batch=128,
+    p_min=0.0005,
+    p_max=0.004,
+    p_points=7,
+    curriculum_shots=30_000,
+    warmup_steps=50,
+    ema_decay=0.995,
+    validate_every=0,
+    validation_shots=2000,
+    validation_p=(0.001, 0.002, 0.003),
+    threads=1,
+    seed=1,
+)
+"""What each variant departs from."""
+
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "base": ("convolution in round step and readout, Muon", {}),
+    "round-attention": ("attention instead, in the round step", {"round_mixing": "attention"}),
+    "attention": ("attention instead, everywhere", {"round_mixing": "attention", "readout_mixing": "attention"}),
+    "round-both": ("attention beside it, in the round step", {"round_mixing": "both"}),
+    "readout-both": ("attention beside it, in the readout", {"readout_mixing": "both"}),
+    "blue": ("the architecture `blue`", {"architecture": "blue", "readout_blocks": 1}),
+    "blocks-2": ("2 blocks a round", {"round_blocks": 2}),
+    "blocks-3": ("3 blocks a round", {"round_blocks": 3}),
+    "width-48": ("width 48", {"width": 48}),
+    "width-96": ("width 96", {"width": 96}),
+    "adamw": ("AdamW for all, 0.002", {"optimizer": "adamw"}),
+    "muon-0.02": ("Muon at 0.02", {"muon_lr": 0.02}),
+    "muon-0.005": ("Muon at 0.005", {"muon_lr": 0.005}),
+    "coset": ("the coset's cross-entropy added, weight 0.1", {"coset_weight": 0.1}),
+    "basis": ("12 outputs that form a basis, not all 108", {"outputs": "basis"}),
+    "one-basis": ("Z memory alone", {"bases": "Z"}),
+    "rounds": ("2, 4, 6 and 8 rounds mixed", {"rounds": (2, 4, 6, 8)}),
+    "half": ("only the least sure half", {"hard_share": 0.5}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row of the table."""
+
+    name: str
+    change: str
+    parameters: int
+    mflop: float
+    """Floating-point operations of training on one shot, in millions."""
+    shots: int
+    seconds: float
+    failures: Mapping[str, int]
+    nats: float
+    """Mean negative log-likelihood of the true coset, over all held-out shots, at the best temperature."""
+
+
+def run(name: str, *, teraflop: float, out: Path, console: Console) -> Outcome:
+    """Trains one variant if it is not done, and validates it."""
+    change, settings = VARIANTS[name]
+    config = replace(BASE, **settings)
+    directory = out / name
+    weights = directory / WEIGHTS
+    scratch = Trainer(replace(config, steps=1), out=out / "scratch", resume=False, force=True, init_from=None)
+    per_step = flop_per_step(scratch)
+    config = replace(config, steps=max(1, int(teraflop * 1e12 / per_step)))
+    if not (weights.exists() and load_weights(weights)[1].provenance["steps"] == config.steps):
+        console.print(f"{name}: {config.steps} steps, {per_step / config.step_shots / 1e6:.1f} MFLOP a shot")
+        started = time.monotonic()
+        train(config, out=directory, force=True)
+        console.print(f"{name}: {time.monotonic() - started:.0f} s")
+    network, info = load_weights(weights)
+    validation = Validation(replace(BASE, bases=config.bases), torch.device("cpu"))
+    return Outcome(
+        name=name,
+        change=change,
+        parameters=sum(p.numel() for p in build_network(info.config).parameters()),
+        mflop=per_step / config.step_shots / 1e6,
+        shots=int(info.provenance["shots"]),
+        seconds=float(info.provenance["seconds"]),
+        failures=validation.failures(network),
+        nats=validation.negative_log_likelihood(network),
+    )
+
+
+def write(outcomes: list[Outcome], results: Path, *, teraflop: float, command: str) -> None:
+    """Writes the table as CSV and Markdown."""
+    shots = BASE.validation_shots
+    rows = []
+    for o in outcomes:
+        row: dict[str, object] = {
+            "variant": o.name,
+            "change": o.change,
+            "parameters": o.parameters,
+            "MFLOP/shot": f"{o.mflop:.1f}",
+            "shots": o.shots,
+            "seconds": f"{o.seconds:.0f}",
+        }
+        row |= {
+            f"failures {basis} {p:g}": o.failures.get(f"{basis} {p:g}", "") for basis in "ZX" for p in BASE.validation_p
+        }
+        rows.append(row | {"nats/shot": f"{o.nats:.4f}"})
+    with results.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    columns = list(rows[0])
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    lines += [f"| {' | '.join(str(row[c]) for c in columns)} |" for row in rows]
+    text = (
+        f"bb72, 6 rounds, both bases; {teraflop:g} TFLOP of matrix products each, seed {BASE.seed}; failures of\n"
+        f"{shots:,} held-out shots (made by stim, uniform circuit noise, XYZ). nats/shot: mean negative\n"
+        f"log-likelihood of the true coset at the best temperature.\n\n    {command}\n\n"
+    )
+    results.with_suffix(".md").write_text(text + "\n".join(lines) + "\n")
+
+
+def main(
+    *,
+    out: Annotated[Path, typer.Option(help="A directory for the runs.")],
+    results: Annotated[Path, typer.Option(help="Where the table goes, without suffix.")],
+    teraflop: Annotated[float, typer.Option(help="Budget of each variant.")] = 6.0,
+    variants: Annotated[str, typer.Option(help="Names, separated by commas; all without it.")] = "",
+) -> None:
+    """Trains the variants one after the other; the table is written after each."""
+    console = Console()
+    names = variants.split(",") if variants else list(VARIANTS)
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise typer.BadParameter(f"unknown variant {unknown[0]!r}; use of {', '.join(VARIANTS)}")
+    command = f"python scripts/ablation.py --out {out} --teraflop {teraflop:g} --results {results}"
+    command += f" --variants {variants}" if variants else ""
+    outcomes: list[Outcome] = []
+    for name in names:
+        outcomes.append(run(name, teraflop=teraflop, out=out, console=console))
+        write(outcomes, results, teraflop=teraflop, command=command)
+        console.print(outcomes[-1])
+
+
+if __name__ == "__main__":
+    typer.run(main)
