@@ -1,4 +1,4 @@
-"""What the accuracy and the latency benchmark share."""
+"""What the benchmarks share."""
 
 from __future__ import annotations
 
@@ -85,9 +85,15 @@ def predict(decoder: Decoder, events: PackedBits) -> PackedBits:
     return cast(PackedBits, decoder.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True))
 
 
+def failed_shots(predictions: PackedBits, flips: PackedBits) -> npt.NDArray[np.bool_]:
+    """bool (shots,): whether any observable is predicted wrongly; both bit-packed (shots, bytes)."""
+    wrong: npt.NDArray[np.bool_] = (predictions != flips).any(axis=1)
+    return wrong
+
+
 def count_failures(predictions: PackedBits, flips: PackedBits) -> int:
     """Shots in which any observable is predicted wrongly; both bit-packed (shots, bytes)."""
-    return int(np.count_nonzero((predictions != flips).any(axis=1)))
+    return int(np.count_nonzero(failed_shots(predictions, flips)))
 
 
 def failure_columns(failures: int, shots: int) -> dict[str, Any]:

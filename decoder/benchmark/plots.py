@@ -1,22 +1,32 @@
-"""Plots of results: failure rates, and distributions of times."""
+"""Plots of results: failure rates, distributions of times, and confidence against failures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from decoder.benchmark.common import deadline_curve
-from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, LatencyPoint
+from decoder.benchmark.common import binomial_interval, deadline_curve
+from decoder.benchmark.results import (
+    AccuracyPoint,
+    Answers,
+    BenchmarkResult,
+    CalibrationPoint,
+    LatencyPoint,
+    ReliabilityBin,
+)
 from decoder.registry import DECODERS
 
 COLORS = dict(zip(DECODERS, ("C0", "C1", "C2", "C3"), strict=True))
 """A decoder has the same colour in every plot."""
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.")
+
+FAILURE_RATE = "block failures / shots (arrow: none, upper bound)"
+"""The label of axes that show failure rates."""
 
 Series = tuple[str, int, str, str]
 """Code, rounds, basis and noise: what does not change along a curve."""
@@ -28,12 +38,17 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
     Returns:
         ``ler.png``, the failure rates with their intervals: against p where a code has several, otherwise one
         line each. With times also ``ccdf.png``, P(a call takes longer than t), and ``deadline.png``,
-        P(wrong or later than t).
+        P(wrong or later than t). For calibration also ``reliability.png``, the share decoded rightly against
+        the confidence, with the number of shots in each bin, and ``least-confident.png``, the share of all
+        failures that the least confident shots hold.
     """
     plots = {"ler.png": _draw_failures(result.points)}
     if result.times:
         plots["ccdf.png"] = _draw_ccdf(result)
         plots["deadline.png"] = _draw_deadline(result)
+    if isinstance(result.points[0], CalibrationPoint):
+        plots["reliability.png"] = _draw_reliability(result.points)
+        plots["least-confident.png"] = _draw_least_confident(result)
     return plots
 
 
@@ -56,26 +71,47 @@ def _draw_against_p(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
             label = _label(curve[0], experiment=len(experiments) > 1)
             style = {"color": COLORS[name], "label": label}
             style |= {"marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
-            _draw_curve(axes, curve, **style)
+            draw_curve(axes, [point.p for point in curve], curve, **style)
     axes.set(
         xscale="log",
         yscale="log",
         xlabel="physical error rate p",
-        ylabel="block failures / shots (arrow: none, upper bound)",
+        ylabel=FAILURE_RATE,
     )
     axes.legend(fontsize="small")
 
 
-def _draw_curve(axes: Axes, points: Sequence[AccuracyPoint], **style: Any) -> None:
-    """A line through the rates, with intervals; where nothing failed, an arrow down from the upper bound."""
-    measured = [point for point in points if point.failures]
-    below = [point.ler - point.ler_low for point in measured]
-    above = [point.ler_high - point.ler for point in measured]
-    x, y = [point.p for point in measured], [point.ler for point in measured]
-    axes.errorbar(x, y, yerr=[below, above], capsize=3, **style)
-    bounds = [(point.p, point.ler_high) for point in points if not point.failures]
-    for p, bound in bounds:
-        axes.errorbar([p], [bound], yerr=[[0.6 * bound], [0.0]], uplims=[True], fmt="_", color=style["color"])
+class Rate(Protocol):
+    """A failure rate with its 95 % interval, as `AccuracyPoint` has it."""
+
+    @property
+    def failures(self) -> int: ...
+    @property
+    def ler(self) -> float: ...
+    @property
+    def ler_low(self) -> float: ...
+    @property
+    def ler_high(self) -> float: ...
+
+
+def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: Any) -> None:
+    """Draws a line through failure rates, with intervals; where nothing failed, an arrow down from the upper bound.
+
+    Args:
+        axes: where to draw.
+        x: where each rate stands.
+        rates: as many.
+        style: matplotlib's, with a color.
+    """
+    measured = [(at, rate) for at, rate in zip(x, rates, strict=True) if rate.failures]
+    below = [rate.ler - rate.ler_low for _, rate in measured]
+    above = [rate.ler_high - rate.ler for _, rate in measured]
+    axes.errorbar(
+        [at for at, _ in measured], [rate.ler for _, rate in measured], yerr=[below, above], capsize=3, **style
+    )
+    bounds = [(at, rate.ler_high) for at, rate in zip(x, rates, strict=True) if not rate.failures]
+    for at, bound in bounds:
+        axes.errorbar([at], [bound], yerr=[[0.6 * bound], [0.0]], uplims=[True], fmt="_", color=style["color"])
 
 
 def _draw_rows(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
@@ -90,7 +126,7 @@ def _draw_rows(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
     axes.set_yticks(range(len(points)), [_label(point, experiment=True, p=True) for point in points])
     axes.set(
         xscale="log",
-        xlabel="block failures / shots (arrow: none, upper bound)",
+        xlabel=FAILURE_RATE,
         ylim=(len(points) - 0.5, -0.5),
     )
 
@@ -113,6 +149,70 @@ def _draw_deadline(result: BenchmarkResult[Any]) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="deadline t (µs for each call)", ylabel="P(wrong or later than t)")
     axes.legend(fontsize="small")
     return figure
+
+
+def _draw_reliability(points: Sequence[CalibrationPoint]) -> Figure:
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    rates, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    rates.plot([0, 1], [0, 1], color="0.6", ls=":", label="perfect")
+    for number, point in enumerate(points):
+        style = _numbered_style(number)
+        _draw_bins(rates, point.bins, label=f"{_label(point, experiment=True, p=True)}: ECE {point.ece:.2g}", **style)
+        edges = [*(q.low for q in point.bins), point.bins[-1].high]
+        counts.stairs([q.shots for q in point.bins], edges, color=style["color"], ls=style["ls"])
+    rates.set(ylabel="decoded rightly / shots", ylim=(-0.03, 1.03))
+    rates.legend(fontsize="small")
+    counts.set(xlabel="confidence", ylabel="shots in the bin", yscale="log", ylim=(0.7, None))
+    for axes in (rates, counts):
+        axes.grid(which="major", alpha=0.3)
+    return figure
+
+
+def _draw_bins(axes: Axes, bins: Sequence[ReliabilityBin], **style: Any) -> None:
+    """The share decoded rightly in each bin that is not empty, with its exact 95 % interval."""
+    filled = [one for one in bins if one.shots]
+    right = [1 - one.failures / one.shots for one in filled]
+    ends = [binomial_interval(one.shots - one.failures, one.shots) for one in filled]
+    errors = [
+        [value - low for value, (low, _) in zip(right, ends, strict=True)],
+        [high - value for value, (_, high) in zip(right, ends, strict=True)],
+    ]
+    axes.errorbar([one.mean_confidence or 0.0 for one in filled], right, yerr=errors, capsize=3, **style)
+
+
+def _draw_least_confident(result: BenchmarkResult[Any]) -> Figure:
+    figure, axes = _new_figure()
+    fewest = min(1 / point.shots for point in result.points)
+    blind = np.geomspace(fewest, 1, 100)
+    axes.plot(blind, blind, color="0.6", ls=":", label="confidence that tells nothing")
+    for number, (point, answers) in enumerate(zip(result.points, result.answers, strict=True)):
+        if point.failures:
+            style = _numbered_style(number) | {"marker": ""}
+            axes.plot(*_share_curve(answers), label=_label(point, experiment=True, p=True), **style)
+    axes.set(
+        xscale="log",
+        xlabel="least confident shots / shots",
+        ylabel="failures among them / all failures",
+        ylim=(-0.03, 1.03),
+    )
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _share_curve(answers: Answers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Shares of the shots and of the failures below each confidence that occurs, equal ones together."""
+    last_of_its_confidence = np.append(np.diff(answers.confidence) > 0, True)
+    shots = np.arange(1, len(answers.failed) + 1)[last_of_its_confidence]
+    failures = np.cumsum(answers.failed)[last_of_its_confidence]
+    return shots / len(answers.failed), failures / failures[-1]
+
+
+def _numbered_style(number: int) -> dict[str, Any]:
+    return {
+        "color": f"C{number % 10}",
+        "marker": MARKERS[number % len(MARKERS)],
+        "ls": DASHES[number % len(DASHES)],
+    }
 
 
 def _timed(result: BenchmarkResult[Any]) -> list[tuple[LatencyPoint, Any, dict[str, Any]]]:

@@ -1,4 +1,7 @@
-"""A benchmark's directory: results.json, results.csv, results.md and plots; for latency also times.npz."""
+"""A benchmark's directory: results.json, results.csv, results.md and plots.
+
+For latency there is times.npz too, for calibration bins.csv and least_confident.csv.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.benchmark.plots import draw_plots
-from decoder.benchmark.results import BenchmarkResult
-from decoder.benchmark.tables import to_csv, to_markdown
+from decoder.benchmark.results import BenchmarkResult, CalibrationPoint
+from decoder.benchmark.tables import nested_csv, to_csv, to_markdown
 from simulation.files import atomic_write, write_text
 
 
@@ -45,6 +48,9 @@ def write_report(result: BenchmarkResult[Any], out: Path) -> None:
     text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(out / "results.json", text + "\n", force=True)
     write_text(out / "results.csv", to_csv(result.points), force=True)
+    if isinstance(result.points[0], CalibrationPoint):
+        for column in ("bins", "least_confident"):
+            write_text(out / f"{column}.csv", nested_csv(result.points, column), force=True)
     for name, figure in draw_plots(result).items():
         with atomic_write(out / name, force=True) as partial:
             figure.savefig(partial, format="png", dpi=150)

@@ -61,6 +61,67 @@ class LatencyPoint(AccuracyPoint):
     max_us: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """The shots whose confidence lies in (low, high]; the first bin holds confidence 0 too."""
+
+    low: float
+    high: float
+    shots: int
+    failures: int
+    """Block failures among them; with calibrated confidence about shots * (1 - mean_confidence)."""
+    mean_confidence: float | None
+    """None where the bin is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastConfident:
+    """The least confident shots, up to a share of all, and the failures that they hold.
+
+    Shots of equal confidence stay together: they are among the least confident if all of them fit.
+    """
+
+    share: float
+    """The share of all shots that was asked for."""
+    shots: int
+    """Shots among the least confident: at most that share of all."""
+    failures: int
+    """Block failures among them."""
+    failures_share: float | None
+    """failures / all failures; None where nothing failed."""
+    failures_share_low: float | None
+    """Low end of its exact 95 % interval, given how many shots failed."""
+    failures_share_high: float | None
+    threshold: float
+    """Exactly these shots have a confidence below it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationPoint(AccuracyPoint):
+    """How far the confidence of one decoder on one experiment can be trusted."""
+
+    ece: float
+    """The expected calibration error over `bins`; see `calibration.expected_calibration_error`."""
+    brier: float
+    """The mean of (confidence - (1 for a shot decoded rightly, 0 for a failure))^2."""
+    mean_confidence: float
+    """With calibrated confidence about 1 - ler."""
+    bins: tuple[ReliabilityBin, ...]
+    """Of equal width, from 0 to 1."""
+    least_confident: tuple[LeastConfident, ...]
+    """For each share of the shots, ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """How sure the decoder was of each shot of one calibration point, the least sure first."""
+
+    confidence: npt.NDArray[np.float64]
+    """(shots,), ascending."""
+    failed: npt.NDArray[np.bool_]
+    """(shots,): whether the shot was a block failure; of equally sure shots the failures come last."""
+
+
 @dataclass(frozen=True, eq=False)
 class CallTimes:
     """Every timed call of one latency point."""
@@ -70,6 +131,9 @@ class CallTimes:
     failures: npt.NDArray[np.int64]
     """(calls,): block failures among the call's shots."""
 
+
+EXPERIMENT_COLUMNS = ("code", "rounds", "basis", "p", "noise", "decoder", "detectors")
+"""The columns that say what was decoded, and by what."""
 
 PointT = TypeVar("PointT", bound=AccuracyPoint)
 
@@ -83,6 +147,8 @@ class BenchmarkResult(Generic[PointT]):
     """Circuits, versions, machine, weights and command; see `provenance.collect_provenance`."""
     times: tuple[CallTimes, ...] = ()
     """For latency, the calls behind each point, in the order of the points."""
+    answers: tuple[Answers, ...] = ()
+    """For calibration, the shots behind each point, in the order of the points."""
 
     def to_json(self) -> dict[str, Any]:
         """``{"points": [...], "provenance": {...}}``, of plain values."""
@@ -95,16 +161,7 @@ class BenchmarkResult(Generic[PointT]):
 def point_columns(point: AccuracyPoint) -> dict[str, Any]:
     """A point's columns in table order: for latency the batch stands before the shots, times at the end."""
     values = asdict(point)
-    first = [
-        "code",
-        "rounds",
-        "basis",
-        "p",
-        "noise",
-        "decoder",
-        "detectors",
-        *["batch"] * ("batch" in values),
-    ]
+    first = [*EXPERIMENT_COLUMNS, *["batch"] * ("batch" in values)]
     rest = [field.name for field in fields(point) if field.name not in first]
     return {name: values[name] for name in first + rest}
 

@@ -7,12 +7,33 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, LatencyPoint, point_columns
+from decoder.benchmark.results import (
+    EXPERIMENT_COLUMNS,
+    AccuracyPoint,
+    BenchmarkResult,
+    CalibrationPoint,
+    LatencyPoint,
+    LeastConfident,
+    point_columns,
+)
 
 
 def to_csv(points: Sequence[AccuracyPoint]) -> str:
-    """All columns of all points, a header line first."""
+    """The columns of all points that hold one value, a header line first."""
     rows = [point_columns(point) for point in points]
+    return _csv([{name: value for name, value in row.items() if not isinstance(value, tuple)} for row in rows])
+
+
+def nested_csv(points: Sequence[AccuracyPoint], column: str) -> str:
+    """A column that holds several entries, such as a calibration's bins: a row each, the experiment first."""
+    rows = []
+    for point in points:
+        columns = point_columns(point)
+        rows += [{name: columns[name] for name in EXPERIMENT_COLUMNS} | entry for entry in columns[column]]
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -21,8 +42,16 @@ def to_csv(points: Sequence[AccuracyPoint]) -> str:
 
 
 def to_markdown(result: BenchmarkResult[Any]) -> str:
-    """A table for people, then where it comes from."""
-    return f"{_table(result.points)}\n{_caption(result.points)}\n\n{_provenance(result.provenance)}"
+    """A table for people, for calibration a second one, then where they come from."""
+    parts = [_markdown(_table(_columns(result.points[0]), result.points))]
+    if isinstance(result.points[0], CalibrationPoint):
+        parts.append(_markdown(least_confident_table(result.points)))
+    return "\n".join([*parts, f"{_caption(result.points)}\n", _provenance(result.provenance)])
+
+
+def least_confident_table(points: Sequence[CalibrationPoint]) -> list[list[str]]:
+    """The failures among the least confident shots: headings, then a row for each point and share."""
+    return _table(_LEAST_CONFIDENT, [(point, least) for point in points for least in point.least_confident])
 
 
 def format_rate(point: AccuracyPoint) -> str:
@@ -30,6 +59,14 @@ def format_rate(point: AccuracyPoint) -> str:
     if point.failures == 0:
         return f"< {_percent(point.ler_high)}"
     return f"{_percent(point.ler)} ({_percent(point.ler_low)} to {_percent(point.ler_high)})"
+
+
+def _format_share(least: LeastConfident) -> str:
+    """Which share of all failures the least confident shots hold, in percent, with its 95 % interval."""
+    if least.failures_share is None or least.failures_share_low is None or least.failures_share_high is None:
+        return "nothing failed"
+    ends = f"{_percent(least.failures_share_low)} to {_percent(least.failures_share_high)}"
+    return f"{_percent(least.failures_share)} ({ends})"
 
 
 def format_time(microseconds: float) -> str:
@@ -42,6 +79,11 @@ def format_time(microseconds: float) -> str:
 
 def _percent(rate: float) -> str:
     return f"{100 * rate:.3g} %"
+
+
+def _confidence(value: float) -> str:
+    """Four digits, of its distance to 1 where 1 is near."""
+    return f"{value:.4g}" if value < 0.999 or value == 1 else f"1 - {1 - value:.4g}"
 
 
 _Column = tuple[str, Callable[[Any], str]]
@@ -75,13 +117,42 @@ _LATENCY: tuple[_Column, ...] = (
     ("p99.9", lambda point: format_time(point.p999_us)),
     ("max", lambda point: format_time(point.max_us)),
 )
+_CALIBRATION: tuple[_Column, ...] = (
+    *_ACCURACY[:-1],
+    ("mean confidence", lambda point: f"{100 * point.mean_confidence:.4g} %"),
+    ("ECE", lambda point: f"{point.ece:.3g}"),
+    ("Brier", lambda point: f"{point.brier:.3g}"),
+    _ACCURACY[-1],
+)
+# Of pairs (point, one of its least confident shares).
+_LEAST_CONFIDENT: tuple[_Column, ...] = (
+    ("basis", lambda pair: pair[0].basis),
+    ("p", lambda pair: _percent(pair[0].p)),
+    ("least confident", lambda pair: _percent(pair[1].share)),
+    ("shots", lambda pair: f"{pair[1].shots:,}"),
+    ("confidence below", lambda pair: _confidence(pair[1].threshold)),
+    ("failures/all failures", lambda pair: f"{pair[1].failures:,}/{pair[0].failures:,}"),
+    ("share of failures", lambda pair: _format_share(pair[1])),
+    (
+        "failures/shots of the rest",
+        lambda pair: f"{pair[0].failures - pair[1].failures:,}/{pair[0].shots - pair[1].shots:,}",
+    ),
+)
 
 
-def _table(points: Sequence[AccuracyPoint]) -> str:
-    columns = _LATENCY if isinstance(points[0], LatencyPoint) else _ACCURACY
-    lines = [[title for title, _ in columns], ["---"] * len(columns)]
-    lines += [[show(point) for _, show in columns] for point in points]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _columns(first: AccuracyPoint) -> tuple[_Column, ...]:
+    if isinstance(first, CalibrationPoint):
+        return _CALIBRATION
+    return _LATENCY if isinstance(first, LatencyPoint) else _ACCURACY
+
+
+def _table(columns: Sequence[_Column], rows: Sequence[Any]) -> list[list[str]]:
+    return [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    headings, *rows = table
+    return "".join(f"| {' | '.join(line)} |\n" for line in [headings, ["---"] * len(headings), *rows])
 
 
 def _caption(points: Sequence[AccuracyPoint]) -> str:
@@ -92,6 +163,13 @@ def _caption(points: Sequence[AccuracyPoint]) -> str:
     )
     if isinstance(points[0], LatencyPoint):
         caption += " Times are for each call with one batch of shots, on one thread."
+    if isinstance(points[0], CalibrationPoint):
+        caption += (
+            " The confidence is the posterior probability of the predicted coset. ECE: expected calibration error "
+            f"over {len(points[0].bins)} bins of equal width (Guo et al., arXiv 1706.04599). Brier: mean squared "
+            "distance of the confidence from 1 for a shot decoded rightly and 0 for a failure. The least confident "
+            "shots are at most the given share of all; shots of equal confidence stay together."
+        )
     return caption
 
 

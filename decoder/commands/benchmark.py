@@ -1,4 +1,4 @@
-"""`tandem benchmark`: how often decoders are wrong, and how long they take."""
+"""`tandem benchmark`: how often decoders are wrong, how long they take, and whether they know when they are wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from decoder.commands.options import (
     Basis,
     BasisOption,
     CodeOption,
+    DecoderOption,
     DetectorsOption,
     ForceOption,
     JsonOption,
@@ -25,10 +26,10 @@ from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
-    from decoder.benchmark.results import AccuracyPoint, BenchmarkResult
+    from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CalibrationPoint
     from simulation.circuits import MemoryExperiment
 
-benchmark = typer.Typer(help="Measures decoders on the same shots: failures, or times.")
+benchmark = typer.Typer(help="Measures decoders: failures, times, or how far their confidence can be trusted.")
 
 RatesOption = Annotated[
     str | None,
@@ -156,6 +157,60 @@ def latency(
     _print(result, json_output=json_output)
 
 
+@benchmark.command()
+def calibration(
+    *,
+    code: CodeOption,
+    rounds: RoundsOption,
+    basis: BasisOption,
+    p: RatesOption = None,
+    noise: NoiseOption = "uniform",
+    detectors: DetectorsOption = "XYZ",
+    noiseless_last_cycle: PerfectEndOption = False,
+    decoder: DecoderOption = "neural",
+    shots: ShotsOption = 20_000,
+    seed: SeedOption = None,
+    weights: WeightsOption = None,
+    out: OutOption = None,
+    force: ForceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Compares confidence with failures, over all shots and among the least confident.
+
+    \b
+    Example:
+      tandem benchmark calibration --code bb72 --rounds 6 --basis Z --p 0.003 \\
+        --shots 20000 --seed 1 --out calibration
+    """
+    from decoder.benchmark.calibration import run_calibration
+    from simulation.sampling import suggested_processes
+
+    experiments = _experiments(
+        p,
+        code=code,
+        rounds=rounds,
+        basis=basis,
+        noise=noise,
+        detectors=detectors,
+        noiseless_last_cycle=noiseless_last_cycle,
+    )
+    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
+        result = run_calibration(
+            experiments,
+            decoder=decoder,
+            shots=shots,
+            seed=seed,
+            weights=weights,
+            processes=suggested_processes(experiments[0].circuit, shots=shots),
+            out=out,
+            force=force,
+            progress=lambda state: _show(bar, state),
+        )
+    _print(result, json_output=json_output)
+    if not json_output:
+        _print_least_confident(result)
+
+
 def _experiments(
     rates: str | None,
     *,
@@ -189,12 +244,9 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
     if json_output:
         print_json(result.to_json())
         return
-    from decoder.benchmark.results import LatencyPoint
-
     first = result.points[0]
-    columns = _TIMES if isinstance(first, LatencyPoint) else _RATES
     print_table(
-        ["p", "decoder", *columns],
+        ["p", "decoder", *_headings(first)],
         ([f"{point.p:g}", f"{point.decoder} {point.detectors}", *_cells(point)] for point in result.points),
         title=f"{first.code} {first.basis} memory, {first.rounds} rounds, {first.noise} noise, seed {first.seed}",
     )
@@ -202,14 +254,34 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
 
 _RATES = ("failures/shots", "block failure rate (95 % interval)", "time a shot")
 _TIMES = ("batch", "failed", "mean", "p50", "p99", "p99.9", "max")
+_CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", _RATES[2])
+
+
+def _headings(first: AccuracyPoint) -> tuple[str, ...]:
+    from decoder.benchmark.results import CalibrationPoint, LatencyPoint
+
+    if isinstance(first, CalibrationPoint):
+        return _CALIBRATION
+    return _TIMES if isinstance(first, LatencyPoint) else _RATES
 
 
 def _cells(point: AccuracyPoint) -> list[str]:
-    from decoder.benchmark.results import LatencyPoint
+    from decoder.benchmark.results import CalibrationPoint, LatencyPoint
     from decoder.benchmark.tables import format_rate, format_time
 
     failures = f"{point.failures:,}/{point.shots:,}"
     if isinstance(point, LatencyPoint):
         times = (point.mean_us, point.p50_us, point.p99_us, point.p999_us, point.max_us)
         return [str(point.batch), failures, *map(format_time, times)]
-    return [failures, format_rate(point), format_time(1e6 * point.seconds / point.shots)]
+    time = format_time(1e6 * point.seconds / point.shots)
+    if isinstance(point, CalibrationPoint):
+        trust = (f"{100 * point.mean_confidence:.4g} %", f"{point.ece:.3g}", f"{point.brier:.3g}")
+        return [failures, format_rate(point), *trust, time]
+    return [failures, format_rate(point), time]
+
+
+def _print_least_confident(result: BenchmarkResult[CalibrationPoint]) -> None:
+    from decoder.benchmark.tables import least_confident_table
+
+    headings, *rows = least_confident_table(result.points)
+    print_table(headings, rows, title="failures among the least confident shots")

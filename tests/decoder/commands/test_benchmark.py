@@ -47,3 +47,37 @@ def test_a_benchmark_prints_a_table(succeed):
     table = succeed(f"benchmark accuracy --code bb72 {EXPERIMENT} --decoders bposd-osd0 --shots 10 --seed 1")
     assert "bposd-osd0" in table
     assert "/10" in table
+
+
+def test_calibration_prints_the_fixed_json_and_writes_a_report(folder, succeed, refuse):
+    line = "benchmark calibration --code bb72 --rounds 2 --basis X --p 0.004,0.008 --shots 60 --seed 4 --out r"
+    result = json.loads(succeed(f"{line} --json"))
+    assert [point["p"] for point in result["points"]] == [0.004, 0.008]
+    for point in result["points"]:
+        assert set(point) == ACCURACY | {"ece", "brier", "mean_confidence", "bins", "least_confident"}
+        assert (point["decoder"], point["shots"], point["seed"]) == ("neural", 60, 4)
+        assert 0 <= point["ece"] <= 1
+        assert [least["share"] for least in point["least_confident"]] == [0.001, 0.005, 0.01, 0.02, 0.05, 0.1]
+        held = [least["shots"] for least in point["least_confident"]]
+        assert held[:3] == [0, 0, 0]
+        assert 0 < held[-1] <= 6
+        assert len(point["bins"]) == 15
+    assert json.loads((folder / "r" / "results.json").read_text()) == result
+    assert "r is not empty; choose another name or pass --force" in refuse(line)
+
+
+def test_calibration_prints_two_tables(succeed):
+    text = succeed("benchmark calibration --code bb72 --rounds 2 --basis Z --p 0.008 --shots 40 --seed 1")
+    assert "ECE" in text
+    assert "/40" in text
+    shares = [line.split()[3:5] for line in text.splitlines() if line.split()[:1] == ["Z"]]
+    assert shares == [[share, "%"] for share in ("0.1", "0.5", "1", "2", "5", "10")]
+
+
+def test_calibration_takes_weights(folder, succeed):
+    from decoder.neural.weights import shipped_weights
+
+    (folder / "w.safetensors").write_bytes(shipped_weights("bb72").read_bytes())
+    line = f"benchmark calibration --code bb72 {EXPERIMENT} --shots 20 --seed 1 --json"
+    given, shipped = (json.loads(succeed(text)) for text in (f"{line} --weights w.safetensors", line))
+    assert [point["ece"] for point in given["points"]] == [point["ece"] for point in shipped["points"]]

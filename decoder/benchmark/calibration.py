@@ -1,0 +1,245 @@
+"""Does it know when it is wrong? A decoder's confidence against its failures."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.base import Decoder, SoftDecoder, pack_bits
+from decoder.benchmark.common import (
+    ProgressCallback,
+    Reporter,
+    binomial_interval,
+    check_request,
+    failed_shots,
+    failure_columns,
+    make_decoders,
+)
+from decoder.benchmark.provenance import collect_provenance
+from decoder.benchmark.report import prepare_directory, write_report
+from decoder.benchmark.results import (
+    Answers,
+    BenchmarkResult,
+    CalibrationPoint,
+    LeastConfident,
+    ReliabilityBin,
+    experiment_columns,
+)
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import Samples, sample
+
+BINS = 15
+"""As many as in Guo et al., arXiv 1706.04599, table 1."""
+SHARES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
+"""Of all shots: how many of the least confident ones are looked at."""
+
+
+def run_calibration(
+    experiments: Sequence[MemoryExperiment],
+    *,
+    decoder: str = "neural",
+    shots: int,
+    seed: int | None = None,
+    weights: Path | None = None,
+    chunk_shots: int = 1024,
+    processes: int = 1,
+    out: Path | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+) -> BenchmarkResult[CalibrationPoint]:
+    """Compares the confidence of a decoder with its block failures.
+
+    The confidence is the posterior probability of the predicted coset: that all observables are right
+    together. The shots are those that `simulation.sampling.sample` draws with this seed.
+
+    Args:
+        experiments: what to decode, such as one experiment at several p.
+        decoder: a name from `decoder.registry.DECODERS`, of a decoder that gives its confidence.
+        shots: shots for each experiment.
+        seed: seed of the shots, the same for each experiment; None draws one, which the points keep.
+        weights: weights of the neural decoder; None for those that are shipped.
+        chunk_shots: shots decoded at once, and between two calls of `progress`.
+        processes: processes that draw the shots; the decoder runs in this one.
+        out: a directory to write tables, plots and provenance to; see `decoder.benchmark.report`.
+        force: `out` may hold files already, and those of the same names are replaced.
+        progress: called after each chunk.
+
+    Returns:
+        One point for each experiment, the answers behind it, and their provenance.
+
+    Raises:
+        ValueError: an unknown decoder or one without confidence, no experiment or one twice, shots or
+            chunk_shots below 1, or weights that do not fit.
+        OSError: the weights cannot be read, or `out` holds files or cannot be written.
+    """
+    check_request(experiments, [decoder], shots=shots)
+    if chunk_shots < 1:
+        raise ValueError(f"chunk_shots={chunk_shots} must be at least 1")
+    if out is not None:
+        prepare_directory(out, force=force)
+    made = [make_decoders(experiment, [decoder], weights=weights) for experiment in experiments]
+    soft = [_with_confidence(decoder, by_name[decoder]) for by_name in made]
+    report = Reporter(progress, total=len(experiments) * shots)
+    points: list[CalibrationPoint] = []
+    answers: list[Answers] = []
+    for experiment, one in zip(experiments, soft, strict=True):
+        samples = sample(experiment.circuit, shots=shots, seed=seed, processes=processes)
+        seed = samples.seed
+        run = _Run(experiment, decoder, report)
+        run.decode(one, samples, chunk_shots=chunk_shots)
+        answers.append(run.answers())
+        points.append(run.point(answers[-1], seed=seed))
+    provenance = collect_provenance(experiments, made)
+    result = BenchmarkResult(points=tuple(points), provenance=provenance, answers=tuple(answers))
+    if out is not None:
+        write_report(result, out)
+    return result
+
+
+def sorted_answers(confidence: npt.ArrayLike, failed: npt.ArrayLike) -> Answers:
+    """Orders shots by their confidence, the least sure first, so that the order they came in has no effect.
+
+    Args:
+        confidence: (shots,), from 0 to 1.
+        failed: bool (shots,): whether each shot was a block failure.
+
+    Raises:
+        ValueError: no shot, not as many of the one as of the other, or a confidence outside [0, 1].
+    """
+    sure, wrong = np.asarray(confidence, np.float64), np.asarray(failed, np.bool_)
+    if sure.ndim != 1 or sure.shape != wrong.shape or not sure.size:
+        raise ValueError(
+            f"confidence {sure.shape} and failed {wrong.shape} must hold one value for each of at least one shot"
+        )
+    if not ((sure >= 0) & (sure <= 1)).all():
+        raise ValueError("each confidence must be a probability, from 0 to 1")
+    order = np.lexsort((wrong, sure))
+    return Answers(confidence=sure[order], failed=wrong[order])
+
+
+def reliability_bins(answers: Answers, *, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+    """Groups shots by their confidence into bins of equal width, ((m - 1) / bins, m / bins] for m = 1 to bins.
+
+    As Guo et al., arXiv 1706.04599, section 2, except that the first bin holds confidence 0 too.
+    """
+    edges = np.arange(bins + 1) / bins
+    where = np.searchsorted(edges[1:], answers.confidence, side="left")
+    shots = np.bincount(where, minlength=bins)
+    failures = np.bincount(where[answers.failed], minlength=bins)
+    total = np.bincount(where, weights=answers.confidence, minlength=bins)
+    return tuple(
+        ReliabilityBin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            shots=int(shots[i]),
+            failures=int(failures[i]),
+            mean_confidence=float(total[i] / shots[i]) if shots[i] else None,
+        )
+        for i in range(bins)
+    )
+
+
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """The mean over all shots of |share of its bin decoded rightly - mean confidence of its bin|.
+
+    Equation 3 of Guo et al., arXiv 1706.04599. By chance it is above 0 for perfect confidence too, in the
+    mean over such samples by at most sqrt(filled bins / (4 shots)).
+
+    Raises:
+        ValueError: all bins are empty.
+    """
+    shots = sum(one.shots for one in bins)
+    if not shots:
+        raise ValueError("there is no shot in any of the bins")
+    gaps = (abs(q.shots - q.failures - q.shots * q.mean_confidence) for q in bins if q.mean_confidence is not None)
+    return sum(gaps) / shots
+
+
+def brier_score(answers: Answers) -> float:
+    """The mean squared distance of the confidence from 1 for a shot decoded rightly and 0 for a failure.
+
+    Brier, Monthly Weather Review 78 (1950), for the event that the prediction is right, not over all cosets.
+    """
+    return float(np.mean((answers.confidence - ~answers.failed) ** 2))
+
+
+def least_confident(answers: Answers, share: float) -> LeastConfident:
+    """Counts the failures among the least confident shots, at most a share of all.
+
+    They are the shots whose confidence is below that of the first one which no longer fits. So shots of
+    equal confidence are in or out together, whatever their order, and the threshold finds the same shots again.
+
+    Raises:
+        ValueError: the share is not above 0 and below 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share} of the shots must be above 0 and below 1")
+    # Rounded, as 0.07 * 100 is not quite 7.
+    fits = math.floor(round(share * len(answers.confidence), 6))
+    threshold = float(answers.confidence[fits])
+    shots = int(np.searchsorted(answers.confidence, threshold, side="left"))
+    failures, of = int(answers.failed[:shots].sum()), int(answers.failed.sum())
+    low, high = binomial_interval(failures, of) if of else (None, None)
+    return LeastConfident(
+        share=share,
+        shots=shots,
+        failures=failures,
+        failures_share=failures / of if of else None,
+        failures_share_low=low,
+        failures_share_high=high,
+        threshold=threshold,
+    )
+
+
+def _with_confidence(name: str, decoder: Decoder) -> SoftDecoder:
+    if not isinstance(decoder, SoftDecoder):
+        raise ValueError(f"the decoder {name!r} does not say how sure it is; use 'neural'")
+    return decoder
+
+
+class _Run:
+    """The answers of one decoder on one experiment."""
+
+    def __init__(self, experiment: MemoryExperiment, name: str, report: Reporter) -> None:
+        self.experiment = experiment
+        self.name = name
+        self.report = report
+        self.confidence: list[npt.NDArray[np.float32]] = []
+        self.failed: list[npt.NDArray[np.bool_]] = []
+        self.failures = 0
+        self.seconds = 0.0
+
+    def decode(self, decoder: SoftDecoder, samples: Samples, *, chunk_shots: int) -> None:
+        decoder.decode_soft(samples.detection_events[:1], bit_packed_shots=True)  # to warm up
+        for start in range(0, samples.shots, chunk_shots):
+            events = samples.detection_events[start : start + chunk_shots]
+            began = time.perf_counter()
+            decoded = decoder.decode_soft(events, bit_packed_shots=True)
+            self.seconds += time.perf_counter() - began
+            flips = samples.observable_flips[start : start + chunk_shots]
+            self.failed.append(failed_shots(pack_bits(decoded.predictions), flips))
+            self.confidence.append(decoded.confidence)
+            self.failures += int(self.failed[-1].sum())
+            self.report(len(events), self.experiment, {self.name: self.failures})
+
+    def answers(self) -> Answers:
+        return sorted_answers(np.concatenate(self.confidence), np.concatenate(self.failed))
+
+    def point(self, answers: Answers, *, seed: int) -> CalibrationPoint:
+        bins = reliability_bins(answers)
+        return CalibrationPoint(
+            **experiment_columns(self.experiment, self.name),
+            **failure_columns(self.failures, len(answers.failed)),
+            seconds=self.seconds,
+            seed=seed,
+            ece=expected_calibration_error(bins),
+            brier=brier_score(answers),
+            mean_confidence=float(answers.confidence.mean()),
+            bins=bins,
+            least_confident=tuple(least_confident(answers, share) for share in SHARES),
+        )
