@@ -13,10 +13,22 @@ Use them from sinter's command line with
     ... )
     >>> stats.shots
     100
+
+The network knows how sure it is. ``NeuralSinterDecoder(discard_below=0.9)`` tells sinter to discard each shot
+whose predicted coset has a posterior probability below 0.9; sinter counts these as discards and the failures
+among the others as errors. On sinter's command line, thresholds in TANDEM_DISCARD_BELOW, with commas between
+them, add a decoder each, named for its threshold:
+
+    TANDEM_DISCARD_BELOW=0.9,0.99 sinter collect --decoders neural neural-discard-0.9 neural-discard-0.99 ...
+
+The threshold is in the name because sinter tells decoders apart by their names alone: with one name for all
+thresholds, a file of results that is continued with another threshold would add up what does not belong
+together. `tandem benchmark calibration` shows which failures a threshold catches.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +36,30 @@ import numpy.typing as npt
 import sinter
 import stim
 
-from decoder.base import Decoder, PackedBits
+from decoder.base import Decoder, PackedBits, SoftDecoder, pack_bits
 from decoder.classical.bposd import BpOsdDecoder, BpOsdSettings
 from decoder.registry import DECODERS
 from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 
+DISCARD_VARIABLE = "TANDEM_DISCARD_BELOW"
+"""The environment variable with the thresholds for discarding shots."""
+
 
 def decoders() -> dict[str, sinter.Decoder]:
-    """Every decoder of `decoder.registry.DECODERS`, by the same names."""
-    return {"neural": NeuralSinterDecoder(), **bposd_decoders()}
+    """Every decoder of `decoder.registry.DECODERS`, by the same names, and the discarding ones asked for.
+
+    Each threshold t in the environment variable TANDEM_DISCARD_BELOW adds "neural-discard-t".
+
+    Raises:
+        ValueError: TANDEM_DISCARD_BELOW holds something other than numbers above 0 and below 1.
+    """
+    discarding = {
+        f"neural-discard-{threshold!r}": NeuralSinterDecoder(discard_below=threshold)
+        for threshold in _thresholds(os.environ.get(DISCARD_VARIABLE, ""))
+    }
+    return {"neural": NeuralSinterDecoder(), **bposd_decoders(), **discarding}
 
 
 def bposd_decoders() -> dict[str, sinter.Decoder]:
@@ -62,9 +87,23 @@ class BpOsdSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         return _Compiled(BpOsdDecoder(FaultModel.from_dem(dem), self.settings, detectors=chosen))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
-    """The network, with the weights that are shipped for the experiment's code."""
+    """The network, with the weights that are shipped for the experiment's code.
+
+    Raises:
+        ValueError: `discard_below` is not above 0 and below 1.
+    """
+
+    discard_below: float | None = None
+    """Shots whose predicted coset has a smaller posterior probability are discarded; None keeps all shots."""
+
+    def __post_init__(self) -> None:
+        if self.discard_below is not None and not 0 < self.discard_below < 1:
+            raise ValueError(
+                f"discard_below={self.discard_below} must be a probability above 0 and below 1; "
+                "leave it out to keep all shots"
+            )
 
     def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
         """Loads the network for a memory experiment's model; see `sinter.Decoder`.
@@ -74,7 +113,8 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         """
         from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
-        return _Compiled(NeuralDecoder.for_dem(dem))
+        decoder = NeuralDecoder.for_dem(dem)
+        return _Compiled(decoder) if self.discard_below is None else _Discarding(decoder, self.discard_below)
 
 
 class _Compiled(sinter.CompiledDecoder):  # type: ignore[misc]
@@ -86,6 +126,28 @@ class _Compiled(sinter.CompiledDecoder):  # type: ignore[misc]
             bit_packed_detection_event_data, bit_packed_shots=True, bit_packed_predictions=True
         )
         return predictions.view(np.uint8)
+
+
+class _Discarding(sinter.CompiledDecoder):  # type: ignore[misc]
+    def __init__(self, decoder: SoftDecoder, threshold: float) -> None:
+        self._decoder = decoder
+        self._threshold = threshold
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: npt.NDArray[np.uint8]) -> PackedBits:
+        decoded = self._decoder.decode_soft(bit_packed_detection_event_data, bit_packed_shots=True)
+        # sinter takes one byte more than the observables need for a flag: not 0 discards the shot
+        # (classify_discards_and_errors in sinter/_decoding/_stim_then_decode_sampler.py).
+        doubtful = decoded.confidence < self._threshold
+        return np.column_stack([pack_bits(decoded.predictions), doubtful.astype(np.uint8)])
+
+
+def _thresholds(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text.strip() else []
+    except ValueError:
+        raise ValueError(
+            f"{DISCARD_VARIABLE}={text!r} must hold probabilities with commas between them, such as 0.9,0.99"
+        ) from None
 
 
 def _memory_basis_detectors(dem: stim.DetectorErrorModel) -> npt.NDArray[np.int64] | None:

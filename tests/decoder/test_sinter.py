@@ -10,7 +10,8 @@ import sinter
 import stim
 
 import decoder
-from decoder.sinter import bposd_decoders, decoders
+from decoder.neural.decoder import NeuralDecoder
+from decoder.sinter import NeuralSinterDecoder, bposd_decoders, decoders
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
@@ -59,7 +60,8 @@ def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:
     assert all(s.errors <= 10 for s in stats)
 
 
-def test_every_decoder_can_be_sent_to_another_process() -> None:
+def test_every_decoder_can_be_sent_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TANDEM_DISCARD_BELOW", raising=False)
     assert list(decoders()) == ["neural", "bposd", "bposd-xyz", "bposd-osd0"]
     assert pickle.loads(pickle.dumps(decoders())) == decoders()
 
@@ -111,3 +113,115 @@ def test_the_network_decodes_its_experiment_for_sinter() -> None:
     )
     assert stats.shots == 1000
     assert stats.errors <= 20
+
+
+@pytest.fixture(scope="module")
+def noisy() -> MemoryExperiment:
+    """Noise at which some shots are decoded wrongly, and both the right and the wrong with all confidences."""
+    return MemoryExperiment.create(code="bb72", basis="Z", rounds=3, p=0.008)
+
+
+def circuit_of(detections: np.ndarray, flips: np.ndarray) -> stim.Circuit:
+    """A circuit whose every shot has these detection events, bool (detectors,), and flips, bool (observables,)."""
+    circuit = stim.Circuit()
+    bits = np.concatenate([detections, flips])
+    circuit.append("X_ERROR", np.flatnonzero(bits), 1)
+    circuit.append("M", range(len(bits)))
+    for i in range(len(bits)):
+        record = [stim.target_rec(i - len(bits))]
+        if i < len(detections):
+            circuit.append("DETECTOR", record)
+        else:
+            circuit.append("OBSERVABLE_INCLUDE", record, i - len(detections))
+    return circuit
+
+
+def test_shots_below_the_threshold_are_flagged(noisy: MemoryExperiment) -> None:
+    shots = sample(noisy.circuit, shots=200, seed=3).detection_events
+    decoded = NeuralDecoder.load(noisy).decode_soft(shots, bit_packed_shots=True)
+    compiled = NeuralSinterDecoder(discard_below=0.9).compile_decoder_for_dem(dem=noisy.dem)
+    answer = compiled.decode_shots_bit_packed(bit_packed_detection_event_data=shots)
+    assert answer.dtype == np.uint8
+    assert answer.shape == (200, 2 + 1)
+    np.testing.assert_array_equal(answer[:, -1] != 0, decoded.confidence < 0.9)
+    assert 0 < np.count_nonzero(answer[:, -1]) < 200
+    without = decoders()["neural"].compile_decoder_for_dem(dem=noisy.dem)
+    kept = without.decode_shots_bit_packed(bit_packed_detection_event_data=shots)
+    np.testing.assert_array_equal(answer[:, :-1], kept)
+
+
+def test_sinter_counts_discards_and_the_failures_of_the_rest(noisy: MemoryExperiment) -> None:
+    """Each shot that sinter decodes is one of four whose answers are known, a task each."""
+    samples = sample(noisy.circuit, shots=1000, seed=3)
+    flips = samples.unpacked_observable_flips()
+    decoded = NeuralDecoder.load(noisy).decode_soft(samples.detection_events, bit_packed_shots=True)
+    wrong, doubtful = (decoded.predictions != flips).any(axis=1), decoded.confidence < 0.7
+    kinds = {(bool(w), bool(d)): int(np.argmax((wrong == w) & (doubtful == d))) for w in (0, 1) for d in (0, 1)}
+    assert {(bool(wrong[i]), bool(doubtful[i])) for i in kinds.values()} == set(kinds)
+    tasks = [
+        sinter.Task(
+            circuit=circuit_of(samples.unpacked_detection_events()[i], flips[i]),
+            detector_error_model=noisy.dem,
+            json_metadata={"wrong": w, "doubtful": d},
+        )
+        for (w, d), i in kinds.items()
+    ]
+    found = sinter.collect(
+        num_workers=1,
+        tasks=tasks,
+        decoders=["neural", "careful"],
+        custom_decoders={**decoders(), "careful": NeuralSinterDecoder(discard_below=0.7)},
+        max_shots=20,
+    )
+    assert len(found) == 8
+    for stats in found:
+        kind = stats.json_metadata
+        discarded = stats.decoder == "careful" and kind["doubtful"]
+        assert stats.shots == 20
+        assert stats.discards == (20 if discarded else 0)
+        assert stats.errors == (20 if kind["wrong"] and not discarded else 0)
+
+
+def test_thresholds_on_sinters_command_line(noisy: MemoryExperiment, tmp_path: Path) -> None:
+    noisy.circuit.to_file(tmp_path / "memory.stim")
+    names = ("neural", "neural-discard-0.5", "neural-discard-0.99")
+    done = run(
+        "sinter",
+        *("collect", "--circuits", "memory.stim", "--decoders", *names),
+        *("--custom_decoders_module_function", "decoder.sinter:decoders"),
+        *("--max_shots", "500", "--processes", "1", "--save_resume_filepath", "stats.csv"),
+        folder=tmp_path,
+        TANDEM_DISCARD_BELOW="0.50, 0.99",
+    )
+    assert done.returncode == 0, done.stderr
+    stats = {one.decoder: one for one in sinter.stats_from_csv_files(tmp_path / "stats.csv")}
+    assert {name: one.shots for name, one in stats.items()} == dict.fromkeys(names, 500)
+    # Each decoder has shots of its own. Of 4,000 others 53 % were below 0.5, 69 % below 0.99, and 43 % wrong, of
+    # which 0.5 % were above 0.99: what follows fails in less than one of a million runs.
+    discards = [stats[name].discards for name in names]
+    assert discards[0] == 0
+    assert 200 < discards[1] < 330
+    assert 280 < discards[2] < 400
+    assert stats[names[0]].errors > 150
+    assert stats[names[2]].errors < 20
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"discard_below=.* above 0 and below 1"):
+        NeuralSinterDecoder(discard_below=threshold)
+
+
+def test_thresholds_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_DISCARD_BELOW", "0.990,1e-3")
+    named = decoders()
+    assert list(named)[4:] == ["neural-discard-0.99", "neural-discard-0.001"]
+    assert named["neural"] == NeuralSinterDecoder(discard_below=None)
+    assert named["neural-discard-0.99"] == NeuralSinterDecoder(discard_below=0.99)
+    assert pickle.loads(pickle.dumps(named)) == named
+    for text, message in (("half", "'half' must hold"), ("0.9,", "'0.9,' must hold"), ("0.9,2", "discard_below=2.0")):
+        monkeypatch.setenv("TANDEM_DISCARD_BELOW", text)
+        with pytest.raises(ValueError, match=message):
+            decoders()
+    monkeypatch.setenv("TANDEM_DISCARD_BELOW", "")
+    assert len(decoders()) == 4
