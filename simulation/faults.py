@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -45,24 +45,25 @@ class FaultModel:
         Two independent mechanisms merge to p1 (1 - p2) + p2 (1 - p1). Suggested decompositions (``^``) are
         undone, and mechanisms without any symptom are dropped.
         """
-
-        return cls._merged(map(_parse_error, _errors(dem)), dem.num_detectors, dem.num_observables)
+        symptoms, priors = _errors(dem)
+        return cls._merged(symptoms, priors, num_observables=dem.num_observables)
 
     @classmethod
-    def _merged(
-        cls, mechanisms: Iterable[tuple[Symptom, float]], num_detectors: int, num_observables: int
-    ) -> FaultModel:
-        merged: dict[Symptom, float] = {}
-        for symptom, p in mechanisms:
-            if p > 0 and (symptom[0] or symptom[1]):
-                q = merged.get(symptom, 0.0)
-                merged[symptom] = p * (1 - q) + q * (1 - p)
-        symptoms = sorted(merged)
-        return cls(
-            check_matrix=_columns([s[0] for s in symptoms], num_detectors),
-            observable_matrix=_columns([s[1] for s in symptoms], num_observables),
-            priors=np.array([merged[s] for s in symptoms], dtype=np.float64),
-        )
+    def _merged(cls, symptoms: sp.csc_matrix, priors: npt.NDArray[np.float64], *, num_observables: int) -> FaultModel:
+        column = distinct_columns(symptoms, num_observables=num_observables)
+        kept, first = np.unique(column, return_index=True)
+        distinct = symptoms[:, first[kept >= 0]]
+        merged = [0.0] * distinct.shape[1]
+        for j, p in zip(column.tolist(), priors.tolist(), strict=True):
+            if j >= 0:
+                merged[j] = p * (1 - merged[j]) + merged[j] * (1 - p)
+        num_detectors = symptoms.shape[0] - num_observables
+        return cls(distinct[:num_detectors], distinct[num_detectors:], priors=np.array(merged, dtype=np.float64))
+
+    @property
+    def symptom_matrix(self) -> sp.csc_matrix:
+        """H above L, uint8 (detectors + observables, mechanisms), indices ascending."""
+        return sp.vstack([self.check_matrix, self.observable_matrix], format="csc")
 
     def symptoms(self) -> list[Symptom]:
         """The detectors and observables of each mechanism, in column order."""
@@ -80,35 +81,55 @@ class FaultModel:
 
         Restricting an XYZ model to the detectors of the memory basis gives the XZ model.
         """
-        position = {int(d): i for i, d in enumerate(detectors)}
-        mechanisms = (
-            ((tuple(sorted(position[d] for d in dets if d in position)), obs), float(p))
-            for (dets, obs), p in zip(self.symptoms(), self.priors, strict=True)
-        )
-        return self._merged(mechanisms, len(detectors), self.num_observables)
+        symptoms = sp.vstack([self.check_matrix.tocsr()[detectors], self.observable_matrix], format="csc")
+        return self._merged(symptoms, self.priors, num_observables=self.num_observables)
 
 
-# An error instruction as stim prints it; tags hold no unescaped closing bracket.
-_ERROR = re.compile(r"^ *error(?:\[[^\]]*\])?\(([^)]*)\)(.*)$", re.MULTILINE)
+def distinct_columns(symptoms: sp.csc_matrix, *, num_observables: int) -> npt.NDArray[np.int64]:
+    """The place of each column among the distinct ones, in the order of a fault model's mechanisms.
+
+    Distinct symptoms ascend as tuples do: by their detectors, and if these are the same by their observables.
+
+    Args:
+        symptoms: (detectors + observables, columns), the observables last, indices ascending.
+        num_observables: how many of the rows are observables.
+
+    Returns:
+        int64 (columns,), -1 for a column without entries.
+    """
+    # A column becomes a string of bytes that compares as the two tuples do: rows in big-endian order, renumbered so
+    # that observables, though written last, are less than any detector that a longer list of detectors has there.
+    renumbered = (symptoms.indices.astype(np.int64) + num_observables) % max(1, symptoms.shape[0])
+    data = renumbered.astype(">u4").tobytes()
+    columns = [data[4 * start : 4 * end] for start, end in pairwise(symptoms.indptr.tolist())]
+    place = {column: j for j, column in enumerate(sorted(set(columns) - {b""}))}
+    return np.array([place.get(column, -1) for column in columns], dtype=np.int64)
 
 
-def _errors(dem: stim.DetectorErrorModel) -> list[tuple[str, str]]:
-    # The text is parsed several times faster than the instructions' targets are asked one by one.
-    return _ERROR.findall(str(dem.flattened()))
+def poisson_means(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The mean of a Poisson number of events whose parity is odd with the given probability below 1/2.
+
+    It is -ln(1 - 2q) / 2, and where independent faults with the same symptom are merged, their means add.
+    """
+    return np.asarray(-np.log1p(-2 * probabilities) / 2)
 
 
-def _parse_error(error: tuple[str, str]) -> tuple[Symptom, float]:
-    detectors: set[int] = set()
-    observables: set[int] = set()
-    for target in error[1].split():
-        if target != "^":
-            (detectors if target[0] == "D" else observables).symmetric_difference_update((int(target[1:]),))
-    return (tuple(sorted(detectors)), tuple(sorted(observables))), float(error[0])
-
-
-def _columns(supports: list[tuple[int, ...]], num_rows: int) -> sp.csc_matrix:
-    """uint8 (num_rows, len(supports)): column j has ones at supports[j], which ascends."""
-    indptr = np.cumsum([0, *map(len, supports)])
-    indices = np.fromiter((i for support in supports for i in support), dtype=np.int32, count=int(indptr[-1]))
-    data = np.ones(len(indices), dtype=np.uint8)
-    return sp.csc_matrix((data, indices, indptr), shape=(num_rows, len(supports)))
+def _errors(dem: stim.DetectorErrorModel) -> tuple[sp.csc_matrix, npt.NDArray[np.float64]]:
+    """The symptom (a column) and the probability of each error instruction, without those that cannot happen."""
+    # The text is parsed many times faster than the instructions' targets are asked one by one.
+    text = str(dem.flattened()).replace(" ^", "")
+    if "[" in text:
+        text = re.sub(r"^error\[[^\]]*\]", "error", text, flags=re.MULTILINE)  # tags escape closing brackets
+    errors = [line.split(")") for line in text.split("\n") if line.startswith("error(")]
+    priors = np.array([float(head[len("error(") :]) for head, _ in errors], dtype=np.float64)
+    owner = np.repeat(np.arange(len(errors)), [targets.count(" ") for _, targets in errors])
+    targets = "".join([targets for _, targets in errors])
+    letters = np.frombuffer(targets.encode(), dtype=np.uint8)
+    is_observable = letters[letters >= ord("D")] == ord("L")
+    row = np.fromstring(targets.replace("D", "").replace("L", ""), dtype=np.int64, sep=" ")
+    row[is_observable] += dem.num_detectors
+    shape = (dem.num_detectors + dem.num_observables, len(errors))
+    symptoms = sp.csc_matrix((np.ones(len(row), dtype=np.uint8), (row, owner)), shape=shape)
+    symptoms.data %= 2  # a target that is named twice, as in D0 ^ D0 D1, is not flipped
+    symptoms.eliminate_zeros()
+    return symptoms[:, priors > 0], priors[priors > 0]

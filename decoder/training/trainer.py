@@ -22,6 +22,7 @@ from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import Basis
+from simulation.noise import NoiseModel
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
 
@@ -225,8 +226,13 @@ class Trainer:
     def _sampler(self, basis: Basis, rounds: int, p: float) -> FaultSampler:
         key = (basis, rounds, p)
         if key not in self.samplers:
-            experiment = MemoryExperiment.create(code=self.config.code, basis=basis, rounds=rounds, p=p)
-            self.samplers[key] = FaultSampler(experiment, device=self.device)
+            # Only the first error rate of a basis and a number of rounds pays for the mechanisms; others share them.
+            shared = next((s for (b, r, _), s in self.samplers.items() if (b, r) == (basis, rounds)), None)
+            if shared is None:
+                experiment = MemoryExperiment.create(code=self.config.code, basis=basis, rounds=rounds, p=p)
+                self.samplers[key] = FaultSampler(experiment, device=self.device)
+            else:
+                self.samplers[key] = shared.at(NoiseModel.uniform(p))
         return self.samplers[key]
 
     # --- reports and files ---
