@@ -21,7 +21,7 @@ from decoder.benchmark.results import (
 def to_csv(points: Sequence[AccuracyPoint]) -> str:
     """The columns of all points that hold one value, a header line first."""
     rows = [point_columns(point) for point in points]
-    return _csv([{name: value for name, value in row.items() if not isinstance(value, tuple)} for row in rows])
+    return rows_to_csv([{name: value for name, value in row.items() if not isinstance(value, tuple)} for row in rows])
 
 
 def nested_csv(points: Sequence[AccuracyPoint], column: str) -> str:
@@ -30,10 +30,11 @@ def nested_csv(points: Sequence[AccuracyPoint], column: str) -> str:
     for point in points:
         columns = point_columns(point)
         rows += [{name: columns[name] for name in EXPERIMENT_COLUMNS} | entry for entry in columns[column]]
-    return _csv(rows)
+    return rows_to_csv(rows)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same columns as CSV, a header line first."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
