@@ -103,7 +103,7 @@ class NeuralDecoder:
     def model_info(self) -> dict[str, Any]:
         """What is known of the network, for tables and for the service."""
         return {
-            "architecture": "recurrent transformer",
+            "architecture": self.model.config.architecture,
             "code": str(self.model.geometry.code),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "bases": self.info.bases,

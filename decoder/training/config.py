@@ -94,6 +94,10 @@ class TrainingConfig:
             raise ValueError("ema_decay must lie in [0, 1) and decay_fraction in [0, 1]")
         if self.coset_weight < 0 or not 0 < self.hard_share <= 1:
             raise ValueError("coset_weight must be at least 0, and hard_share above 0 and at most 1")
+        if self.architecture == "blue" and self.coset_weight:
+            raise ValueError(
+                f"coset_weight={self.coset_weight}: the loss of blue is that of the coset already; set it to 0"
+            )
         if self.optimizer not in get_args(Optimizer):
             raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(get_args(Optimizer))}")
         self.model_config()

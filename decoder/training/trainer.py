@@ -123,9 +123,10 @@ class Trainer:
                 if self.rank == 0 and time.monotonic() - last_save > self.config.checkpoint_seconds:
                     self.save()
                     last_save = time.monotonic()
+        if self.rank == 0:
+            self.save()  # first: validation takes a while, and whoever ends a run may lose patience
         self.validate()
         if self.rank == 0:
-            self.save()
             self.export()
         return self.out / WEIGHTS
 

@@ -218,6 +218,9 @@ def test_adamw_alone_and_the_coset_loss_train_too(tmp_path: Path) -> None:
         ({"steps": 0}, "steps"),
         ({"minutes": -1.0}, "minutes"),
         ({"validation_p": (0.7,)}, "validation_p"),
+        ({"hard_share": 0.0}, "hard_share"),
+        ({"optimizer": "sgd"}, "muon, adamw"),
+        ({"architecture": "blue", "coset_weight": 0.1}, "blue"),
     ],
 )
 def test_impossible_settings(settings: dict[str, object], message: str) -> None:
