@@ -61,7 +61,7 @@ class Decoding:
 
     predictions: Bits
     """bool (shots, observables)."""
-    confidence: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float64]
     """(shots,): the posterior probability of the predicted coset, that all observables are right together."""
     flip_probabilities: npt.NDArray[np.float32]
     """(shots, observables): the posterior probability that each observable flipped."""

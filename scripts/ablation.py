@@ -78,7 +78,7 @@ class Outcome:
     seconds: float
     failures: Mapping[str, int]
     nats: float
-    """Mean negative log-likelihood of the true coset, over all held-out shots, at the best temperature."""
+    """Mean negative log-likelihood of the true coset, over all held-out shots, at the best calibration."""
 
 
 def run(name: str, *, teraflop: float, out: Path, console: Console) -> Outcome:
@@ -136,7 +136,7 @@ def write(outcomes: list[Outcome], results: Path, *, teraflop: float, command: s
     text = (
         f"bb72, 6 rounds, both bases; {teraflop:g} TFLOP of matrix products each, seed {BASE.seed}; failures of\n"
         f"{shots:,} held-out shots (made by stim, uniform circuit noise, XYZ). nats/shot: mean negative\n"
-        f"log-likelihood of the true coset at the best temperature.\n\n    {command}\n\n"
+        f"log-likelihood of the true coset at the best calibration.\n\n    {command}\n\n"
     )
     results.with_suffix(".md").write_text(text + "\n".join(lines) + "\n")
 

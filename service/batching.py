@@ -33,7 +33,7 @@ class Answer:
 
     predictions: Bits
     """bool (shots, observables)."""
-    confidence: npt.NDArray[np.float32] | None
+    confidence: npt.NDArray[np.floating] | None
     """(shots,): posterior probability of the predicted coset; None for decoders that do not say."""
     flip_probabilities: npt.NDArray[np.float32] | None
     """(shots, observables); None for decoders that do not say."""

@@ -128,5 +128,5 @@ def _invalid(*flaws: Flaw) -> InvalidShotsError:
     return InvalidShotsError(f"{where}{first.detail}", flaws=flaws)
 
 
-def _listed(values: npt.NDArray[np.float32] | None) -> list[float] | None:
+def _listed(values: npt.NDArray[np.floating] | None) -> list[float] | None:
     return None if values is None else values.tolist()

@@ -209,7 +209,7 @@ class _Run:
         self.experiment = experiment
         self.name = name
         self.report = report
-        self.confidence: list[npt.NDArray[np.float32]] = []
+        self.confidence: list[npt.NDArray[np.float64]] = []
         self.failed: list[npt.NDArray[np.bool_]] = []
         self.failures = 0
         self.seconds = 0.0

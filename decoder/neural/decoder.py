@@ -108,7 +108,8 @@ class NeuralDecoder:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "bases": self.info.bases,
             "rounds_trained": list(self.info.rounds),
-            "temperature": self.info.temperature,
+            "temperature": self.info.calibration.temperature,
+            "power": self.info.calibration.power,
             "weights_sha256": self.info.sha256,
             "provenance": dict(self.info.provenance),
         }
@@ -129,17 +130,18 @@ class NeuralDecoder:
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
         parts = [self._decode(events[i : i + self.max_batch]) for i in range(0, len(events), self.max_batch)]
         k = self.num_observables
-        empty = (np.zeros((0, k), bool), np.zeros(0, np.float32), np.zeros((0, k), np.float32))
+        empty = (np.zeros((0, k), bool), np.zeros(0, np.float64), np.zeros((0, k), np.float32))
         predictions, confidence, flips = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
         return Decoding(predictions=predictions, confidence=confidence, flip_probabilities=flips)
 
     @torch.inference_mode()
     def _decode(self, shots: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], ...]:
         events = self.arrange(shots)
-        posterior = self.model.posterior(events, basis=self.basis, temperature=self.info.temperature)
+        scores = self.model.scores(events, basis=self.basis)
+        posterior = self.info.calibration.log_posterior(scores).exp()
         cosets = self.model.cosets
         confidence, coset = posterior.max(dim=1)
-        flips = posterior @ cosets
+        flips = posterior.float() @ cosets
         return cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy()
 
     def arrange(self, shots: npt.NDArray[np.bool_]) -> Tensor:

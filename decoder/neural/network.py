@@ -31,7 +31,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def scores(self, events: Tensor, *, basis: int) -> Tensor:
-        """The log-likelihood (B, 2^k) of each coset, up to a constant and a temperature."""
+        """How likely each coset is (B, 2^k), up to a `Calibration`: the likelier, the higher."""
 
     @abstractmethod
     def loss(self, events: Tensor, flips: Tensor, *, basis: int, coset_weight: float = 0.0) -> Tensor:
@@ -46,10 +46,6 @@ class Network(nn.Module, ABC):
 
     def freeze(self) -> None:
         """Computes once what depends on the weights alone; for decoding, on the device where it will run."""
-
-    def posterior(self, events: Tensor, *, basis: int, temperature: float) -> Tensor:
-        """The probability (B, 2^k) of each coset."""
-        return torch.softmax(self.scores(events, basis=basis) / temperature, dim=-1)
 
     def coset_of(self, flips: Tensor) -> Tensor:
         """The number (B,) of the coset with these observable flips (B, k)."""

@@ -16,11 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from decoder.neural.architectures import build_network
+from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.network import Network
 from simulation.files import atomic_write
 
-FORMAT = "tandem-weights-1"
+FORMAT = "tandem-weights-2"
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
@@ -35,8 +36,8 @@ class WeightsInfo:
     """The memory bases that the network was trained on, such as "ZX"."""
     rounds: tuple[int, ...]
     """The numbers of rounds that it was trained on."""
-    temperature: float
-    """Divides the coset scores; fitted on held-out shots."""
+    calibration: Calibration
+    """Makes probabilities of the scores; fitted on held-out shots."""
     provenance: Mapping[str, Any]
     """How it was trained: shots, steps, seconds, error rates, seed, versions, validation."""
 
@@ -63,7 +64,7 @@ def save_weights(
     *,
     bases: str,
     rounds: tuple[int, ...],
-    temperature: float,
+    calibration: Calibration,
     provenance: Mapping[str, Any],
 ) -> None:
     """Writes a network atomically."""
@@ -73,7 +74,8 @@ def save_weights(
         "operators": model.geometry.code.logical_orbits().tolist(),
         "bases": bases,
         "rounds": list(rounds),
-        "temperature": temperature,
+        "temperature": calibration.temperature,
+        "power": calibration.power,
         "provenance": dict(provenance),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -99,7 +101,7 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
             config=config,
             bases=str(header["bases"]),
             rounds=tuple(int(r) for r in header["rounds"]),
-            temperature=_positive(header["temperature"]),
+            calibration=Calibration(_number(header["temperature"]), _number(header["power"])),
             provenance=header["provenance"],
         )
         operators = header["operators"]
@@ -112,10 +114,10 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     return model.eval(), info
 
 
-def _positive(temperature: object) -> float:
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
-        raise TypeError(f"temperature={temperature!r}, which must be a number above 0")
-    return float(temperature)
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r}, which must be a number")
+    return float(value)
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:

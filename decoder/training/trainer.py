@@ -269,7 +269,7 @@ class Trainer:
         self.state.save(self.out / CHECKPOINT, self.config)
 
     def export(self) -> None:
-        """Writes the averaged weights with a temperature fitted on held-out shots."""
+        """Writes the averaged weights with a calibration fitted on held-out shots."""
         config, counters = self.config, self.state.counters
         provenance = {
             "shots": counters.shots,
@@ -285,7 +285,7 @@ class Trainer:
             self.state.average,
             bases=config.bases,
             rounds=config.rounds,
-            temperature=self.validation.temperature(self.state.average),
+            calibration=self.validation.calibration(self.state.average),
             provenance=provenance,
         )
 

@@ -1,4 +1,4 @@
-"""Held-out shots, made by stim and not by the training sampler: failures and the posterior's temperature."""
+"""Held-out shots, made by stim and not by the training sampler: failures and the posterior's calibration."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import cast
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from decoder.neural.calibration import Calibration
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Network
 from decoder.training.config import TrainingConfig
@@ -44,27 +44,20 @@ class Validation:
             for name in self.sets
         }
 
-    def temperature(self, model: Network) -> float:
-        """The temperature with the least negative log-likelihood of the true cosets over all sets."""
-        return self._fit(model)[0]
-
-    def negative_log_likelihood(self, model: Network) -> float:
-        """Nats a shot, over all sets, at the best temperature."""
-        return self._fit(model)[1]
+    @torch.inference_mode()
+    def calibration(self, model: Network) -> Calibration:
+        """The calibration with the least negative log-likelihood of the true cosets over all sets."""
+        return Calibration.fit(*self._all_scores(model))
 
     @torch.inference_mode()
-    def _fit(self, model: Network) -> tuple[float, float]:
-        """The best temperature and the mean negative log-likelihood there."""
+    def negative_log_likelihood(self, model: Network) -> float:
+        """Nats a shot, over all sets, at the best calibration."""
+        scores, truth = self._all_scores(model)
+        return Calibration.fit(scores, truth).negative_log_likelihood(scores, truth)
+
+    def _all_scores(self, model: Network) -> tuple[list[Tensor], list[Tensor]]:
         parts = [part for name in self.sets for part in self._scores(model, name)]
-        shots = sum(len(truth) for _, truth in parts)
-
-        def negative_log_likelihood(log_temperature: float) -> float:
-            scale = float(np.exp(-log_temperature))
-            losses = [torch.nn.functional.cross_entropy(s * scale, t, reduction="sum") for s, t in parts]
-            return float(torch.stack(losses).sum()) / shots
-
-        best = minimize_scalar(negative_log_likelihood, bounds=(-2.0, 5.0), method="bounded")
-        return float(np.exp(best.x)), float(best.fun)
+        return [scores for scores, _ in parts], [truth for _, truth in parts]
 
     def _scores(self, model: Network, name: str) -> list[tuple[Tensor, Tensor]]:
         """Coset scores (b, 2^k) and the true coset (b,) of each batch."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import stim
 
+from decoder.neural.calibration import Calibration
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import ModelConfig, RecurrentTransformer
 from decoder.neural.weights import save_weights
@@ -93,7 +94,12 @@ def test_weights_and_experiment_must_fit(tmp_path: Path) -> None:
         NeuralDecoder.load(MemoryExperiment.create(code="bb90", basis="Z", rounds=2, p=0.001))
     path = tmp_path / "z.safetensors"
     save_weights(
-        path, RecurrentTransformer(ModelConfig(width=8, heads=2)), bases="Z", rounds=(2,), temperature=1, provenance={}
+        path,
+        RecurrentTransformer(ModelConfig(width=8, heads=2)),
+        bases="Z",
+        rounds=(2,),
+        calibration=Calibration(),
+        provenance={},
     )
     assert NeuralDecoder.load(experiment(rounds=2), weights=path).info.bases == "Z"
     with pytest.raises(ValueError, match="not for X memory"):

@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_the_outputs_and_the_coset() -> None:
     labels, logits = model.vote.labels(events, flips), model(events, basis=1)
     outputs = -(labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log()).mean()
     torch.testing.assert_close(model.loss(events, flips, basis=1), outputs)
-    posterior = model.posterior(events, basis=1, temperature=108 / 12)
+    posterior = torch.softmax(model.scores(events, basis=1) / (108 / 12), dim=1)
     true = [int(sum(int(bit) << i for i, bit in enumerate(row))) for row in flips.tolist()]
     joint = -torch.stack([posterior[shot, coset].log() for shot, coset in enumerate(true)]).mean()
     torch.testing.assert_close(model.loss(events, flips, basis=1, coset_weight=0.5), outputs + 0.5 * joint)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from decoder.neural.calibration import Calibration
 from decoder.neural.model import ModelConfig, RecurrentTransformer
 from decoder.neural.weights import load_weights, save_weights, shipped_weights
 
@@ -12,13 +13,18 @@ from decoder.neural.weights import load_weights, save_weights, shipped_weights
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
     model = RecurrentTransformer(ModelConfig(width=8, heads=2))
-    save_weights(path, model, bases="ZX", rounds=(2,), temperature=1.5, provenance={"shots": 1})
+    save_weights(path, model, bases="ZX", rounds=(2,), calibration=Calibration(1.5, 0.5), provenance={"shots": 1})
     return path
 
 
 def test_what_is_saved_is_loaded(weights: Path) -> None:
     model, info = load_weights(weights)
-    assert (info.bases, info.rounds, info.temperature, dict(info.provenance)) == ("ZX", (2,), 1.5, {"shots": 1})
+    assert (info.bases, info.rounds, info.calibration, dict(info.provenance)) == (
+        "ZX",
+        (2,),
+        Calibration(1.5, 0.5),
+        {"shots": 1},
+    )
     assert model.config == info.config == ModelConfig(width=8, heads=2)
     assert len(info.sha256) == 64
 
@@ -65,7 +71,8 @@ def change_header(path: Path, **changes: object) -> None:
         ({"format": "other"}, "format"),
         ({"operators": [[1]]}, "other logical operators"),
         ({"rounds": 5}, "lacks or garbles"),
-        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": "hot"}, "number"),
+        ({"power": 0}, "power"),
     ],
 )
 def test_headers_that_do_not_fit(weights: Path, changes: dict[str, object], message: str) -> None:
