@@ -37,7 +37,7 @@ def write_log(path: Path, *validations: tuple[int, dict[str, int]], last: int | 
     for step, (shots, failures) in enumerate(reports, 1):
         log.write(Progress(step, shots, 1.0, 100.0, 0.5, 0.01, 0.1, 9.0, {}))
         if failures is not None:
-            log.write_validation(failures)
+            log.write_validation(failures, step=step, shots=shots)
     return path
 
 

@@ -20,7 +20,7 @@ class TrainingConfig:
 
     code: str = _help("bb72", "code id, or l,m,A,B")
     rounds: tuple[int, ...] = _help(
-        (6,), "numbers of rounds to mix; each micro-batch has one of them, and p falls as its square root"
+        (6,), "numbers of rounds to mix; each step has one of them, and p falls as its square root"
     )
     bases: str = _help("ZX", "memory bases to train on: Z, X or ZX")
     minutes: float | None = _help(None, "end after so many minutes of training, all resumed runs together")
@@ -45,7 +45,7 @@ class TrainingConfig:
     p_max: float = _help(0.006, "highest physical error rate")
     p_points: int = _help(16, "error rates between them, evenly spaced in the logarithm")
     curriculum_shots: int = _help(200_000, "shots over which p widens from about one fault a shot to the full range")
-    micro_batch: int = _help(256, "shots of one basis, p and number of rounds")
+    micro_batch: int = _help(256, "shots of one basis and p")
     micro_batches: int = _help(2, "micro-batches in an optimizer step; they alternate between the bases")
 
     coset_weight: float = _help(0.0, "weight of the coset's cross-entropy beside that of the outputs")

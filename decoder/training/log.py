@@ -38,11 +38,8 @@ class Log:
                 rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= keep_until]
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([list(self.COLUMNS), *rows])
-        self.step = keep_until
-        self.shots = 0
 
     def write(self, report: Progress) -> None:
-        self.step, self.shots = report.step, report.shots
         numbers = [
             f"{report.seconds:.1f}",
             f"{report.shots_per_second:.0f}",
@@ -51,9 +48,9 @@ class Log:
         ]
         self._append([str(report.step), str(report.shots), *numbers, ""])
 
-    def write_validation(self, failures: dict[str, int]) -> None:
+    def write_validation(self, failures: dict[str, int], *, step: int, shots: int) -> None:
         text = "; ".join(f"{key}: {count}" for key, count in failures.items())
-        self._append([str(self.step), str(self.shots), "", "", "", "", text])
+        self._append([str(step), str(shots), "", "", "", "", text])
 
     def _append(self, row: list[str]) -> None:
         with open(self.path, "a", newline="") as file:

@@ -167,10 +167,11 @@ class Trainer:
     def loss(self, micro: int) -> torch.Tensor:
         """The network's loss on one micro-batch, a pure function of the seed, the step and `micro`."""
         config = self.config
-        stream = np.random.SeedSequence((config.seed, self.state.counters.step, micro))
-        random = np.random.default_rng(stream)
+        step = self.state.counters.step
+        # One number of rounds for the whole step, so that no process waits for another's longer experiments.
+        rounds = int(np.random.default_rng((config.seed, step)).choice(config.rounds))
+        random = np.random.default_rng((config.seed, step, micro))
         basis: Any = config.bases[micro % len(config.bases)]
-        rounds = int(random.choice(config.rounds))
         p = float(random.choice(self.error_rates()))
         # The same p gives a longer experiment more faults: lower it, but less than in proportion, so that shots
         # stay neither trivial nor hopeless and still come near the p at which long experiments will be decoded.
@@ -245,7 +246,8 @@ class Trainer:
     def validate(self) -> None:
         if self.rank == 0:
             self.last_validation = self.validation.failures(self.state.average)
-            self.log.write_validation(self.last_validation)
+            counters = self.state.counters
+            self.log.write_validation(self.last_validation, step=counters.step, shots=counters.shots)
 
     def _report(self, loss: float, rate: float, progress: Callable[[Progress], None] | None) -> None:
         counters, fraction = self.state.counters, self.fraction
