@@ -12,6 +12,8 @@ from torch import Tensor
 
 # Of the 4,096 cosets all but a few have no chance; the fit looks at the best so many.
 FITTED_COSETS = 64
+# Of the logarithms of temperature and power.
+BOUNDS = ((-7.0, 12.0), (-3.0, 1.5))
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ class Calibration:
         gaps, true_gap = _gaps(scores, truth)
         best = minimize(
             lambda x: _negative_log_likelihood(gaps, true_gap, *np.exp(x)),
-            x0=np.array([np.log(max(1e-3, float(gaps.mean()))) / 2, -0.5]),
+            x0=np.array([np.log(np.clip(float(gaps.mean()), 1e-3, 1e4)) / 2, -0.5]),
             method="Nelder-Mead",
+            bounds=BOUNDS,  # networks that know nothing would run away to infinite temperatures
             options={"xatol": 1e-3, "fatol": 1e-7},
         )
         temperature, power = np.exp(best.x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ FREE_SETTINGS = {
     *("minutes", "steps", "threads", "device", "compile"),
     *("checkpoint_seconds", "log_every", "validate_every"),
 }
+# What blocks add to the state last; with zeros there a block is the identity.
+RESIDUAL_OUTPUTS = (".conv.weight", ".attention.out.weight", ".mlp.down.weight")
 
 
 @dataclass
@@ -57,18 +60,22 @@ class TrainingState:
     def init_from(self, path: Path) -> None:
         """Starts from the tensors of a weights file that fit this network; others keep their initial values.
 
-        Weights belong to displacements along the Tanner graph, so those of another code fit too.
+        Weights belong to displacements along the Tanner graph, so those of another code fit too. Blocks that the file
+        has not start as the identity, so that a deeper network begins as good as the shallower one was.
         """
         _, tensors = read_safetensors(path)
         own = self.model.state_dict()
         fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
-        unfit = [name for name in own if name.startswith(("fold.", "blocks.")) and name not in fitting]
+        known = {block for block in map(_block, tensors) if block}
+        added = {name: _block(name) for name in own if _block(name) and _block(name) not in known}
+        unfit = [n for n in own if n.startswith(("fold.", "blocks.")) and n not in fitting and n not in added]
         if unfit:
             raise ValueError(
-                f"{path}: {unfit[0]} does not fit this network; start from weights with the same width and round blocks"
+                f"{path}: {unfit[0]} does not fit this network; start from weights of the same width and mixing"
             )
-        self.model.load_state_dict(own | fitting)
-        self.average.load_state_dict(own | fitting)
+        silent = {n: torch.zeros_like(own[n]) for n in added if n.endswith(RESIDUAL_OUTPUTS)}
+        self.model.load_state_dict(own | fitting | silent)
+        self.average.load_state_dict(own | fitting | silent)
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -127,6 +134,12 @@ class TrainingState:
             state["state"] = entries
             optimizer.load_state_dict(state)
         self.counters = Counters(**header["counters"])
+
+
+def _block(name: str) -> str:
+    """The block that a tensor belongs to, such as "readout.blocks.1"; empty for others."""
+    found = re.match(r"(.*\bblocks\.\d+)\.", name)
+    return found[1] if found else ""
 
 
 def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -14,6 +14,7 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Progress
+from decoder.training.state import RESIDUAL_OUTPUTS
 from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, Trainer, train
 from simulation.circuits import MemoryExperiment
 
@@ -187,6 +188,18 @@ def test_init_from_another_code(tmp_path: Path) -> None:
     torch.testing.assert_close(second["blocks.0.conv.weight"], first["blocks.0.conv.weight"])
     with pytest.raises(ValueError, match="does not fit"):
         train(replace(TINY, width=24, heads=3), out=tmp_path / "other", init_from=weights)
+
+
+def test_a_deeper_network_starts_as_the_shallower_one(tmp_path: Path) -> None:
+    weights = train(replace(TINY, steps=4), out=tmp_path / "shallow")
+    deeper = replace(TINY, round_blocks=2, readout_blocks=3)
+    trainer = Trainer(deeper, out=tmp_path / "deep", resume=False, force=False, init_from=weights)
+    events, _ = trainer._sampler("Z", 2, 0.01).sample(16, seed=1)
+    shallow, _ = load_weights(weights)
+    torch.testing.assert_close(trainer.model.scores(events, basis=0), shallow.scores(events, basis=0))
+    trainer.step()
+    grown = trainer.model.state_dict()
+    assert all(grown[name].any() for name in grown if name.endswith(RESIDUAL_OUTPUTS))
 
 
 def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:
