@@ -10,15 +10,16 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-# Of the 4,096 cosets all but a few have no chance; the fit looks at the best so many.
-FITTED_COSETS = 64
+# Only the best so many of the (4,096) cosets are given a chance: with a power below 1 the small ones of all others,
+# of which there are thousands, would add up.
+CANDIDATES = 64
 # Of the logarithms of temperature and power.
 BOUNDS = ((-7.0, 12.0), (-3.0, 1.5))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """log P(coset) = -(gap / temperature)^power + constant, the gap being to the best score.
+    """log P(coset) = -(gap / temperature)^power + constant for the best cosets, the gap being to the best score.
 
     With power 1 it is the usual temperature (Guo et al., arXiv 1706.04599). The scores of the vote are sums of outputs
     that are far from independent, and least so in doubtful shots: there a temperature that is right for the sure shots
@@ -36,7 +37,8 @@ class Calibration:
     def log_posterior(self, scores: Tensor) -> Tensor:
         """Log-probabilities float64 (B, 2^k) of the cosets with these scores (B, 2^k)."""
         # In float64, or the sure shots would all have the probability 1 and no order among them.
-        gaps = (scores.max(dim=1, keepdim=True).values - scores).double()
+        top = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1).values
+        gaps = (top[:, :1] - scores).double().masked_fill(scores < top[:, -1:], float("inf"))
         return torch.log_softmax(-((gaps / self.temperature) ** self.power), dim=1)
 
     @staticmethod
@@ -64,10 +66,10 @@ class Calibration:
 
 
 def _gaps(scores: Sequence[Tensor], truth: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Gaps (shots, FITTED_COSETS) of the best cosets to the best one, and those (shots,) of the true ones."""
+    """Gaps (shots, CANDIDATES) of the best cosets to the best one, and those (shots,) of the true ones."""
     best, true = [], []
     for batch, coset in zip(scores, truth, strict=True):
-        top = batch.topk(min(FITTED_COSETS, batch.shape[1]), dim=1).values
+        top = batch.topk(min(CANDIDATES, batch.shape[1]), dim=1).values
         best.append((top[:, :1] - top).double())
         true.append((top[:, 0] - batch.gather(1, coset[:, None]).squeeze(1)).double())
     return torch.cat(best).cpu(), torch.cat(true).cpu()

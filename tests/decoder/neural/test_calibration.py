@@ -39,6 +39,15 @@ def test_the_likelihood_is_that_of_the_posterior() -> None:
     assert calibration.negative_log_likelihood([scores], [truth]) == pytest.approx(expected, rel=1e-9)
 
 
+def test_only_the_best_cosets_have_a_chance() -> None:
+    torch.manual_seed(3)
+    scores = torch.randn(5, 4096)
+    posterior = Calibration(2.0, 0.4).log_posterior(scores).exp()
+    assert ((posterior > 0).sum(dim=1) == 64).all()
+    assert (posterior.argmax(1) == scores.argmax(1)).all()
+    torch.testing.assert_close(posterior.sum(1), torch.ones(5, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("values", [(0.0, 1.0), (1.0, -1.0), (float("nan"), 1.0), (1.0, float("inf"))])
 def test_impossible_calibrations(values: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="above 0 and finite"):
