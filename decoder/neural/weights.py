@@ -100,7 +100,7 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             config=config,
             bases=str(header["bases"]),
-            rounds=tuple(int(r) for r in header["rounds"]),
+            rounds=tuple(sorted({int(r) for r in header["rounds"]})),
             calibration=Calibration(_number(header["temperature"]), _number(header["power"])),
             provenance=header["provenance"],
         )
