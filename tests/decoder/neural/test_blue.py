@@ -25,7 +25,7 @@ TINY = TrainingConfig(
     architecture="blue",
     code=SMALL,
     rounds=(1, 2),
-    steps=200,
+    steps=320,
     width=32,
     heads=2,
     readout_blocks=1,
@@ -202,7 +202,7 @@ def test_trained_weights_decode(trained: tuple[Path, list[Progress]], basis: Bas
     decoder = NeuralDecoder.load(experiment, weights=trained[0])
     shots, flips = experiment.circuit.compile_detector_sampler(seed=1).sample(2000, separate_observables=True)
     decoding = decoder.decode_soft(shots)
-    assert (decoding.predictions != flips).any(axis=1).sum() < 0.9 * flips.any(axis=1).sum()
+    assert (decoding.predictions != flips).any(axis=1).sum() < 0.8 * flips.any(axis=1).sum()
     assert ((decoding.confidence > 0) & (decoding.confidence <= 1 + 1e-6)).all()
 
 
