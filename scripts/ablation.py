@@ -61,6 +61,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "basis": ("12 outputs that form a basis, not all 108", {"outputs": "basis"}),
     "one-basis": ("Z memory alone", {"bases": "Z"}),
     "rounds": ("2, 4, 6 and 8 rounds mixed", {"rounds": (2, 4, 6, 8)}),
+    "bp-10": ("10 iterations of belief propagation read (their few additions not counted)", {"bp_iterations": 10}),
+    "bp-40": ("40 iterations of belief propagation read", {"bp_iterations": 40}),
     "half": ("only the least sure half", {"hard_share": 0.5}),
 }
 

@@ -27,6 +27,9 @@ class ModelConfig:
     round_mixing: Mixing = field(default="conv", metadata={"help": "mixing in the round step"})
     readout_mixing: Mixing = field(default="both", metadata={"help": "mixing in the readout"})
     heads: int = field(default=4, metadata={"help": "attention heads"})
+    bp_iterations: int = field(
+        default=0, metadata={"help": "iterations of belief propagation that the network reads; 0 for none"}
+    )
     outputs: Outputs = field(
         default="translates", metadata={"help": "logical operators read: all translates, or k that form a basis"}
     )
@@ -35,8 +38,11 @@ class ModelConfig:
         for name in ("width", "readout_blocks", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.round_blocks < 0:
-            raise ValueError(f"round_blocks={self.round_blocks} must be at least 0")
+        for name in ("round_blocks", "bp_iterations"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        if self.architecture != "tandem" and self.bp_iterations:
+            raise ValueError(f"bp_iterations={self.bp_iterations} needs architecture=tandem")
         for name in ("mlp_ratio", "qubit_ratio", "attention_ratio"):
             if not 0 < getattr(self, name) <= 64 or self.channels(getattr(self, name)) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} leaves no channel of width={self.width}")

@@ -144,6 +144,13 @@ class TorusGeometry:
 
     # --- detection events as a dense grid ---
 
+    def framed_cells(self, basis: Basis) -> npt.NDArray[np.int64]:
+        """(cells,): the memory-frame cell of each cell of the code."""
+        if basis == "Z":
+            return np.arange(self.code.cells)
+        x, y = np.divmod(np.arange(self.code.cells), self.code.m)
+        return np.asarray(-x % self.code.l * self.code.m + -y % self.code.m)
+
     def event_index(self, grid: DetectorGrid) -> npt.NDArray[np.int64]:
         """(rounds + 1, 2, cells): the detector at each round, slot (0: memory basis, 1: other) and cell.
 
@@ -157,7 +164,7 @@ class TorusGeometry:
         if np.any((x < 0) | (x >= l) | (y < 0) | (y >= m)):
             raise ValueError(f"the detectors lie outside the {l} x {m} torus of {self.code}")
         memory = BASES.index(grid.memory_basis)
-        cell = _framed_cells(self.code, grid.memory_basis)[x * m + y]
+        cell = self.framed_cells(grid.memory_basis)[x * m + y]
         index = np.full((grid.rounds + 1, 2, cells), -1, dtype=np.int64)
         index[round_, np.where(kind == memory, 0, 1), cell] = np.arange(len(kind))
         present = index >= 0
@@ -169,14 +176,6 @@ class TorusGeometry:
                 f"readout; these {len(kind)} detectors are not that of {self.code}. Use BP-OSD for others"
             )
         return index
-
-
-def _framed_cells(code: BivariateBicycleCode, basis: Basis) -> npt.NDArray[np.int64]:
-    """The memory-frame cell of each cell."""
-    if basis == "Z":
-        return np.arange(code.cells)
-    x, y = np.divmod(np.arange(code.cells), code.m)
-    return np.asarray(-x % code.l * code.m + -y % code.m)
 
 
 def _plus(u: Displacement, v: Displacement) -> Displacement:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decoder.neural.belief import BeliefPropagation, MinSum
 from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Network
@@ -171,13 +172,19 @@ class Readout(nn.Module):
         self.operator = nn.Parameter(torch.zeros(geometry.num_operators, 1, 1, inner))
         self.hidden = nn.Linear(inner, 2 * inner)
         self.head = nn.Linear(2 * inner, 1)
+        if config.bp_iterations:
+            # How far to trust belief propagation's answer; not at all at first, so that other weights can start it.
+            self.trust_head = nn.Linear(2 * inner, 1)
+            nn.init.zeros_(self.trust_head.weight)
+            nn.init.zeros_(self.trust_head.bias)
         supports = torch.from_numpy(geometry.output_supports).float()
         pooling = supports / supports.sum(1, keepdim=True).sqrt()
         self.register_buffer("pooling", pooling, persistent=False)  # (O, 2N)
         which = torch.from_numpy(geometry.output_operators)
         self.register_buffer("which", which, persistent=False)  # (O,)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, guess: Tensor | None = None) -> Tensor:
+        """Log-odds (B, O) from the state (N, B, C) and, if there is one, belief propagation's answer (B, O)."""
         for block in self.blocks:
             h = block(h)
         batch = h.shape[1]
@@ -185,8 +192,9 @@ class Readout(nn.Module):
         qubits = torch.cat([left, right])  # (2N, B, Cq), qubits in the code's order
         pooled = (self.pooling @ qubits.flatten(1)).view(-1, batch, left.shape[-1])  # (O, B, Cq)
         pooled = pooled + self.operator.flatten(1)[self.which][:, None]
-        logits: Tensor = self.head(F.silu(self.hidden(pooled)))  # (O, B, 1)
-        return logits.squeeze(-1).t()  # (B, O)
+        hidden = F.silu(self.hidden(pooled))
+        logits: Tensor = self.head(hidden).squeeze(-1).t()  # (B, O)
+        return logits if guess is None else logits + (2 * guess - 1) * self.trust_head(hidden).squeeze(-1).t()
 
 
 class EventFold(nn.Module):
@@ -221,6 +229,10 @@ class RecurrentTransformer(Network):
             Block(self.geometry, config, config.round_mixing) for _ in range(config.round_blocks)
         )
         self.readout = Readout(self.geometry, config)
+        self.propagation: BeliefPropagation | None = None
+        if config.bp_iterations:
+            self.propagation = BeliefPropagation(self.geometry, config.bp_iterations)
+            self.read_beliefs = nn.Parameter(torch.zeros(2, self.propagation.num_features, config.width))
         self.vote = CosetVote(self.geometry)
 
     def freeze(self) -> None:
@@ -244,9 +256,12 @@ class RecurrentTransformer(Network):
         basis: int,
         phase: int,
         spectra: list[tuple[Tensor, Tensor] | None],
+        beliefs: Tensor | None = None,
     ) -> Tensor:
-        """Folds one layer of events (2, N, B), floats 0 or 1, into the state (N, B, C)."""
+        """Folds one layer of events (2, N, B), floats 0 or 1, and its beliefs into the state (N, B, C)."""
         h = self.fold(h, events, basis, phase)
+        if beliefs is not None:
+            h = h + beliefs.to(h.dtype) @ self.read_beliefs[basis]
         for block, spectrum in zip(self.blocks, spectra, strict=True):
             h = block(h, spectrum)
         return h
@@ -263,11 +278,13 @@ class RecurrentTransformer(Network):
         """
         spectra = self.spectra()
         h = self.start(events.shape[-1])
+        beliefs = None if self.propagation is None else self.propagation(events[:, 0], basis=basis)
         last = len(events) - 1
         for t, layer in enumerate(events):
             phase = EventFold.FIRST if t == 0 else EventFold.LAST if t == last else EventFold.MIDDLE
-            h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra)
-        logits: Tensor = self.readout(h)
+            believed = None if beliefs is None else beliefs.features[t]
+            h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra, beliefs=believed)
+        logits: Tensor = self.readout(h, None if beliefs is None else beliefs.flips)
         return logits
 
     def scores(self, events: Tensor, *, basis: int) -> Tensor:
@@ -285,4 +302,4 @@ class RecurrentTransformer(Network):
         return loss
 
     def compiled_parts(self) -> list[nn.Module]:
-        return [part for part in self.modules() if isinstance(part, Block | EventFold | Readout)]
+        return [part for part in self.modules() if isinstance(part, Block | EventFold | Readout | MinSum)]

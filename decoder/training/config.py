@@ -39,6 +39,9 @@ class TrainingConfig:
     round_mixing: Mixing = _help(ModelConfig.round_mixing, "conv, attention or both in the round step")
     readout_mixing: Mixing = _help(ModelConfig.readout_mixing, "conv, attention or both in the readout")
     heads: int = _help(ModelConfig.heads, "attention heads")
+    bp_iterations: int = _help(
+        ModelConfig.bp_iterations, "iterations of belief propagation that the network reads; 0 for none"
+    )
     outputs: Outputs = _help(ModelConfig.outputs, "logical operators read: all translates, or a basis")
 
     p_min: float = _help(0.001, "lowest physical error rate")

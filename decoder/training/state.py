@@ -147,6 +147,6 @@ def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        inside = parameter.ndim == 2 and name.endswith("weight") and ".head." not in f".{name}"
+        inside = parameter.ndim == 2 and name.endswith("weight") and "head." not in name
         (matrices if inside else others).append(parameter)
     return matrices, others

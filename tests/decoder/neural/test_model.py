@@ -30,10 +30,17 @@ def test_the_convolution_is_the_sum_over_displacements(code: str) -> None:
     torch.testing.assert_close(conv(h), direct, atol=4e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mixing", ["conv", "attention", "both"])
+@pytest.mark.parametrize(("mixing", "iterations"), [("conv", 0), ("attention", 0), ("both", 0), ("conv", 4)])
 @pytest.mark.parametrize("code", ["bb72", "bb90"])
-def test_translated_events_give_translated_outputs(code: str, mixing: str) -> None:
-    config = ModelConfig(code=code, width=16, round_mixing=mixing, readout_mixing=mixing, heads=2)  # type: ignore[arg-type]
+def test_translated_events_give_translated_outputs(code: str, mixing: str, iterations: int) -> None:
+    config = ModelConfig(
+        code=code,
+        width=16,
+        round_mixing=mixing,
+        readout_mixing=mixing,
+        heads=2,
+        bp_iterations=iterations,  # type: ignore[arg-type]
+    )
     torch.manual_seed(1)
     model = RecurrentTransformer(config).double()
     with torch.no_grad():
@@ -79,6 +86,8 @@ def test_steps_make_the_whole() -> None:
         ({"round_mixing": "magic"}, "none of conv, attention, both"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
         ({"round_blocks": -1}, "round_blocks"),
+        ({"bp_iterations": -1}, "bp_iterations"),
+        ({"bp_iterations": 5, "architecture": "blue"}, "needs architecture=tandem"),
         ({"architecture": "green"}, "none of tandem, blue"),
         ({"outputs": "some"}, "none of translates, basis"),
         ({"mlp_ratio": math.inf}, "mlp_ratio"),
