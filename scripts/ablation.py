@@ -62,7 +62,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "one-basis": ("Z memory alone", {"bases": "Z"}),
     "rounds": ("2, 4, 6 and 8 rounds mixed", {"rounds": (2, 4, 6, 8)}),
     "bp-10": ("10 iterations of belief propagation read (their few additions not counted)", {"bp_iterations": 10}),
-    "bp-40": ("40 iterations of belief propagation read", {"bp_iterations": 40}),
+    "bp-100": ("100 iterations of belief propagation read", {"bp_iterations": 100}),
     "half": ("only the least sure half", {"hard_share": 0.5}),
 }
 

@@ -1,9 +1,12 @@
-"""A few iterations of belief propagation, whose beliefs the network reads beside the detection events.
+"""A bounded number of belief-propagation iterations, whose beliefs the network reads beside the detection events.
 
 Min-sum on the memory basis's detectors (Chen and Fossorier 2002, with their normalisation), on the fault lattice of
-`decoder.neural.fault_lattice`, for a whole batch at once. Nothing here is learned. Message passing follows chains of
-faults further than a few of the network's blocks reach, with a small share of their arithmetic; where it does not
-settle, and whether it is to be believed where it does, is for the network to decide.
+`decoder.neural.fault_lattice`, for a whole batch at once. A first leg is plain. Shots that it leaves unexplained go on
+with legs as in Relay-BP (Mueller et al., arXiv 2506.01779): each fault remembers its last log-odds with a strength of
+its own, drawn once, negative for some, which breaks the symmetry that keeps plain iterations going in circles.
+
+Nothing here is learned. Message passing follows chains of faults further than a few of the network's blocks reach,
+with a small share of their arithmetic; whether its answer is to be believed is for the network to decide.
 
 Shapes as in `decoder.neural.model`; K kinds of faults, E edges at a check (35 for weight-3 polynomials), V = T K N + 1
 variables: the faults, (T, K, N) in a row, and one that never happens.
@@ -27,7 +30,9 @@ NOMINAL_P = 0.003  # of the priors; the network learns what the beliefs mean at 
 SCALE = 0.8  # of min-sum messages; of 0.625, 0.8 and 1 the one with which most shots converge in 10 to 20 iterations
 CLIP = 10.0  # of the log-odds that are averaged over the iterations
 ABSENT = 30.0  # log-odds against a mechanism that does not exist
-FIRST_CHECK = 5  # iterations before the first look at whether a shot's faults explain its events; then it goes on twice
+FIRST_LEG = (5, 5, 10, 20)  # iterations before each look at whether a shot's faults explain its events, its end
+RELAY_LEG = (10, 10, 10)
+MEMORY = (-0.24, 0.66)  # strengths of the relay legs' memories, uniform between these (arXiv 2506.01779)
 CPU_CHUNK = 64  # shots whose messages stay in a core's cache
 BASES: tuple[Basis, Basis] = ("Z", "X")
 
@@ -52,6 +57,8 @@ class FactorGraph(NamedTuple):
     """(V, D): the edges of each fault, (T N E) in a row, padded with the row of zeros behind them."""
     output_flips: Tensor
     """(K N, O)."""
+    memory: Tensor
+    """(legs, V, 1): how strongly each fault remembers, 0 in the first leg."""
 
 
 class State(NamedTuple):
@@ -68,8 +75,8 @@ class State(NamedTuple):
 class MinSum(nn.Module):
     """One iteration: messages to the checks, back from them, and the new log-odds."""
 
-    def forward(self, state: State, sign: Tensor, graph: FactorGraph) -> State:
-        """`sign` is -1 at events, else 1: (T N, 1, B)."""
+    def forward(self, state: State, sign: Tensor, graph: FactorGraph, memory: Tensor) -> State:
+        """`sign` is -1 at events, else 1: (T N, 1, B); `memory` (V, 1)."""
         checks, degree = graph.variable.shape
         to_check = state.odds[graph.variable] - state.messages[:-1].view(checks, degree, -1)  # (T N, E, B)
         size = to_check.abs()
@@ -80,7 +87,7 @@ class MinSum(nn.Module):
         second = torch.where(is_least.sum(1, keepdim=True) > 1.5, least, second)
         back = (least + (second - least) * is_least) * (SCALE * sign * own_sign.prod(1, keepdim=True)) * own_sign
         messages = torch.cat([back.view(checks * degree, -1), state.messages[-1:]])
-        odds = graph.prior + messages[graph.edges].sum(1)
+        odds = graph.prior + memory * (state.odds - graph.prior) + messages[graph.edges].sum(1)
         return State(odds, messages, state.total + odds.clamp(-CLIP, CLIP))
 
 
@@ -129,13 +136,15 @@ class BeliefPropagation(nn.Module):
         final, unsatisfied = odds.new_zeros(2, *odds.shape), torch.zeros_like(events)
         left = torch.arange(shots, device=events.device)
         running = torch.ones_like(left, dtype=torch.bool)
-        done, until = 0, FIRST_CHECK
-        while done < self.iterations:
-            count = min(until, self.iterations) - done
-            state = self._iterate(state, events, graph, count, chunk=min(CPU_CHUNK, shots) if compact else shots)
+        done = 0
+        for leg, count, starts in self._schedule():
+            if starts:
+                state = state._replace(messages=torch.zeros_like(state.messages))
+            chunk = min(CPU_CHUNK, shots) if compact else shots
+            state = self._iterate(state, events, graph, graph.memory[leg], count, chunk=chunk)
             faults = torch.where(state.odds < 0, 1.0, 0.0)
             open_checks = (faults[graph.variable].sum(1) + events) % 2
-            done, until = done + count, 2 * until
+            done += count
             now = torch.stack([state.odds, state.total / done])
             if compact:
                 final[..., left], unsatisfied[:, left] = now, open_checks
@@ -150,7 +159,20 @@ class BeliefPropagation(nn.Module):
                 running = running & open_checks.any(0)
         return torch.sigmoid(-final), unsatisfied
 
-    def _iterate(self, state: State, events: Tensor, graph: FactorGraph, count: int, *, chunk: int) -> State:
+    def _schedule(self) -> list[tuple[int, int, bool]]:
+        """Leg, iterations until a look at the shots, and whether a leg starts."""
+        schedule, left, leg = [], self.iterations, 0
+        while left > 0:
+            for i, count in enumerate(RELAY_LEG if leg else FIRST_LEG):
+                if left > 0:
+                    schedule.append((leg, min(count, left), i == 0))
+                    left -= count
+            leg += 1
+        return schedule
+
+    def _iterate(
+        self, state: State, events: Tensor, graph: FactorGraph, memory: Tensor, count: int, *, chunk: int
+    ) -> State:
         """`count` iterations in chunks that all have the same number of shots, as compiled code wants it."""
         shots = events.shape[-1]
         missing = -shots % chunk
@@ -161,7 +183,7 @@ class BeliefPropagation(nn.Module):
             part = State(*(tensor[:, first : first + chunk].contiguous() for tensor in state))
             sign = (1 - 2 * events[:, None, first : first + chunk]).contiguous()
             for _ in range(count):
-                part = self.min_sum(part, sign, graph)
+                part = self.min_sum(part, sign, graph, memory)
             parts.append(part)
         return State(*(torch.cat(tensors, dim=1)[:, :shots] for tensors in zip(*parts, strict=True)))
 
@@ -183,7 +205,11 @@ class BeliefPropagation(nn.Module):
                 edge += 1
         with np.errstate(divide="ignore"):
             odds = np.minimum(np.log1p(-priors) - np.log(priors), ABSENT).repeat(cells)
+        legs = 1 + self._schedule()[-1][0]
+        memory = torch.empty(legs, nobody + 1, 1).uniform_(*MEMORY, generator=torch.Generator().manual_seed(0))
+        memory[0] = memory[:, -1] = 0
         return FactorGraph(
+            memory=memory,
             prior=torch.tensor(np.append(odds, ABSENT), dtype=torch.float32)[:, None],
             variable=torch.from_numpy(variable.reshape(layers * cells, degree)),
             edges=torch.from_numpy(edges),

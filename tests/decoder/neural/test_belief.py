@@ -90,10 +90,23 @@ def test_no_iteration_sees_another_shot() -> None:
     torch.testing.assert_close(together.flips[140:141], alone.flips)
 
 
+def test_relay_legs_explain_most_of_what_the_first_leg_leaves() -> None:
+    problem = Problem("bb72", "Z")
+    faults = (np.random.default_rng(6).random((400, problem.model.num_mechanisms)) < problem.model.priors).astype(int)
+    syndrome = problem.syndrome(faults @ problem.model.check_matrix.toarray().T.astype(int) % 2)
+    left = []
+    for iterations in (40, 100):
+        beliefs = BeliefPropagation(problem.geometry, iterations)(syndrome, basis=0)
+        left.append(int(beliefs.features[..., -1].any(0).any(0).sum()))
+    assert left[1] < left[0] / 3
+    wrong = (beliefs.flips.numpy() != problem.output_flips(faults)).any(1)
+    assert wrong.sum() <= 20
+
+
 def test_shots_that_are_kept_to_the_end_keep_what_they_had() -> None:
     """As on a GPU, which does not know how many shots are left."""
     problem = Problem("bb72", "X")
-    propagation = BeliefPropagation(problem.geometry, 12)
+    propagation = BeliefPropagation(problem.geometry, 60)
     faults = np.random.default_rng(5).random((40, problem.model.num_mechanisms)) < problem.model.priors
     events = problem.syndrome(faults.astype(int) @ problem.model.check_matrix.toarray().T.astype(int) % 2)
     propagation(events, basis=1)  # makes the graph
@@ -101,7 +114,7 @@ def test_shots_that_are_kept_to_the_end_keep_what_they_had() -> None:
     dropped, kept = (propagation._propagate(events.flatten(0, 1), graph, compact=c) for c in (True, False))
     for one, other in zip(dropped, kept, strict=True):
         torch.testing.assert_close(one, other)
-    assert 5 < (dropped[1].sum(0) == 0).sum() < 40
+    assert (dropped[1].sum(0) == 0).sum() > 5
 
 
 def test_beliefs_change_nothing_until_they_are_trained() -> None:
