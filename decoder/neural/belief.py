@@ -78,16 +78,18 @@ class MinSum(nn.Module):
     def forward(self, state: State, sign: Tensor, graph: FactorGraph, memory: Tensor) -> State:
         """`sign` is -1 at events, else 1: (T N, 1, B); `memory` (V, 1)."""
         checks, degree = graph.variable.shape
-        to_check = state.odds[graph.variable] - state.messages[:-1].view(checks, degree, -1)  # (T N, E, B)
+        # `embedding` and `embedding_bag` gather rows, and sum them, much faster than indexing does.
+        gathered = F.embedding(graph.variable, state.odds)  # (T N, E, B)
+        to_check = gathered - state.messages[:-1].view(checks, degree, -1)
         size = to_check.abs()
         own_sign = torch.where(to_check < 0, -1.0, 1.0)
         least = size.amin(1, keepdim=True)
-        is_least = torch.where(size == least, 1.0, 0.0)
-        second = (size + 1e9 * is_least).amin(1, keepdim=True)
-        second = torch.where(is_least.sum(1, keepdim=True) > 1.5, least, second)
-        back = (least + (second - least) * is_least) * (SCALE * sign * own_sign.prod(1, keepdim=True)) * own_sign
+        is_least = size == least
+        second = torch.where(is_least, torch.inf, size).amin(1, keepdim=True)
+        second = torch.where(torch.where(is_least, 1.0, 0.0).sum(1, keepdim=True) > 1.5, least, second)
+        back = torch.where(is_least, second, least) * (SCALE * sign * own_sign.prod(1, keepdim=True)) * own_sign
         messages = torch.cat([back.view(checks * degree, -1), state.messages[-1:]])
-        odds = graph.prior + memory * (state.odds - graph.prior) + messages[graph.edges].sum(1)
+        odds = graph.prior + memory * (state.odds - graph.prior) + F.embedding_bag(graph.edges, messages, mode="sum")
         return State(odds, messages, state.total + odds.clamp(-CLIP, CLIP))
 
 
@@ -143,7 +145,7 @@ class BeliefPropagation(nn.Module):
             chunk = min(CPU_CHUNK, shots) if compact else shots
             state = self._iterate(state, events, graph, graph.memory[leg], count, chunk=chunk)
             faults = torch.where(state.odds < 0, 1.0, 0.0)
-            open_checks = (faults[graph.variable].sum(1) + events) % 2
+            open_checks = (F.embedding_bag(graph.variable, faults, mode="sum") + events) % 2
             done += count
             now = torch.stack([state.odds, state.total / done])
             if compact:
