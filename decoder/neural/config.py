@@ -28,14 +28,17 @@ class ModelConfig:
     readout_mixing: Mixing = field(default="both", metadata={"help": "mixing in the readout"})
     heads: int = field(default=4, metadata={"help": "attention heads"})
     bp_iterations: int = field(
-        default=0, metadata={"help": "iterations of belief propagation that the network reads; 0 for none"}
+        default=0, metadata={"help": "most iterations of belief propagation that the network reads; 0 for none"}
+    )
+    bp_solutions: int = field(
+        default=5, metadata={"help": "solutions that belief propagation looks for when the first is not found at once"}
     )
     outputs: Outputs = field(
         default="translates", metadata={"help": "logical operators read: all translates, or k that form a basis"}
     )
 
     def __post_init__(self) -> None:
-        for name in ("width", "readout_blocks", "heads"):
+        for name in ("width", "readout_blocks", "heads", "bp_solutions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("round_blocks", "bp_iterations"):

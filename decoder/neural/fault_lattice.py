@@ -1,9 +1,9 @@
 """The faults that the memory basis's checks see, as a lattice: kinds of faults, each once in every cell and layer.
 
 The circuit repeats in space and time. So, seen by one check type, its mechanisms fall into a few kinds (ten for
-weight-3 polynomials), each a pattern of displacements in space and time; only the first and the last layer have other
-priors. Kinds are listed, and their cells named, by the place in the circuit of a Pauli that causes them. Hence codes
-that differ in l and m, or in the exponents, have the same kinds in the same order, and weights for them carry over.
+weight-3 polynomials), each a pattern of displacements in space and time. Kinds are listed, and their cells named, by
+the place in the circuit of a Pauli that causes them. Hence codes that differ in l and m, or in the exponents, have the
+same kinds in the same order, and weights for them carry over.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-import numpy.typing as npt
 import stim
 
 from decoder.neural.geometry import TorusGeometry
@@ -29,41 +27,27 @@ Pattern = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class FaultLattice:
-    """Kinds of faults of one memory basis under uniform circuit noise of strength p; cells in the memory frame."""
+    """Kinds of faults of one memory basis; cells in the memory frame."""
 
     geometry: TorusGeometry
     basis: Basis
-    p: float
 
     @cached_property
     def patterns(self) -> list[Pattern]:
         """The kinds: the (layer, cell) of each event that a fault of cell 0 and layer 0 causes."""
         return list(self._kinds.values())
 
-    def priors(self, layers: int) -> npt.NDArray[np.float64]:
-        """(layers, kinds): the probability of each mechanism of an experiment, 0 where there is none."""
-        reference = self._reference[0]
-        last = ROUNDS
-        like = [0 if t == 0 else last if t == layers - 1 else last - 1 if t == layers - 2 else 1 for t in range(layers)]
-        priors = reference[like]
-        priors[-1, [any(t for t, _ in pattern) for pattern in self.patterns]] = 0
-        return np.asarray(priors)
+    def place(self, events: list[Event]) -> tuple[int, int, int]:
+        """The layer, the kind and the cell of the fault that causes these events.
 
-    @cached_property
-    def output_flips(self) -> npt.NDArray[np.uint8]:
-        """(kinds, cells, outputs): the outputs whose operator a fault anticommutes with; the same in every layer."""
-        return self._reference[1]
-
-    def shifted(self, cells: npt.NDArray[np.int64], by: int) -> npt.NDArray[np.int64]:
-        """The cells translated by what takes cell 0 to the cell `by`."""
+        Raises:
+            KeyError: there is none.
+        """
+        least, layer, cell = self._translate_of(events)
+        kind, anchor = self._anchors[least]
+        # The pattern's own least translate lies at its anchor, this one at `cell`: their difference is the fault's.
         l, m = self.geometry.code.l, self.geometry.code.m
-        return np.asarray((cells // m + by // m) % l * m + (cells + by) % m)
-
-    # --- from the circuit ---
-
-    @cached_property
-    def _experiment(self) -> MemoryExperiment:
-        return MemoryExperiment(self.geometry.code, self.basis, ROUNDS, NoiseModel.uniform(self.p), detectors="XZ")
+        return layer, kind, (cell // m - anchor // m) % l * m + (cell - anchor) % m
 
     @cached_property
     def _kinds(self) -> dict[Pattern, Pattern]:
@@ -75,10 +59,23 @@ class FaultLattice:
             kinds.setdefault(self._translate_of(events)[0], pattern)
         return kinds
 
+    @cached_property
+    def _anchors(self) -> dict[Pattern, tuple[int, int]]:
+        """From the least translate of a pattern to its kind and where that translate lies."""
+        return {
+            least: (kind, self._translate_of(list(pattern))[2])
+            for kind, (least, pattern) in enumerate(self._kinds.items())
+        }
+
     def _single_paulis(self) -> list[list[Event]]:
         """The events that a Pauli on a qubit of cell 0 causes, after each layer of gates of the second round."""
         cells = self.geometry.code.cells
-        circuit = self._experiment.circuit.without_noise().flattened()
+        noise = NoiseModel.uniform(0.001)
+        experiment = MemoryExperiment(self.geometry.code, self.basis, ROUNDS, noise, detectors="XZ")
+        x, y, layers, _ = experiment.grid.coordinates.T
+        framed = self.geometry.framed_cells(self.basis)[x * self.geometry.code.m + y]
+        where = list(zip(layers.tolist(), framed.tolist(), strict=True))
+        circuit = experiment.circuit.without_noise().flattened()
         ticks = [i for i, instruction in enumerate(circuit) if instruction.name == "TICK"]
         a_round = (len(ticks) - 1) // ROUNDS
         found = []
@@ -90,17 +87,10 @@ class FaultLattice:
                 faulty.append(pauli)
                 faulty += circuit[tick:]
                 errors = [e for e in faulty.detector_error_model() if e.type == "error"]
-                events = [self._events[d.val] for e in errors for d in e.targets_copy() if d.is_relative_detector_id()]
+                events = [where[d.val] for e in errors for d in e.targets_copy() if d.is_relative_detector_id()]
                 if events:
                     found.append(events)
         return found
-
-    @cached_property
-    def _events(self) -> list[Event]:
-        """The layer and cell of each detector of the reference experiment."""
-        x, y, layers, _ = self._experiment.grid.coordinates.T
-        cells = self.geometry.framed_cells(self.basis)[x * self.geometry.code.m + y]
-        return list(zip(layers.tolist(), cells.tolist(), strict=True))
 
     def _translate_of(self, events: list[Event]) -> tuple[Pattern, int, int]:
         """The least translate of a pattern, and the layer and the cell to translate it by to get the events."""
@@ -112,25 +102,3 @@ class FaultLattice:
             if t0 == start
         ]
         return min(translates)
-
-    @cached_property
-    def _reference(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
-        """The priors (layers, kinds) of the reference experiment, and `output_flips`."""
-        model, geometry = self._experiment.fault_model, self.geometry
-        cells, number = geometry.code.cells, {least: k for k, least in enumerate(self._kinds)}
-        anchors = [self._translate_of(list(pattern))[2] for pattern in self.patterns]
-        priors = np.zeros((ROUNDS + 1, len(number)))
-        flips = np.zeros((len(number), cells, len(geometry.output_supports)), dtype=np.uint8)
-        for prior, (detectors, observables) in zip(model.priors, model.symptoms(), strict=True):
-            events = [self._events[d] for d in detectors]
-            least, layer, place = self._translate_of(events)
-            kind = number[least]
-            # The pattern's own least translate lies at its anchor, this one at `place`: its cell is the difference.
-            x, y = place // geometry.code.m - anchors[kind] // geometry.code.m, place - anchors[kind]
-            cell = x % geometry.code.l * geometry.code.m + y % geometry.code.m
-            priors[layer, kind] = prior
-            flips[kind, cell] = (
-                geometry.output_observables[:, list(observables)].sum(1)
-                + geometry.output_checks[:, [c for _, c in events]].sum(1)
-            ) % 2
-        return priors, flips

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoder.neural.belief import BeliefPropagation, MinSum
+from decoder.neural.belief import NUM_EVIDENCE, BeliefPropagation
 from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Network
@@ -173,8 +173,8 @@ class Readout(nn.Module):
         self.hidden = nn.Linear(inner, 2 * inner)
         self.head = nn.Linear(2 * inner, 1)
         if config.bp_iterations:
-            # How far to trust belief propagation's answer; not at all at first, so that other weights can start it.
-            self.trust_head = nn.Linear(2 * inner, 1)
+            # How far to trust belief propagation's answers; not at all at first, so that other weights can start it.
+            self.trust_head = nn.Linear(2 * inner, NUM_EVIDENCE)
             nn.init.zeros_(self.trust_head.weight)
             nn.init.zeros_(self.trust_head.bias)
         supports = torch.from_numpy(geometry.output_supports).float()
@@ -183,8 +183,8 @@ class Readout(nn.Module):
         which = torch.from_numpy(geometry.output_operators)
         self.register_buffer("which", which, persistent=False)  # (O,)
 
-    def forward(self, h: Tensor, guess: Tensor | None = None) -> Tensor:
-        """Log-odds (B, O) from the state (N, B, C) and, if there is one, belief propagation's answer (B, O)."""
+    def forward(self, h: Tensor, evidence: Tensor | None = None) -> Tensor:
+        """Log-odds (B, O) from the state (N, B, C) and, if there is one, belief propagation's evidence (B, O, 4)."""
         for block in self.blocks:
             h = block(h)
         batch = h.shape[1]
@@ -194,7 +194,7 @@ class Readout(nn.Module):
         pooled = pooled + self.operator.flatten(1)[self.which][:, None]
         hidden = F.silu(self.hidden(pooled))
         logits: Tensor = self.head(hidden).squeeze(-1).t()  # (B, O)
-        return logits if guess is None else logits + (2 * guess - 1) * self.trust_head(hidden).squeeze(-1).t()
+        return logits if evidence is None else logits + (evidence * self.trust_head(hidden).transpose(0, 1)).sum(-1)
 
 
 class EventFold(nn.Module):
@@ -231,7 +231,9 @@ class RecurrentTransformer(Network):
         self.readout = Readout(self.geometry, config)
         self.propagation: BeliefPropagation | None = None
         if config.bp_iterations:
-            self.propagation = BeliefPropagation(self.geometry, config.bp_iterations)
+            self.propagation = BeliefPropagation(
+                self.geometry, iterations=config.bp_iterations, solutions=config.bp_solutions
+            )
             self.read_beliefs = nn.Parameter(torch.zeros(2, self.propagation.num_features, config.width))
         self.vote = CosetVote(self.geometry)
 
@@ -278,13 +280,13 @@ class RecurrentTransformer(Network):
         """
         spectra = self.spectra()
         h = self.start(events.shape[-1])
-        beliefs = None if self.propagation is None else self.propagation(events[:, 0], basis=basis)
+        beliefs = None if self.propagation is None else self.propagation(events, basis=basis)
         last = len(events) - 1
         for t, layer in enumerate(events):
             phase = EventFold.FIRST if t == 0 else EventFold.LAST if t == last else EventFold.MIDDLE
             believed = None if beliefs is None else beliefs.features[t]
             h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra, beliefs=believed)
-        logits: Tensor = self.readout(h, None if beliefs is None else beliefs.flips)
+        logits: Tensor = self.readout(h, None if beliefs is None else beliefs.evidence)
         return logits
 
     def scores(self, events: Tensor, *, basis: int) -> Tensor:
@@ -302,4 +304,4 @@ class RecurrentTransformer(Network):
         return loss
 
     def compiled_parts(self) -> list[nn.Module]:
-        return [part for part in self.modules() if isinstance(part, Block | EventFold | Readout | MinSum)]
+        return [part for part in self.modules() if isinstance(part, Block | EventFold | Readout)]

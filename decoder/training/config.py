@@ -40,7 +40,10 @@ class TrainingConfig:
     readout_mixing: Mixing = _help(ModelConfig.readout_mixing, "conv, attention or both in the readout")
     heads: int = _help(ModelConfig.heads, "attention heads")
     bp_iterations: int = _help(
-        ModelConfig.bp_iterations, "iterations of belief propagation that the network reads; 0 for none"
+        ModelConfig.bp_iterations, "most iterations of belief propagation that the network reads; 0 for none"
+    )
+    bp_solutions: int = _help(
+        ModelConfig.bp_solutions, "solutions that belief propagation looks for when the first is not found at once"
     )
     outputs: Outputs = _help(ModelConfig.outputs, "logical operators read: all translates, or a basis")
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ FREE_SETTINGS = {
 }
 # What blocks add to the state last; with zeros there a block is the identity.
 RESIDUAL_OUTPUTS = (".conv.weight", ".attention.out.weight", ".mlp.down.weight")
+# What reads a list of features that has grown, and starts by reading nothing of the new ones.
+READERS = ("read_beliefs", "readout.trust_head.weight", "readout.trust_head.bias")
 
 
 @dataclass
@@ -65,7 +68,8 @@ class TrainingState:
         """
         _, tensors = read_safetensors(path)
         own = self.model.state_dict()
-        fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+        grown = {k: _grown(tensors[k], own[k]) for k in READERS if k in tensors and k in own}
+        fitting = {k: v for k, v in (tensors | grown).items() if k in own and own[k].shape == v.shape}
         known = {block for block in map(_block, tensors) if block}
         added = {name: _block(name) for name in own if _block(name) and _block(name) not in known}
         unfit = [n for n in own if n.startswith(("fold.", "blocks.")) and n not in fitting and n not in added]
@@ -134,6 +138,12 @@ class TrainingState:
             state["state"] = entries
             optimizer.load_state_dict(state)
         self.counters = Counters(**header["counters"])
+
+
+def _grown(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor with zeros behind its rows and columns, as large as another, if it is no larger."""
+    missing = [want - have for want, have in zip(like.shape, tensor.shape, strict=True)]
+    return F.pad(tensor, [n for want in reversed(missing) for n in (0, want)]) if min(missing) >= 0 else tensor
 
 
 def _block(name: str) -> str:

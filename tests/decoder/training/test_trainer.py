@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors
@@ -200,6 +202,26 @@ def test_a_deeper_network_starts_as_the_shallower_one(tmp_path: Path) -> None:
     trainer.step()
     grown = trainer.model.state_dict()
     assert all(grown[name].any() for name in grown if name.endswith(RESIDUAL_OUTPUTS))
+
+
+def test_a_network_that_reads_more_starts_as_the_one_that_read_less(tmp_path: Path) -> None:
+    config = replace(TINY, steps=4, bp_iterations=8)
+    weights = train(config, out=tmp_path / "run")
+    header, tensors = read_safetensors(weights)
+    heads = {name: tensors[name][:1].clone() for name in tensors if "trust_head" in name}
+    tensors |= heads | {"read_beliefs": tensors["read_beliefs"][:, :21].contiguous()}
+    assert len(heads) == 2
+    less = tmp_path / "less.safetensors"
+    less.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
+    trainer = Trainer(config, out=tmp_path / "more", resume=False, force=False, init_from=less)
+    own = trainer.model.state_dict()
+    for name, read in {
+        "readout.trust_head.bias": own["readout.trust_head.bias"][:1],
+        "read_beliefs": own["read_beliefs"][:, :21],
+    }.items():
+        torch.testing.assert_close(read, tensors[name])
+    assert not own["readout.trust_head.weight"][1:].any()
+    assert not own["read_beliefs"][:, 21:].any()
 
 
 def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Relay belief propagation on both check types at once: what it does, and what comes out of it.
+
+Min-sum (Chen and Fossorier 2002) on the factor graph of each check type. After every few iterations each check type
+tells the other how likely its faults make the other's, since a Pauli Y is a fault of both. Faults remember their last
+log-odds with a strength of their own, as in Relay-BP (Mueller et al., arXiv 2506.01779): all with the same small one in
+the first leg; in later legs with random ones, negative for some, which breaks the symmetry that keeps plain iterations
+going in circles. A leg ends after a number of iterations, or with a solution: faults that explain the memory basis's
+events. After a solution the next leg starts from the priors, and so may find another one.
+
+`relay_cpu` and `relay_torch` do this for CPUs and for GPUs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decoder.neural.fault_graph import ABSENT, FaultGraph, FaultGraphs, Floats, Integers
+
+FIRST_STRENGTH = 0.06
+STRENGTHS = (-0.24, 0.66)  # of the later legs, uniform between these (arXiv 2506.01779)
+NUM_STRENGTHS = 32  # sets of them, used in turn
+
+
+class Rules(NamedTuple):
+    """When a shot starts a leg and when it stops, in looks: `iterations` on each side and a glance at the result."""
+
+    looks: int
+    """The most that a shot gets."""
+    solutions: int
+    """The most that a shot gets."""
+    iterations: int = 4
+    """Before each exchange and each look."""
+    first_leg: int = 10
+    """Looks in it."""
+    relay_leg: int = 8
+    easy: int = 2
+    """A shot whose first solution comes within so many looks stops there."""
+    scale: float = 1.0
+    """Of the messages from checks."""
+    cap: float = ABSENT
+    """The largest size of a message."""
+    clip: float = 10.0
+    """Of the log-odds whose mean is reported."""
+    far: float = 14.0
+    """Faults with at least these log-odds against them tell the other side nothing."""
+    least_chance: float = 9.357e-14
+    most_chance: float = 0.499
+    """Of any fault before the checks that see it are looked at; the least is that of `ABSENT`."""
+
+
+class Answers(NamedTuple):
+    """Of B shots, S solutions at most, and the V faults and C checks of the memory basis's graph."""
+
+    last: Floats
+    """(B, V): log-odds against each fault at the first solution, or at the end if there is none."""
+    mean: Floats
+    """(B, V): their mean over the looks until then, clipped."""
+    share: Floats
+    """(B, V): the share of the solutions that have the fault; if there is none, 1 for the likelier faults."""
+    unexplained: Floats
+    """(B, C): 1 at checks whose event the likelier faults do not explain, if there is no solution."""
+    effort: Floats
+    """(B,): iterations until the first solution, or all."""
+    found: Integers
+    """(B,): solutions."""
+    flips: Floats
+    """(B, S, O): the outputs that each solution flips; if there is none, the first are those of the likelier faults."""
+    weights: Floats
+    """(B, S, 2): the sum of each solution's log-odds, before the other side was known and with what was known then."""
+
+    @classmethod
+    def empty(cls, graphs: FaultGraphs, *, shots: int, solutions: int) -> Answers:
+        faults, checks, outputs = len(graphs.memory.prior), len(graphs.memory.start) - 1, graphs.output_flips.shape[1]
+        shapes = [(faults,)] * 3 + [(checks,), (), (), (solutions, outputs), (solutions, 2)]
+        fields: list[Any] = [np.zeros((shots, *shape), np.float32) for shape in shapes]
+        answers = cls(*fields)
+        return answers._replace(found=answers.found.astype(np.int64))
+
+    def of(self, shots: slice) -> Answers:
+        """A view of some shots."""
+        fields: list[Any] = [field[shots] for field in self]
+        return Answers(*fields)
+
+
+def strengths(graph: FaultGraph, *, seed: int) -> Floats:
+    """(1 + NUM_STRENGTHS, V): how strongly each fault remembers, in the first leg and in the later ones."""
+    drawn = np.random.default_rng(seed).uniform(*STRENGTHS, size=(1 + NUM_STRENGTHS, len(graph.prior)))
+    drawn[0] = FIRST_STRENGTH
+    return drawn.astype(np.float32)
