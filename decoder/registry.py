@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from decoder.base import Decoder
 from decoder.classical.bposd import BRAVYI, OSD0, BpOsdDecoder, BpOsdSettings
+from decoder.classical.split_relay import SPLIT_RELAY, SplitRelayDecoder
+from decoder.relay.rules import Rules
 from simulation.circuits import Detectors
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ class DecoderSpec:
     detectors: Detectors
     """Which detectors it decodes with: XZ, those of the memory basis, or XYZ, those of both bases."""
     bposd: BpOsdSettings | None = None
-    """The settings of a BP-OSD decoder; None for the neural one."""
+    """The settings of a BP-OSD decoder; None for others."""
+    relay: Rules | None = None
+    """The rules of a decoder by relay belief propagation; None for others."""
 
 
 DECODERS: Mapping[str, DecoderSpec] = MappingProxyType(
@@ -43,6 +47,11 @@ DECODERS: Mapping[str, DecoderSpec] = MappingProxyType(
         ),
         "bposd-osd0": DecoderSpec(
             summary="BP-OSD with no slow tail: min-sum, 30 iterations, OSD-0", detectors="XZ", bposd=OSD0
+        ),
+        "relay-split": DecoderSpec(
+            summary="relay belief propagation on both check types at once, as the network reads it, but alone",
+            detectors="XYZ",
+            relay=SPLIT_RELAY,
         ),
     }
 )
@@ -73,12 +82,15 @@ def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | Non
         OSError: the weights cannot be read.
     """
     spec = decoder_spec(name)
-    if spec.bposd is None:
+    if spec.bposd is None and spec.relay is None:
         from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
         return NeuralDecoder.load(experiment, weights=weights)
     if weights is not None:
         raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
+    if spec.relay is not None:
+        return SplitRelayDecoder(experiment.fault_model, experiment.grid, spec.relay)
+    assert spec.bposd is not None
     detectors = experiment.grid.indices_of(experiment.basis) if spec.detectors == "XZ" else None
     return BpOsdDecoder(experiment.fault_model, spec.bposd, detectors=detectors)
 

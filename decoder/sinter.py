@@ -38,7 +38,9 @@ import stim
 
 from decoder.base import Decoder, PackedBits, SoftDecoder, pack_bits
 from decoder.classical.bposd import BpOsdDecoder, BpOsdSettings
+from decoder.classical.split_relay import SplitRelayDecoder
 from decoder.registry import DECODERS
+from decoder.relay.rules import Rules
 from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
@@ -59,7 +61,8 @@ def decoders() -> dict[str, sinter.Decoder]:
         f"neural-discard-{threshold!r}": NeuralSinterDecoder(discard_below=threshold)
         for threshold in _thresholds(os.environ.get(DISCARD_VARIABLE, ""))
     }
-    return {"neural": NeuralSinterDecoder(), **bposd_decoders(), **discarding}
+    relays = {n: RelaySinterDecoder(rules=spec.relay) for n, spec in DECODERS.items() if spec.relay is not None}
+    return {"neural": NeuralSinterDecoder(), **bposd_decoders(), **relays, **discarding}
 
 
 def bposd_decoders() -> dict[str, sinter.Decoder]:
@@ -85,6 +88,25 @@ class BpOsdSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         """Prepares to decode the shots of a model; see `sinter.Decoder`."""
         chosen = _memory_basis_detectors(dem) if self.detectors == "XZ" else None
         return _Compiled(BpOsdDecoder(FaultModel.from_dem(dem), self.settings, detectors=chosen))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaySinterDecoder(sinter.Decoder):  # type: ignore[misc]
+    """Relay belief propagation for a detector error model whose detectors have the coordinates of a memory experiment.
+
+    They say which check type a detector is of.
+    """
+
+    rules: Rules
+    """When legs start and shots stop."""
+
+    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
+        """Prepares to decode the shots of a model; see `sinter.Decoder`.
+
+        Raises:
+            ValueError: a detector without the coordinates (x, y, round, type).
+        """
+        return _Compiled(SplitRelayDecoder(FaultModel.from_dem(dem), DetectorGrid.of(dem), self.rules))
 
 
 @dataclass(frozen=True, kw_only=True)

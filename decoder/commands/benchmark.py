@@ -41,7 +41,9 @@ RatesOption = Annotated[
 ]
 DecodersOption = Annotated[
     str,
-    typer.Option("--decoders", metavar="NAME[,NAME...]", help="Of neural, bposd, bposd-xyz and bposd-osd0."),
+    typer.Option(
+        "--decoders", metavar="NAME[,NAME...]", help="Of neural, bposd, bposd-xyz, bposd-osd0 and relay-split."
+    ),
 ]
 ShotsOption = Annotated[int, typer.Option("--shots", help="Shots for each p, the same for all decoders.")]
 SeedOption = Annotated[

@@ -54,7 +54,7 @@ FormatOption = Annotated[
     Format, typer.Option("--format", help="Shot format: b8 (packed bytes), 01 (text), dets (sparse text).")
 ]
 DecoderOption = Annotated[
-    str, typer.Option("--decoder", metavar="NAME", help="neural, bposd, bposd-xyz or bposd-osd0.")
+    str, typer.Option("--decoder", metavar="NAME", help="neural, bposd, bposd-xyz, bposd-osd0 or relay-split.")
 ]
 WeightsOption = Annotated[
     Path | None,

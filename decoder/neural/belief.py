@@ -3,7 +3,7 @@
 Nothing here is learned. Message passing follows chains of faults further than a few of the network's blocks reach, with
 a small share of their arithmetic; whether its answers are to be believed is for the network to decide.
 
-Shapes as in `decoder.neural.model` and `decoder.neural.relay`.
+Shapes as in `decoder.neural.model` and `decoder.relay`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoder.neural.fault_graph import FaultGraphs, Floats, fault_graphs, fault_lattice
+from decoder.neural.fault_lattice import fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
-from decoder.neural.relay import Rules, strengths
-from decoder.neural.relay_cpu import relay
-from decoder.neural.relay_torch import TorchRelay
+from decoder.relay.cpu import relay
+from decoder.relay.gpu import TorchRelay
+from decoder.relay.graph import FaultGraphs, Floats
+from decoder.relay.rules import Rules, strengths
 from simulation.detectors import Basis
 
 BASES: tuple[Basis, Basis] = ("Z", "X")

@@ -9,15 +9,18 @@ same kinds in the same order, and weights for them carry over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+import numpy as np
 import stim
 
 from decoder.neural.geometry import TorusGeometry
+from decoder.relay.graph import FaultGraphs, split
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import Basis
 from simulation.noise import NoiseModel
 
+NOMINAL_P = 0.003  # of the priors; the network learns what beliefs mean at other error rates
 ROUNDS = 3  # of the reference experiment: the fewest with a round that touches neither end
 Event = tuple[int, int]
 """Layer and cell of a detection event, in the memory frame."""
@@ -70,7 +73,7 @@ class FaultLattice:
     def _single_paulis(self) -> list[list[Event]]:
         """The events that a Pauli on a qubit of cell 0 causes, after each layer of gates of the second round."""
         cells = self.geometry.code.cells
-        noise = NoiseModel.uniform(0.001)
+        noise = NoiseModel.uniform(NOMINAL_P)
         experiment = MemoryExperiment(self.geometry.code, self.basis, ROUNDS, noise, detectors="XZ")
         x, y, layers, _ = experiment.grid.coordinates.T
         framed = self.geometry.framed_cells(self.basis)[x * self.geometry.code.m + y]
@@ -102,3 +105,35 @@ class FaultLattice:
             if t0 == start
         ]
         return min(translates)
+
+
+fault_lattice = lru_cache(maxsize=16)(FaultLattice)
+
+
+@lru_cache(maxsize=32)
+def fault_graphs(geometry: TorusGeometry, basis: Basis, layers: int) -> FaultGraphs:
+    """The graphs of a memory experiment of `layers` - 1 rounds on N cells, with layers x N checks each.
+
+    The faults of the memory graph are (layers, kinds, N) in a row; those that no mechanism causes have no edges. What
+    they flip are the outputs.
+    """
+    lattice = fault_lattice(geometry, basis)
+    experiment = MemoryExperiment(geometry.code, basis, layers - 1, NoiseModel.uniform(NOMINAL_P))
+    model, cells, kinds = experiment.fault_model, geometry.code.cells, len(lattice.patterns)
+    layer, slot, cell = np.empty((3, model.num_detectors), dtype=np.int64)
+    index = geometry.event_index(experiment.grid)
+    layer[index[index >= 0]], slot[index[index >= 0]], cell[index[index >= 0]] = np.nonzero(index >= 0)
+
+    def place(detectors: tuple[int, ...]) -> int:
+        t, kind, c = lattice.place([(int(layer[d]), int(cell[d])) for d in detectors])
+        return (t * kinds + kind) * cells + c
+
+    parts = split(model, memory_basis=slot == 0, check=layer * cells + cell, place=place, faults=layers * kinds * cells)
+    flips = np.zeros((kinds * cells, len(geometry.output_supports)), dtype=np.float32)
+    for fault, (detectors, observables) in zip(parts.memory_fault.tolist(), model.symptoms(), strict=True):
+        if fault >= 0:
+            checks = [cell[d] for d in detectors if slot[d] == 0]
+            flips[fault % len(flips)] = (
+                geometry.output_observables[:, list(observables)].sum(1) + geometry.output_checks[:, checks].sum(1)
+            ) % 2
+    return FaultGraphs(parts.memory, parts.other, flips)

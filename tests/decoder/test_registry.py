@@ -38,13 +38,13 @@ def test_xz_decoders_take_the_shots_of_an_xz_experiment(experiment: MemoryExperi
 
 
 def test_every_decoder_says_what_it_is() -> None:
-    assert list(DECODERS) == ["neural", "bposd", "bposd-xyz", "bposd-osd0"]
+    assert list(DECODERS) == ["neural", "bposd", "bposd-xyz", "bposd-osd0", "relay-split"]
     assert all(spec.summary for spec in DECODERS.values())
     assert detectors_used("neural") == "XYZ"
 
 
 def test_unknown_decoders_are_refused(experiment: MemoryExperiment) -> None:
-    message = "unknown decoder 'mwpm': use one of neural, bposd, bposd-xyz, bposd-osd0"
+    message = "unknown decoder 'mwpm': use one of neural, bposd, bposd-xyz, bposd-osd0, relay-split"
     with pytest.raises(ValueError, match=message):
         make_decoder("mwpm", experiment)
     with pytest.raises(ValueError, match=message):

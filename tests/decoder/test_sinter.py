@@ -62,7 +62,7 @@ def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:
 
 def test_every_decoder_can_be_sent_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TANDEM_DISCARD_BELOW", raising=False)
-    assert list(decoders()) == ["neural", "bposd", "bposd-xyz", "bposd-osd0"]
+    assert list(decoders()) == ["neural", "bposd", "bposd-xyz", "bposd-osd0", "relay-split"]
     assert pickle.loads(pickle.dumps(decoders())) == decoders()
 
 
@@ -217,7 +217,7 @@ def test_a_threshold_is_a_probability(threshold: float) -> None:
 def test_thresholds_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDEM_DISCARD_BELOW", "0.990,1e-3")
     named = decoders()
-    assert list(named)[4:] == ["neural-discard-0.99", "neural-discard-0.001"]
+    assert list(named)[5:] == ["neural-discard-0.99", "neural-discard-0.001"]
     assert named["neural"] == NeuralSinterDecoder(discard_below=None)
     assert named["neural-discard-0.99"] == NeuralSinterDecoder(discard_below=0.99)
     assert pickle.loads(pickle.dumps(named)) == named
@@ -226,4 +226,4 @@ def test_thresholds_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match=message):
             decoders()
     monkeypatch.setenv("TANDEM_DISCARD_BELOW", "")
-    assert len(decoders()) == 4
+    assert len(decoders()) == 5

@@ -1,4 +1,4 @@
-"""`decoder.neural.relay` for CPUs, compiled: many shots side by side, each at its own pace.
+"""`decoder.relay` for CPUs, compiled: many shots side by side, each at its own pace.
 
 A lane is a column of the working arrays and holds one shot. Instructions work on all lanes at once, and a lane whose
 shot is done takes the next one, so shots that need hundreds of iterations do not hold up those that need four.
@@ -13,11 +13,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from decoder.neural.fault_graph import FaultGraphs, Floats
-from decoder.neural.relay import Answers, Rules
+from decoder.relay.graph import FaultGraphs, Floats
+from decoder.relay.rules import Answers, Rules
 
-LANES = (4, 32)  # for few shots and for many
-FAST = {"nnan", "ninf", "nsz", "contract", "reassoc", "arcp"}
+MOST_LANES = 32  # more would not fit into a core's second cache
+# Not arcp nor reassoc: vectors would then be divided otherwise than single numbers, and a shot's answer would depend on
+# how many are decoded with it, since long runs amplify each rounding.
+FAST = {"nnan", "ninf", "nsz", "contract"}
 
 
 def compiled(function: Any) -> Any:
@@ -39,14 +41,15 @@ def relay(
 ) -> Answers:
     """Propagates beliefs for detection events bool (B, 2, C), of the memory basis and of the other check type."""
     answers = Answers.empty(graphs, shots=len(events), solutions=rules.solutions)
-    few, many = LANES
-    lanes = few if len(events) <= few else many
+    lanes = 1
+    while lanes < min(len(events), MOST_LANES):
+        lanes *= 2
     share = max(lanes, -(-len(events) // threads))
     pieces = [slice(first, first + share) for first in range(0, len(events), share)]
 
     def work(piece: slice) -> None:
         part = answers.of(piece)
-        _relay(events[piece], graphs.memory, graphs.other, strengths, graphs.output_flips, rules, part, lanes)
+        _relay(events[piece], graphs.memory, graphs.other, strengths, graphs.flips, rules, part, lanes)
 
     if len(pieces) <= 1:
         for piece in pieces:
@@ -58,13 +61,14 @@ def relay(
 
 
 @compiled
-def _relay(events, memory, other, strengths, output_flips, rules, answers, lanes):  # type: ignore[no-untyped-def]
+def _relay(events, memory, other, strengths, flips, rules, answers, lanes):  # type: ignore[no-untyped-def]
     sides, one, zero = (memory, other), np.float32(1), np.float32(0)
     shots, checks = len(events), len(memory.start) - 1
     sizes = (len(memory.prior), len(other.prior))
     most = 0  # edges of a check
     for side in sides:
-        most = max(most, (side.start[1:] - side.start[:-1]).max())
+        for c in range(checks):
+            most = max(most, side.start[c + 1] - side.start[c])
 
     odds = [np.zeros((size, lanes), np.float32) for size in sizes]
     arrived = [np.zeros((size, lanes), np.float32) for size in sizes]
@@ -134,7 +138,7 @@ def _relay(events, memory, other, strengths, output_flips, rules, answers, lanes
             solved = unexplained[j] == 0 and looks[j] > 1
             first = solved and answers.found[b] == 0
             if solved:
-                _record(b, answers.found[b], j, memory, odds[0], prior[0], output_flips, answers)
+                _record(b, answers.found[b], j, memory, odds[0], prior[0], flips, answers)
                 answers.found[b] += 1
             ends = looks[j] == rules.looks
             if first or (ends and answers.found[b] == 0):
@@ -145,7 +149,7 @@ def _relay(events, memory, other, strengths, output_flips, rules, answers, lanes
                 for c in range(checks):
                     answers.unexplained[b, c] = one if odd[c, j] < 0 else zero
                 if not first:
-                    _record(b, 0, j, memory, odds[0], prior[0], output_flips, answers)
+                    _record(b, 0, j, memory, odds[0], prior[0], flips, answers)
             if ends or answers.found[b] == rules.solutions or (first and looks[j] <= rules.easy):
                 answers.share[b] /= max(1, answers.found[b])
                 shot[j] = -1
@@ -158,16 +162,16 @@ def _relay(events, memory, other, strengths, output_flips, rules, answers, lanes
 
 
 @compiled
-def _record(b, solution, lane, side, odds, prior, output_flips, answers):  # type: ignore[no-untyped-def]
+def _record(b, solution, lane, side, odds, prior, flips, answers):  # type: ignore[no-untyped-def]
     """The likelier faults of a lane as a solution of shot b."""
-    kinds, outputs = output_flips.shape  # what a fault flips does not depend on its layer
+    kinds, outputs = flips.shape  # what a fault flips does not depend on its layer
     for v in range(len(side.prior)):
         if odds[v, lane] < 0:
             answers.share[b, v] += np.float32(1)
             answers.weights[b, solution, 0] += side.prior[v]
             answers.weights[b, solution, 1] += prior[v, lane]
             for o in range(outputs):
-                answers.flips[b, solution, o] += output_flips[v % kinds, o]
+                answers.flips[b, solution, o] += flips[v % kinds, o]
     for o in range(outputs):
         answers.flips[b, solution, o] %= np.float32(2)
 

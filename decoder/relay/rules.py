@@ -1,14 +1,4 @@
-"""Relay belief propagation on both check types at once: what it does, and what comes out of it.
-
-Min-sum (Chen and Fossorier 2002) on the factor graph of each check type. After every few iterations each check type
-tells the other how likely its faults make the other's, since a Pauli Y is a fault of both. Faults remember their last
-log-odds with a strength of their own, as in Relay-BP (Mueller et al., arXiv 2506.01779): all with the same small one in
-the first leg; in later legs with random ones, negative for some, which breaks the symmetry that keeps plain iterations
-going in circles. A leg ends after a number of iterations, or with a solution: faults that explain the memory basis's
-events. After a solution the next leg starts from the priors, and so may find another one.
-
-`relay_cpu` and `relay_torch` do this for CPUs and for GPUs.
-"""
+"""When a shot starts a leg of belief propagation and when it stops, and what comes out."""
 
 from __future__ import annotations
 
@@ -16,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decoder.neural.fault_graph import ABSENT, FaultGraph, FaultGraphs, Floats, Integers
+from decoder.relay.graph import ABSENT, FaultGraph, FaultGraphs, Floats, Integers
 
 FIRST_STRENGTH = 0.06
 STRENGTHS = (-0.24, 0.66)  # of the later legs, uniform between these (arXiv 2506.01779)
@@ -72,7 +62,7 @@ class Answers(NamedTuple):
 
     @classmethod
     def empty(cls, graphs: FaultGraphs, *, shots: int, solutions: int) -> Answers:
-        faults, checks, outputs = len(graphs.memory.prior), len(graphs.memory.start) - 1, graphs.output_flips.shape[1]
+        faults, checks, outputs = len(graphs.memory.prior), len(graphs.memory.start) - 1, graphs.flips.shape[1]
         shapes = [(faults,)] * 3 + [(checks,), (), (), (solutions, outputs), (solutions, 2)]
         fields: list[Any] = [np.zeros((shots, *shape), np.float32) for shape in shapes]
         answers = cls(*fields)

@@ -1,4 +1,4 @@
-"""`decoder.neural.relay` in torch, for GPUs: all shots take all looks, and keep what they had when they were done.
+"""`decoder.relay` in torch, for GPUs: all shots take all looks, and keep what they had when they were done.
 
 How many are left would have to be asked of the device, which is what must not be waited for.
 """
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoder.neural.fault_graph import FaultGraph, FaultGraphs, Floats
-from decoder.neural.relay import Answers, Rules
+from decoder.relay.graph import FaultGraph, FaultGraphs, Floats
+from decoder.relay.rules import Answers, Rules
 
 
 class Side(NamedTuple):
@@ -99,13 +99,13 @@ class TorchGraph(nn.Module):
 
 
 class TorchRelay(nn.Module):
-    output_flips: Tensor
+    prediction_flips: Tensor
 
     def __init__(self, graphs: FaultGraphs, strengths: tuple[Floats, Floats], rules: Rules) -> None:
         super().__init__()
         self.graphs, self.rules = graphs, rules
         self.memory, self.other = (TorchGraph(g, s) for g, s in zip(graphs[:2], strengths, strict=True))
-        self.register_buffer("output_flips", torch.from_numpy(graphs.output_flips), persistent=False)
+        self.register_buffer("prediction_flips", torch.from_numpy(graphs.flips), persistent=False)
 
     def forward(self, events: Tensor) -> dict[str, Tensor]:
         """What `Answers` names, as tensors, for events float (B, 2, C), 0 or 1."""
@@ -151,8 +151,8 @@ class TorchRelay(nn.Module):
     def _record(self, answers: dict[str, Tensor], side: Side, which: Tensor) -> None:
         """The likelier faults of these shots (B,) as their next solution."""
         faults = ((side.odds < 0) & which).float()  # (V, B)
-        kinds = len(self.output_flips)
-        flips = faults.view(-1, kinds, faults.shape[-1]).sum(0).t() @ self.output_flips % 2
+        kinds = len(self.prediction_flips)
+        flips = faults.view(-1, kinds, faults.shape[-1]).sum(0).t() @ self.prediction_flips % 2
         weights = torch.stack([(faults * self.memory.prior).sum(0), (faults * side.prior).sum(0)], dim=1)
         slot = F.one_hot(answers["found"].clamp_max(self.rules.solutions - 1), self.rules.solutions) * which[:, None]
         answers["share"] = answers["share"] + faults.t()
@@ -163,6 +163,6 @@ class TorchRelay(nn.Module):
 def relay_torch(
     events: npt.NDArray[np.bool_], graphs: FaultGraphs, strengths: tuple[Floats, Floats], rules: Rules
 ) -> Answers:
-    """`relay_cpu.relay` by way of torch, on the CPU: to compare the two."""
+    """`cpu.relay` by way of torch, on the CPU: to compare the two."""
     answers = TorchRelay(graphs, strengths, rules)(torch.from_numpy(events).float())
     return Answers(**{name: value.numpy() for name, value in answers.items()})

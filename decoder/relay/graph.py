@@ -2,31 +2,24 @@
 
 A mechanism that flips detectors of both check types (a Pauli Y, say) is a fault of each graph, and those that look the
 same to one check type are one fault there. How likely a fault of one graph is, given those of the other, follows from
-the mechanisms that they share.
+the mechanisms that they share. In the joint graph the same faults are several times as many mechanisms.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder.neural.fault_lattice import FaultLattice
-from decoder.neural.geometry import TorusGeometry
-from simulation.circuits import MemoryExperiment
-from simulation.detectors import Basis
-from simulation.faults import poisson_means
-from simulation.noise import NoiseModel
+from simulation.faults import FaultModel, poisson_means
 
-NOMINAL_P = 0.003  # of the priors; the network learns what the beliefs mean at other error rates
-ABSENT = 30.0  # log-odds against a mechanism that does not exist
+ABSENT = 30.0  # log-odds against a fault that does not exist, and the most against any
+MOST_PRIOR = 0.499  # a fault likelier than this says nothing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-
-fault_lattice = lru_cache(maxsize=16)(FaultLattice)
 
 
 class FaultGraph(NamedTuple):
@@ -49,48 +42,61 @@ class FaultGraph(NamedTuple):
 
 
 class FaultGraphs(NamedTuple):
-    """Of an experiment of T layers on N cells, whose memory basis sees K kinds of faults; each side has T N checks."""
+    """The graphs of the memory basis and of the other check type, with as many checks."""
 
     memory: FaultGraph
-    """The faults are (T, K, N) in a row; those that no mechanism causes have the prior `ABSENT` and no edges."""
     other: FaultGraph
-    """There are no faults at the first and the last layer's checks."""
-    output_flips: Floats
-    """(K N, O): the outputs whose operator a fault of the memory graph anticommutes with, the same in every layer."""
+    flips: Floats
+    """(V / layers, O): what is to be predicted and each fault of the memory graph flips, the same in every layer."""
 
 
-@lru_cache(maxsize=32)
-def fault_graphs(geometry: TorusGeometry, basis: Basis, layers: int) -> FaultGraphs:
-    """The graphs of a memory experiment of `layers` - 1 rounds."""
-    lattice = fault_lattice(geometry, basis)
-    experiment = MemoryExperiment(geometry.code, basis, layers - 1, NoiseModel.uniform(NOMINAL_P))
-    model, cells, kinds = experiment.fault_model, geometry.code.cells, len(lattice.patterns)
-    layer, slot, cell = np.empty((3, model.num_detectors), dtype=np.int64)
-    index = geometry.event_index(experiment.grid)
-    layer[index[index >= 0]], slot[index[index >= 0]], cell[index[index >= 0]] = np.nonzero(index >= 0)
+class Split(NamedTuple):
+    """Two graphs, and where each mechanism of the fault model is in that of the memory basis (-1: nowhere)."""
 
-    places: dict[tuple[int, ...], int] = {}  # of the faults that the memory basis sees
-    others: dict[tuple[int, ...], int] = {}  # of those that the other check type sees, in any order
-    flips = np.zeros((kinds * cells, len(geometry.output_supports)), dtype=np.float32)
-    fault = np.full((2, model.num_mechanisms), -1)  # of each mechanism in each graph
-    for mechanism, (detectors, observables) in enumerate(model.symptoms()):
-        mine, theirs = (tuple(d for d in detectors if slot[d] == which) for which in (0, 1))
+    memory: FaultGraph
+    other: FaultGraph
+    memory_fault: Integers
+
+
+Place = Callable[[tuple[int, ...]], int]
+
+
+def split(
+    model: FaultModel,
+    *,
+    memory_basis: npt.NDArray[np.bool_],
+    check: Integers,
+    place: Place | None = None,
+    faults: int | None = None,
+) -> Split:
+    """Splits a fault model by the type of its checks.
+
+    Args:
+        model: the mechanisms, with detectors of one or both check types.
+        memory_basis: (detectors,), whether the detector is one of the memory basis.
+        check: (detectors,), the number of the detector's check in its graph.
+        place: the number of a fault of the memory graph, from the detectors that it flips; in the order of their
+            first mechanisms if not given.
+        faults: how many faults the memory graph has if `place` numbers them.
+    """
+    places: dict[tuple[int, ...], int] = {}
+    others: dict[tuple[int, ...], int] = {}
+    fault = np.full((2, model.num_mechanisms), -1, dtype=np.int64)  # of each mechanism in each graph
+    for mechanism, (detectors, _) in enumerate(model.symptoms()):
+        mine = tuple(d for d in detectors if memory_basis[d])
+        theirs = tuple(d for d in detectors if not memory_basis[d])
         if mine:
             if mine not in places:
-                t, kind, c = lattice.place([(int(layer[d]), int(cell[d])) for d in mine])
-                places[mine] = (t * kinds + kind) * cells + c
-                flips[kind * cells + c] = (
-                    geometry.output_observables[:, list(observables)].sum(1)
-                    + geometry.output_checks[:, cell[list(mine)]].sum(1)
-                ) % 2
+                places[mine] = len(places) if place is None else place(mine)
             fault[0, mechanism] = places[mine]
         if theirs:
             fault[1, mechanism] = others.setdefault(theirs, len(others))
-
-    check, means = layer * cells + cell, poisson_means(model.priors)
-    memory = _graph(places, check, fault[0], fault[1], means, faults=layers * kinds * cells, checks=layers * cells)
-    other = _graph(others, check, fault[1], fault[0], means, faults=len(others), checks=layers * cells)
-    return FaultGraphs(memory, other, flips)
+    means = poisson_means(np.minimum(model.priors, MOST_PRIOR))
+    checks = int(check.max(initial=-1)) + 1
+    sizes = len(places) if faults is None else faults, len(others)
+    memory = _graph(places, check, fault[0], fault[1], means, faults=sizes[0], checks=checks)
+    other = _graph(others, check, fault[1], fault[0], means, faults=sizes[1], checks=checks)
+    return Split(memory, other, fault[0])
 
 
 def _graph(
@@ -105,7 +111,8 @@ def _graph(
 ) -> FaultGraph:
     """The graph of the `faults_of` some detectors, from the check of each detector and, of each mechanism, its fault
     here and in the other graph (-1: none) and its Poisson mean."""
-    edge_fault = np.repeat(list(faults_of.values()), [len(detectors) for detectors in faults_of]).astype(np.int64)
+    degrees = [len(detectors) for detectors in faults_of]
+    edge_fault = np.repeat(np.array(list(faults_of.values()), dtype=np.int64), degrees)
     edge_check = check[[d for detectors in faults_of for d in detectors]]
     order = np.argsort(edge_check, kind="stable")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from decoder.neural.fault_graph import NOMINAL_P, fault_graphs, fault_lattice
+from decoder.neural.fault_lattice import NOMINAL_P, fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
@@ -32,13 +32,13 @@ def expected(geometry: TorusGeometry, basis: Basis, rounds: int) -> Symptoms:
 def test_the_memory_side_is_the_fault_model_of_the_memory_basis(code: str, rounds: int, basis: Basis) -> None:
     geometry = TorusGeometry(parse_code(code))
     graphs = fault_graphs(geometry, basis, rounds + 1)
-    graph, kinds = graphs.memory, len(graphs.output_flips)
+    graph, kinds = graphs.memory, len(graphs.flips)
     checks: dict[int, set[int]] = {}
     for check in range(len(graph.start) - 1):
         for fault in graph.fault[graph.start[check] : graph.start[check + 1]]:
             checks.setdefault(int(fault), set()).add(check)
     found = {
-        (frozenset(where), graphs.output_flips[fault % kinds].tobytes()): 1 / (1 + np.exp(float(graph.prior[fault])))
+        (frozenset(where), graphs.flips[fault % kinds].tobytes()): 1 / (1 + np.exp(float(graph.prior[fault])))
         for fault, where in checks.items()
     }
     assert found == pytest.approx(expected(geometry, basis, rounds), rel=1e-5)

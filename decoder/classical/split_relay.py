@@ -1,0 +1,92 @@
+"""Relay belief propagation on both check types at once as a decoder: the first faults that explain the events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.relay.graph import FaultGraphs, split
+from decoder.relay.rules import Rules, strengths
+from simulation.detectors import DetectorGrid
+from simulation.faults import FaultModel
+
+if TYPE_CHECKING:
+    from decoder.relay.rules import Answers
+
+SPLIT_RELAY = Rules(looks=150, solutions=1)
+"""At most 600 iterations, and the first solution: further ones, chosen by their likelihood, are no better."""
+
+
+class SplitRelayDecoder:
+    """Decodes the shots of one memory experiment with `decoder.relay`."""
+
+    def __init__(
+        self, fault_model: FaultModel, grid: DetectorGrid, rules: Rules = SPLIT_RELAY, *, threads: int = 1
+    ) -> None:
+        """Prepares a decoder.
+
+        Args:
+            fault_model: the mechanisms and their priors.
+            grid: the fault model's detectors, of the memory basis or of both bases.
+            rules: when legs start and shots stop.
+            threads: how many share a batch.
+        """
+        self.rules, self.threads = rules, threads
+        self._detectors = [np.flatnonzero(mine) for mine in (_in_memory_basis(grid), ~_in_memory_basis(grid))]
+        self._num_detectors = fault_model.num_detectors
+        check = np.empty(fault_model.num_detectors, dtype=np.int64)
+        for detectors in self._detectors:
+            check[detectors] = np.arange(len(detectors))
+        parts = split(fault_model, memory_basis=_in_memory_basis(grid), check=check)
+        seen = np.flatnonzero(parts.memory_fault >= 0)
+        flips = np.zeros((len(parts.memory.prior), fault_model.num_observables), dtype=np.float32)
+        # Mechanisms that look the same flip the same, unless they differ by a logical operator: the likeliest decides.
+        likeliest_last = seen[np.argsort(fault_model.priors[seen], kind="stable")]
+        flips[parts.memory_fault[likeliest_last]] = fault_model.observable_matrix.toarray().T[likeliest_last]
+        self._graphs = FaultGraphs(parts.memory, parts.other, flips)
+        self._strengths = strengths(parts.memory, seed=0), strengths(parts.other, seed=1)
+
+    @property
+    def num_detectors(self) -> int:
+        """Detectors in each shot."""
+        return self._num_detectors
+
+    @property
+    def num_observables(self) -> int:
+        """Observables in each prediction."""
+        return int(self._graphs.flips.shape[1])
+
+    def decode_batch(
+        self,
+        shots: npt.NDArray[np.generic],
+        *,
+        bit_packed_shots: bool = False,
+        bit_packed_predictions: bool = False,
+    ) -> Bits | PackedBits:
+        """Predicts observable flips; see `decoder.base.Decoder.decode_batch`.
+
+        Raises:
+            ValueError: the shape, the dtype or a value of `shots` does not fit.
+        """
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        predictions = self.answers(events).flips[:, 0] > 0.5
+        return pack_bits(predictions) if bit_packed_predictions else predictions
+
+    def answers(self, events: Bits) -> Answers:
+        """All that is found for detection events (B, detectors); what flips are the observables."""
+        from decoder.relay.cpu import relay  # importing numba takes a while, and compiling more
+
+        checks = len(self._graphs.memory.start) - 1
+        by_check = np.zeros((len(events), 2, checks), dtype=np.bool_)
+        for side, detectors in enumerate(self._detectors):
+            by_check[:, side, : len(detectors)] = events[:, detectors]
+        return relay(by_check, self._graphs, self._strengths, self.rules, threads=self.threads)
+
+
+def _in_memory_basis(grid: DetectorGrid) -> npt.NDArray[np.bool_]:
+    mine = np.zeros(len(grid.coordinates), dtype=np.bool_)
+    mine[grid.indices_of(grid.memory_basis)] = True
+    return mine
