@@ -61,8 +61,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "basis": ("12 outputs that form a basis, not all 108", {"outputs": "basis"}),
     "one-basis": ("Z memory alone", {"bases": "Z"}),
     "rounds": ("2, 4, 6 and 8 rounds mixed", {"rounds": (2, 4, 6, 8)}),
-    "bp-10": ("10 iterations of belief propagation read (their few additions not counted)", {"bp_iterations": 10}),
-    "bp-100": ("100 iterations of belief propagation read", {"bp_iterations": 100}),
+    "bp": ("belief propagation read, 600 iterations at most (not counted)", {"bp_iterations": 600}),
+    "bp-first": ("the same, its first solution alone", {"bp_iterations": 600, "bp_solutions": 1}),
     "half": ("only the least sure half", {"hard_share": 0.5}),
 }
 

@@ -20,7 +20,7 @@ from decoder.benchmark.results import (
 )
 from decoder.registry import DECODERS
 
-COLORS = dict(zip(DECODERS, ("C0", "C1", "C2", "C3"), strict=True))
+COLORS = dict(zip(DECODERS, ("C0", "C1", "C2", "C3", "C4"), strict=True))
 """A decoder has the same colour in every plot."""
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.")
