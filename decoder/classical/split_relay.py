@@ -1,4 +1,4 @@
-"""Relay belief propagation on both check types at once as a decoder: the first faults that explain the events."""
+"""Relay belief propagation on both check types at once as a decoder: the likeliest of a few solutions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from simulation.faults import FaultModel
 if TYPE_CHECKING:
     from decoder.relay.rules import Answers
 
-SPLIT_RELAY = Rules(looks=150, solutions=1)
-"""At most 600 iterations, and the first solution: further ones, chosen by their likelihood, are no better."""
+SPLIT_RELAY = Rules(looks=150, solutions=5)
+"""At most 600 iterations and five solutions, as the network reads them."""
 
 
 class SplitRelayDecoder:
@@ -72,7 +72,10 @@ class SplitRelayDecoder:
             ValueError: the shape, the dtype or a value of `shots` does not fit.
         """
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
-        predictions = self.answers(events).flips[:, 0] > 0.5
+        answers = self.answers(events)
+        solution = np.arange(self.rules.solutions) < np.maximum(answers.found, 1)[:, None]
+        likeliest = np.where(solution, answers.weights[..., 1], np.inf).argmin(1)
+        predictions = answers.flips[np.arange(len(events)), likeliest] > 0.5
         return pack_bits(predictions) if bit_packed_predictions else predictions
 
     def answers(self, events: Bits) -> Answers:

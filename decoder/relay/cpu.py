@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.relay.graph import FaultGraphs, Floats
-from decoder.relay.rules import Answers, Rules
+from decoder.relay.rules import NUM_STRENGTHS, Answers, Rules
 
 MOST_LANES = 32  # more would not fit into a core's second cache
 # Not arcp nor reassoc: vectors would then be divided otherwise than single numbers, and a shot's answer would depend on
@@ -86,7 +86,7 @@ def _relay(events, memory, other, strengths, flips, rules, answers, lanes):  # t
     looks = np.zeros(lanes, np.int64)
     leg = np.zeros(lanes, np.int64)
     leg_looks = np.zeros(lanes, np.int64)
-    loaded = np.full(lanes, -1, np.int64)  # the leg whose strengths are in `remembered`
+    loaded = np.full(lanes, -1, np.int64)  # the row of the strengths in `remembered`
     fresh = np.ones(lanes, np.bool_)  # starts from the priors
     keep = np.zeros(lanes, np.float32)  # 0: messages of the last look do not count
     upcoming = done = 0
@@ -99,9 +99,11 @@ def _relay(events, memory, other, strengths, flips, rules, answers, lanes):  # t
                 for s in range(2):
                     for c in range(checks):
                         sign[s][c, j] = -one if events[shot[j], s, c] else one
-            if loaded[j] != leg[j]:
-                loaded[j] = leg[j]
-                row = 0 if leg[j] == 0 else 1 + (leg[j] - 1) % (len(strengths[0]) - 1)
+            row = 0 if leg[j] == 0 else 1 + (leg[j] - 1) % NUM_STRENGTHS
+            if row and answers.found[shot[j]]:
+                row += NUM_STRENGTHS
+            if loaded[j] != row:
+                loaded[j] = row
                 for s in range(2):
                     for v in range(sizes[s]):
                         remembered[s][v, j] = strengths[s][row, v]

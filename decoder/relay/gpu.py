@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoder.relay.graph import FaultGraph, FaultGraphs, Floats
-from decoder.relay.rules import Answers, Rules
+from decoder.relay.rules import NUM_STRENGTHS, Answers, Rules
 
 
 class Side(NamedTuple):
@@ -79,8 +79,8 @@ class TorchGraph(nn.Module):
         prior = torch.where(fresh, self.prior, prior)
         return Side(torch.where(fresh, self.prior, side.odds), prior, side.messages)
 
-    def iterate(self, side: Side, sign: Tensor, leg: Tensor, rules: Rules) -> Side:
-        """One iteration with signs (C, B), -1 at events, and the strengths of each shot's leg (B,)."""
+    def iterate(self, side: Side, sign: Tensor, row: Tensor, rules: Rules) -> Side:
+        """One iteration with signs (C, B), -1 at events, and each shot's row of strengths (B,)."""
         sent = F.pad(side.odds[self.fault] - side.messages, (0, 0, 0, 1), value=torch.inf)[self.slots]  # (C, D, B)
         negative = (sent < 0).float()
         parity = rules.scale * sign[:, None] * (1 - 2 * (negative.sum(1, keepdim=True) % 2))
@@ -89,7 +89,7 @@ class TorchGraph(nn.Module):
         back = torch.where(size <= least, second, least).clamp(max=rules.cap) * parity * (1 - 2 * negative)
         messages = back.flatten(0, 1)[self.place]
         arrived = F.embedding_bag(self.by_fault, messages, self.first_edge, mode="sum")
-        strength = self.strengths[leg].t()
+        strength = self.strengths[row].t()
         return Side(side.prior + strength * (side.odds - side.prior) + arrived, side.prior, messages)
 
     def unexplained(self, odds: Tensor, sign: Tensor) -> Tensor:
@@ -120,10 +120,12 @@ class TorchRelay(nn.Module):
         fresh, running = leg == 0, leg == 0
         for look in range(1, rules.looks + 1):
             odds = [side.odds for side in sides]
+            row = 1 + (leg - 1) % NUM_STRENGTHS + NUM_STRENGTHS * (answers["found"] > 0)
+            row = torch.where(leg == 0, 0, row)
             for s, graph in enumerate((self.memory, self.other)):
                 side = graph.told(sides[s], odds[1 - s], fresh, rules)
                 for _ in range(rules.iterations):
-                    side = graph.iterate(side, signs[s], leg, rules)
+                    side = graph.iterate(side, signs[s], row, rules)
                 sides[s] = side
             memory = sides[0]
             total = total + memory.odds.clamp(-rules.clip, rules.clip)
@@ -142,7 +144,7 @@ class TorchRelay(nn.Module):
             running = running & ~enough
             leg_looks = leg_looks + 1
             new_leg = solved | (leg_looks == torch.where(leg == 0, rules.first_leg, rules.relay_leg))
-            leg = torch.where(new_leg, leg % (len(self.memory.strengths) - 1) + 1, leg)
+            leg = torch.where(new_leg, leg + 1, leg)
             leg_looks, fresh = torch.where(new_leg, 0, leg_looks), solved
             sides = [Side(side.odds, side.prior, side.messages.masked_fill(new_leg, 0.0)) for side in sides]
         answers["share"] = answers["share"] / answers["found"].clamp_min(1)[:, None]

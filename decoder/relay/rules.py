@@ -9,8 +9,9 @@ import numpy as np
 from decoder.relay.graph import ABSENT, FaultGraph, FaultGraphs, Floats, Integers
 
 FIRST_STRENGTH = 0.06
-STRENGTHS = (-0.24, 0.66)  # of the later legs, uniform between these (arXiv 2506.01779)
-NUM_STRENGTHS = 32  # sets of them, used in turn
+RELAY_STRENGTHS = (-0.24, 0.66)  # of later legs until there is a solution, uniform between these (arXiv 2506.01779)
+AGAIN_STRENGTHS = (0.0, 0.2)  # of the legs after a solution; narrow, since wider ones find worse solutions
+NUM_STRENGTHS = 32  # sets of either, used in turn
 
 
 class Rules(NamedTuple):
@@ -75,7 +76,11 @@ class Answers(NamedTuple):
 
 
 def strengths(graph: FaultGraph, *, seed: int) -> Floats:
-    """(1 + NUM_STRENGTHS, V): how strongly each fault remembers, in the first leg and in the later ones."""
-    drawn = np.random.default_rng(seed).uniform(*STRENGTHS, size=(1 + NUM_STRENGTHS, len(graph.prior)))
-    drawn[0] = FIRST_STRENGTH
-    return drawn.astype(np.float32)
+    """(1 + 2 NUM_STRENGTHS, V): how strongly each fault remembers: in the first leg, in later ones, after a solution.
+
+    Leg n > 0 has row 1 + (n - 1) % NUM_STRENGTHS, and NUM_STRENGTHS rows further down after a solution.
+    """
+    random, faults = np.random.default_rng(seed), len(graph.prior)
+    rows = [np.full((1, faults), FIRST_STRENGTH)]
+    rows += [random.uniform(*bounds, size=(NUM_STRENGTHS, faults)) for bounds in (RELAY_STRENGTHS, AGAIN_STRENGTHS)]
+    return np.concatenate(rows).astype(np.float32)
