@@ -1,10 +1,11 @@
-"""`decoder.relay` in torch, for GPUs: all shots take all looks, and keep what they had when they were done.
+"""`decoder.relay` in torch, for GPUs: shots take their looks together, and those that are done leave every few looks.
 
-How many are left would have to be asked of the device, which is what must not be waited for.
+How many are left has to be asked of the device, and waited for; so it is not asked after each look.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from decoder.relay.graph import FaultGraph, FaultGraphs, Floats
 from decoder.relay.rules import NUM_STRENGTHS, Answers, Rules
+
+LOOKS_TOGETHER = 4
 
 
 class Side(NamedTuple):
@@ -98,6 +101,45 @@ class TorchGraph(nn.Module):
         return (faults[self.slots].sum(1) + (1 - sign) / 2) % 2
 
 
+@dataclass
+class Live:
+    """B shots that are not done yet, or have just been."""
+
+    shot: Tensor
+    """(B,): their numbers."""
+    signs: Tensor
+    """(2, C, B): -1 at events, else 1."""
+    memory: Side
+    other: Side
+    total: Tensor
+    """(V, B): the sum of the memory side's clipped log-odds over the looks."""
+    leg: Tensor
+    """(B,)."""
+    leg_looks: Tensor
+    """(B,): looks since the leg started."""
+    fresh: Tensor
+    """(B,): whether they start from the priors."""
+    running: Tensor
+    """(B,)."""
+    answers: dict[str, Tensor]
+    """What `Answers` names, so far."""
+
+    def of(self, keep: Tensor) -> Live:
+        """The shots with these places (B',)."""
+        return Live(
+            shot=self.shot[keep],
+            signs=self.signs[..., keep],
+            memory=Side(*(part[:, keep] for part in self.memory)),
+            other=Side(*(part[:, keep] for part in self.other)),
+            total=self.total[:, keep],
+            leg=self.leg[keep],
+            leg_looks=self.leg_looks[keep],
+            fresh=self.fresh[keep],
+            running=self.running[keep],
+            answers={name: value[keep] for name, value in self.answers.items()},
+        )
+
+
 class TorchRelay(nn.Module):
     prediction_flips: Tensor
 
@@ -109,46 +151,68 @@ class TorchRelay(nn.Module):
 
     def forward(self, events: Tensor) -> dict[str, Tensor]:
         """What `Answers` names, as tensors, for events float (B, 2, C), 0 or 1."""
-        rules, shots = self.rules, len(events)
-        signs = (1 - 2 * events).permute(1, 2, 0)
-        sides = [self.memory.start(shots), self.other.start(shots)]
-        answers = {
-            name: torch.from_numpy(value).to(events.device)
-            for name, value in Answers.empty(self.graphs, shots=shots, solutions=rules.solutions)._asdict().items()
-        }
-        total, leg, leg_looks = torch.zeros_like(sides[0].odds), answers["found"].clone(), answers["found"].clone()
-        fresh, running = leg == 0, leg == 0
-        for look in range(1, rules.looks + 1):
-            odds = [side.odds for side in sides]
-            row = 1 + (leg - 1) % NUM_STRENGTHS + NUM_STRENGTHS * (answers["found"] > 0)
-            row = torch.where(leg == 0, 0, row)
-            for s, graph in enumerate((self.memory, self.other)):
-                side = graph.told(sides[s], odds[1 - s], fresh, rules)
-                for _ in range(rules.iterations):
-                    side = graph.iterate(side, signs[s], row, rules)
-                sides[s] = side
-            memory = sides[0]
-            total = total + memory.odds.clamp(-rules.clip, rules.clip)
-            odd = self.memory.unexplained(memory.odds, signs[0])
-            solved = running & (odd.amax(0) < 0.5) & (look > 1)
-            none = answers["found"] == 0
-            last = running & none & (look == rules.looks)
-            self._record(answers, memory, solved | last)
-            answers["found"] = answers["found"] + solved
-            first = solved & none
-            report = (first | last)[:, None]
-            answers["effort"] = torch.where(report[:, 0], float(look * rules.iterations), answers["effort"])
-            for name, value in {"last": memory.odds, "mean": total / look, "unexplained": odd}.items():
-                answers[name] = torch.where(report, value.t(), answers[name])
-            enough = (answers["found"] == rules.solutions) | (first & (look <= rules.easy))
-            running = running & ~enough
-            leg_looks = leg_looks + 1
-            new_leg = solved | (leg_looks == torch.where(leg == 0, rules.first_leg, rules.relay_leg))
-            leg = torch.where(new_leg, leg + 1, leg)
-            leg_looks, fresh = torch.where(new_leg, 0, leg_looks), solved
-            sides = [Side(side.odds, side.prior, side.messages.masked_fill(new_leg, 0.0)) for side in sides]
-        answers["share"] = answers["share"] / answers["found"].clamp_min(1)[:, None]
+        live = self._start(events)
+        answers = {name: value.clone() for name, value in live.answers.items()}
+        for look in range(1, self.rules.looks + 1):
+            self._look(live, look)
+            if look % LOOKS_TOGETHER == 0 or look == self.rules.looks:
+                for name, value in live.answers.items():
+                    answers[name][live.shot] = value  # of those that go on, not for the last time
+                keep = live.running.nonzero().squeeze(1)
+                if not len(keep):
+                    break
+                live = live.of(keep)
+        answers["share"] /= answers["found"].clamp_min(1)[:, None]
         return answers
+
+    def _start(self, events: Tensor) -> Live:
+        shots = len(events)
+        empty = Answers.empty(self.graphs, shots=shots, solutions=self.rules.solutions)
+        memory, none = self.memory.start(shots), torch.zeros(shots, dtype=torch.int64, device=events.device)
+        return Live(
+            shot=torch.arange(shots, device=events.device),
+            signs=(1 - 2 * events).permute(1, 2, 0),
+            memory=memory,
+            other=self.other.start(shots),
+            total=torch.zeros_like(memory.odds),
+            leg=none,
+            leg_looks=none,
+            fresh=none == 0,
+            running=none == 0,
+            answers={name: torch.from_numpy(value).to(events.device) for name, value in empty._asdict().items()},
+        )
+
+    def _look(self, live: Live, look: int) -> None:
+        """The iterations of both sides until the next look, and what is seen then."""
+        rules, answers = self.rules, live.answers
+        row = 1 + (live.leg - 1) % NUM_STRENGTHS + NUM_STRENGTHS * (answers["found"] > 0)
+        row = torch.where(live.leg == 0, 0, row)
+        memory = self.memory.told(live.memory, live.other.odds, live.fresh, rules)
+        other = self.other.told(live.other, live.memory.odds, live.fresh, rules)
+        for _ in range(rules.iterations):
+            memory = self.memory.iterate(memory, live.signs[0], row, rules)
+            other = self.other.iterate(other, live.signs[1], row, rules)
+        live.total = live.total + memory.odds.clamp(-rules.clip, rules.clip)
+        odd = self.memory.unexplained(memory.odds, live.signs[0])
+        # Before the second look the sides have not heard of each other.
+        solved = live.running & (odd.amax(0) < 0.5) & (look > 1)
+        none = answers["found"] == 0
+        first, last = solved & none, live.running & none & (look == rules.looks) & ~solved
+        self._record(answers, memory, solved | last)
+        answers["found"] = answers["found"] + solved
+        report = (first | last)[:, None]
+        answers["effort"] = torch.where(report[:, 0], float(look * rules.iterations), answers["effort"])
+        for name, value in {"last": memory.odds, "mean": live.total / look, "unexplained": odd}.items():
+            answers[name] = torch.where(report, value.t(), answers[name])
+        enough = (answers["found"] == rules.solutions) | (first & (look <= rules.easy))
+        live.running = live.running & ~enough
+        live.leg_looks = live.leg_looks + 1
+        new_leg = solved | (live.leg_looks == torch.where(live.leg == 0, rules.first_leg, rules.relay_leg))
+        live.leg, live.leg_looks = torch.where(new_leg, live.leg + 1, live.leg), live.leg_looks * ~new_leg
+        live.fresh = solved
+        live.memory, live.other = (
+            Side(side.odds, side.prior, side.messages.masked_fill(new_leg, 0.0)) for side in (memory, other)
+        )
 
     def _record(self, answers: dict[str, Tensor], side: Side, which: Tensor) -> None:
         """The likelier faults of these shots (B,) as their next solution."""
