@@ -82,17 +82,16 @@ def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | Non
         OSError: the weights cannot be read.
     """
     spec = decoder_spec(name)
-    if spec.bposd is None and spec.relay is None:
-        from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
-
-        return NeuralDecoder.load(experiment, weights=weights)
-    if weights is not None:
+    if weights is not None and (spec.bposd or spec.relay):
         raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
+    if spec.bposd is not None:
+        detectors = experiment.grid.indices_of(experiment.basis) if spec.detectors == "XZ" else None
+        return BpOsdDecoder(experiment.fault_model, spec.bposd, detectors=detectors)
     if spec.relay is not None:
         return SplitRelayDecoder(experiment.fault_model, experiment.grid, spec.relay)
-    assert spec.bposd is not None
-    detectors = experiment.grid.indices_of(experiment.basis) if spec.detectors == "XZ" else None
-    return BpOsdDecoder(experiment.fault_model, spec.bposd, detectors=detectors)
+    from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+
+    return NeuralDecoder.load(experiment, weights=weights)
 
 
 def detectors_used(name: str) -> Detectors:

@@ -166,11 +166,11 @@ class TorchRelay(nn.Module):
         return answers
 
     def _start(self, events: Tensor) -> Live:
-        shots = len(events)
+        shots, device = len(events), events.device
         empty = Answers.empty(self.graphs, shots=shots, solutions=self.rules.solutions)
-        memory, none = self.memory.start(shots), torch.zeros(shots, dtype=torch.int64, device=events.device)
+        memory, none = self.memory.start(shots), torch.zeros(shots, dtype=torch.int64, device=device)
         return Live(
-            shot=torch.arange(shots, device=events.device),
+            shot=torch.arange(shots, device=device),
             signs=(1 - 2 * events).permute(1, 2, 0),
             memory=memory,
             other=self.other.start(shots),
@@ -179,7 +179,12 @@ class TorchRelay(nn.Module):
             leg_looks=none,
             fresh=none == 0,
             running=none == 0,
-            answers={name: torch.from_numpy(value).to(events.device) for name, value in empty._asdict().items()},
+            answers={
+                name: torch.zeros(
+                    value.shape, dtype=none.dtype if name == "found" else memory.odds.dtype, device=device
+                )
+                for name, value in empty._asdict().items()
+            },
         )
 
     def _look(self, live: Live, look: int) -> None:
