@@ -6,9 +6,9 @@ X and Z checks interleaved, and an eighth layer that measures the X ancillas and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +104,10 @@ class MemoryExperiment:
     @property
     def num_observables(self) -> int:
         return self.code.k
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled without what it has computed, which takes less time to make again than to send.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __str__(self) -> str:
         noise = self.noise if self.noise.name == "custom" else f"{self.noise} p={self.noise.p:g}"

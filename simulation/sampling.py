@@ -59,6 +59,7 @@ def sample(
     *,
     shots: int,
     seed: int | None = None,
+    first: int = 0,
     processes: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
@@ -73,12 +74,13 @@ def sample(
         circuit: Any stim circuit with at least one detector.
         shots: How many, at least 1.
         seed: Any whole number from 0 up; None draws a fresh one, which `Samples.seed` keeps.
+        first: The number of the first shot, to draw a part of a longer run.
         processes: Worker processes; with 1 the calling process samples. The workers are spawned, so a script
             that asks for more must keep its own work under ``if __name__ == "__main__":``.
         progress: Called with the number of shots drawn so far.
 
     Raises:
-        ValueError: shots or processes below 1, a negative seed, or a circuit without detectors.
+        ValueError: shots or processes below 1, a negative seed or first shot, or a circuit without detectors.
     """
     if shots < 1:
         raise ValueError(f"shots={shots} must be at least 1")
@@ -86,19 +88,23 @@ def sample(
         raise ValueError(f"processes={processes} must be at least 1")
     if seed is not None and seed < 0:
         raise ValueError(f"seed={seed} must be 0 or more")
+    if first < 0:
+        raise ValueError(f"first={first} must be 0 or more")
     if circuit.num_detectors == 0:
         raise ValueError("the circuit has no detectors, so its shots hold nothing to decode")
     if seed is None:
-        seed = secrets.randbits(48)  # short enough to be exact in every JSON reader
+        seed = fresh_seed()
     detection_events = np.empty((shots, packed_size(circuit.num_detectors)), dtype=np.uint8)
     observable_flips = np.empty((shots, packed_size(circuit.num_observables)), dtype=np.uint8)
-    with _chunks(circuit, seed, num_chunks=-(-shots // CHUNK_SHOTS), processes=processes) as chunks:
-        done = 0
+    numbers = range(first // CHUNK_SHOTS, -(-(first + shots) // CHUNK_SHOTS))
+    with _chunks(circuit, seed, numbers, processes=processes) as chunks:
+        done, skipped = 0, first % CHUNK_SHOTS
         for events, flips in chunks:
-            end = min(done + CHUNK_SHOTS, shots)
-            detection_events[done:end] = events[: end - done]
-            observable_flips[done:end] = flips[: end - done]
-            done = end
+            end = min(done + CHUNK_SHOTS - skipped, shots)
+            wanted = slice(skipped, skipped + end - done)
+            detection_events[done:end] = events[wanted]
+            observable_flips[done:end] = flips[wanted]
+            done, skipped = end, 0
             if progress is not None:
                 progress(done)
     return Samples(
@@ -114,7 +120,17 @@ def suggested_processes(circuit: stim.Circuit, *, shots: int) -> int:
     """Every core that this process may use for a long run, 1 for a short one."""
     if shots * circuit.num_detectors < PROCESSES_PAY_FROM:
         return 1
+    return usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fresh_seed() -> int:
+    """A seed that nobody has used, short enough to be exact in every JSON reader."""
+    return secrets.randbits(48)
 
 
 def packed_size(num_bits: int) -> int:
@@ -124,12 +140,12 @@ def packed_size(num_bits: int) -> int:
 
 @contextmanager
 def _chunks(
-    circuit: stim.Circuit, seed: int, *, num_chunks: int, processes: int
+    circuit: stim.Circuit, seed: int, numbers: range, *, processes: int
 ) -> Iterator[Iterator[tuple[Bits, Bits]]]:
     draw = partial(_sample_chunk, circuit)
-    # The children that SeedSequence(seed).spawn(num_chunks) would return.
-    seeds = (np.random.SeedSequence(seed, spawn_key=(i,)) for i in range(num_chunks))
-    processes = min(processes, -(-num_chunks // CHUNKS_PER_TASK))
+    # The children that SeedSequence(seed).spawn would return.
+    seeds = (np.random.SeedSequence(seed, spawn_key=(i,)) for i in numbers)
+    processes = min(processes, -(-len(numbers) // CHUNKS_PER_TASK))
     if processes == 1:
         yield map(draw, seeds)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from decoder.benchmark.results import (
     Answers,
     BenchmarkResult,
     CalibrationPoint,
+    FailurePoint,
     LatencyPoint,
     ReliabilityBin,
 )
@@ -37,12 +38,14 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
 
     Returns:
         ``ler.png``, the failure rates with their intervals: against p where a code has several, otherwise one
-        line each. With times also ``ccdf.png``, P(a call takes longer than t), and ``deadline.png``,
-        P(wrong or later than t). For calibration also ``reliability.png``, the share decoded rightly against
-        the confidence, with the number of shots in each bin, and ``least-confident.png``, the share of all
-        failures that the least confident shots hold.
+        line each; for several codes or rounds also ``per-round.png``, the rates for each round. With times also
+        ``ccdf.png``, P(a call takes longer than t), and ``deadline.png``, P(wrong or later than t). For calibration
+        also ``reliability.png``, the share decoded rightly against the confidence, with the number of shots in each
+        bin, and ``least-confident.png``, the share of all failures that the least confident shots hold.
     """
     plots = {"ler.png": _draw_failures(result.points)}
+    if _several_p(result.points) and _comparable(result.points):
+        plots["per-round.png"] = _draw_per_round(result.points)
     if result.times:
         plots["ccdf.png"] = _draw_ccdf(result)
         plots["deadline.png"] = _draw_deadline(result)
@@ -52,9 +55,17 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
     return plots
 
 
-def _draw_failures(points: Sequence[AccuracyPoint]) -> Figure:
-    several_p = len({point.p for point in points}) > len({_series(point) for point in points})
-    if several_p:
+def _several_p(points: Sequence[FailurePoint]) -> bool:
+    return len({(_series(point), point.p) for point in points}) > len({_series(point) for point in points})
+
+
+def _comparable(points: Sequence[FailurePoint]) -> bool:
+    """Whether there are several codes or rounds, which rates for each round compare."""
+    return isinstance(points[0], AccuracyPoint) and len({(point.code, point.rounds) for point in points}) > 1
+
+
+def _draw_failures(points: Sequence[FailurePoint]) -> Figure:
+    if _several_p(points):
         figure, axes = _new_figure()
         _draw_against_p(axes, points)
     else:
@@ -63,7 +74,16 @@ def _draw_failures(points: Sequence[AccuracyPoint]) -> Figure:
     return figure
 
 
-def _draw_against_p(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
+def _draw_per_round(points: Sequence[AccuracyPoint]) -> Figure:
+    figure, axes = _new_figure()
+    _draw_against_p(axes, points, rate=_PerRound)
+    axes.set(ylabel="block failures / (shots, rounds) (arrow: none, upper bound)")
+    return figure
+
+
+def _draw_against_p(
+    axes: Axes, points: Sequence[FailurePoint], *, rate: Callable[[Any], Rate] = lambda point: point
+) -> None:
     experiments = _distinct(_series(point) for point in points)
     for number, series in enumerate(experiments):
         for name in _distinct(point.decoder for point in points):
@@ -71,7 +91,7 @@ def _draw_against_p(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
             label = _label(curve[0], experiment=len(experiments) > 1)
             style = {"color": COLORS[name], "label": label}
             style |= {"marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
-            draw_curve(axes, [point.p for point in curve], curve, **style)
+            draw_curve(axes, [point.p for point in curve], [rate(point) for point in curve], **style)
     axes.set(
         xscale="log",
         yscale="log",
@@ -82,7 +102,7 @@ def _draw_against_p(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
 
 
 class Rate(Protocol):
-    """A failure rate with its 95 % interval, as `AccuracyPoint` has it."""
+    """A failure rate with its 95 % interval, as `FailurePoint` has it."""
 
     @property
     def failures(self) -> int: ...
@@ -92,6 +112,14 @@ class Rate(Protocol):
     def ler_low(self) -> float: ...
     @property
     def ler_high(self) -> float: ...
+
+
+class _PerRound:
+    """A point's rate for each round."""
+
+    def __init__(self, point: AccuracyPoint) -> None:
+        self.failures = point.failures
+        self.ler, self.ler_low, self.ler_high = point.per_round, point.per_round_low, point.per_round_high
 
 
 def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: Any) -> None:
@@ -114,7 +142,7 @@ def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: A
         axes.errorbar([at], [bound], yerr=[[0.6 * bound], [0.0]], uplims=[True], fmt="_", color=style["color"])
 
 
-def _draw_rows(axes: Axes, points: Sequence[AccuracyPoint]) -> None:
+def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
     for row, point in enumerate(points):
         color = COLORS[point.decoder]
         if point.failures:
@@ -235,12 +263,12 @@ def _new_figure(*, height: float = 4.5) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _series(point: AccuracyPoint) -> Series:
+def _series(point: FailurePoint) -> Series:
     # The rates of a custom model are those of one point, so p is not a curve's variable there.
     return point.code, point.rounds, point.basis, point.noise
 
 
-def _label(point: AccuracyPoint, *, experiment: bool, p: bool = False) -> str:
+def _label(point: FailurePoint, *, experiment: bool, p: bool = False) -> str:
     text = f"{point.decoder} ({point.detectors})"
     if experiment:
         text += f", {point.code} {point.basis} {point.rounds} rounds"

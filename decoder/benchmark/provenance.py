@@ -58,13 +58,13 @@ def git_state(path: Path) -> dict[str, Any] | None:
     """The commit that a source file was run from.
 
     Returns:
-        ``{"commit": sha, "clean": whether no tracked file differs from it}``; None where git does not track
-        the file, as in an installed package.
+        ``{"commit": sha, "clean": whether no tracked file outside docs, where results go, differs from it}``; None
+        where git does not track the file, as in an installed package.
     """
     folder = path.resolve().parent
     tracked = _git(folder, "ls-files", "--error-unmatch", path.name)
     commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs")
     if tracked is None or commit is None or changes is None:
         return None
     return {"commit": commit.strip(), "clean": not changes.strip()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,7 @@ from simulation.circuits import MemoryExperiment
 
 
 @dataclass(frozen=True, kw_only=True)
-class AccuracyPoint:
+class FailurePoint:
     """The failures of one decoder on one experiment."""
 
     code: str
@@ -45,7 +46,25 @@ class AccuracyPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyPoint(AccuracyPoint):
+class AccuracyPoint(FailurePoint):
+    """The failures for each round and each logical qubit, as if they were independent chances to fail.
+
+    Block, round and qubit rates of different papers are not to be compared with each other.
+    """
+
+    per_round: float
+    """1 - (1 - ler)^(1 / rounds), as in Bravyi et al., Nature 627, 778."""
+    per_round_low: float
+    per_round_high: float
+    per_qubit_round: float
+    """The rate at which a single observable flips in a round, if all k do so independently:
+    (1 - (2 (1 - ler)^(1 / k) - 1)^(1 / rounds)) / 2; 1/2 where ler says that they are random."""
+    per_qubit_round_low: float
+    per_qubit_round_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyPoint(FailurePoint):
     """The times of one decoder on one experiment, in microseconds for each call with `batch` shots.
 
     A shot's latency is that of its call: nothing of a batch is there before the whole batch is.
@@ -97,7 +116,7 @@ class LeastConfident:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationPoint(AccuracyPoint):
+class CalibrationPoint(FailurePoint):
     """How far the confidence of one decoder on one experiment can be trusted."""
 
     ece: float
@@ -135,7 +154,7 @@ class CallTimes:
 EXPERIMENT_COLUMNS = ("code", "rounds", "basis", "p", "noise", "decoder", "detectors")
 """The columns that say what was decoded, and by what."""
 
-PointT = TypeVar("PointT", bound=AccuracyPoint)
+PointT = TypeVar("PointT", bound=FailurePoint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +177,7 @@ class BenchmarkResult(Generic[PointT]):
         }
 
 
-def point_columns(point: AccuracyPoint) -> dict[str, Any]:
+def point_columns(point: FailurePoint) -> dict[str, Any]:
     """A point's columns in table order: for latency the batch stands before the shots, times at the end."""
     values = asdict(point)
     first = [*EXPERIMENT_COLUMNS, *["batch"] * ("batch" in values)]
@@ -178,3 +197,17 @@ def experiment_columns(experiment: MemoryExperiment, decoder: str) -> dict[str, 
         # Without the other basis's detectors in the shots there are none to use.
         "detectors": "XZ" if experiment.detectors == "XZ" else detectors_used(decoder),
     }
+
+
+def per_round_columns(failures: Mapping[str, float], *, rounds: int, qubits: int) -> dict[str, Any]:
+    """The columns of `AccuracyPoint` that follow from ler, ler_low and ler_high."""
+    columns: dict[str, Any] = {}
+    for end in ("", "_low", "_high"):
+        ler = min(failures[f"ler{end}"], 1 - 2**-52)
+        columns[f"per_round{end}"] = 0.0 - math.expm1(math.log1p(-ler) / rounds)
+        of_a_qubit = -math.expm1(math.log1p(-ler) / qubits)
+        odd_rounds = min(2 * of_a_qubit, 1.0)
+        columns[f"per_qubit_round{end}"] = (
+            0.5 if odd_rounds == 1 else 0.0 - math.expm1(math.log1p(-odd_rounds) / rounds) / 2
+        )
+    return columns

@@ -12,19 +12,21 @@ from decoder.benchmark.results import (
     AccuracyPoint,
     BenchmarkResult,
     CalibrationPoint,
+    FailurePoint,
     LatencyPoint,
     LeastConfident,
     point_columns,
 )
+from decoder.benchmark.slopes import fit_slopes
 
 
-def to_csv(points: Sequence[AccuracyPoint]) -> str:
+def to_csv(points: Sequence[FailurePoint]) -> str:
     """The columns of all points that hold one value, a header line first."""
     rows = [point_columns(point) for point in points]
     return rows_to_csv([{name: value for name, value in row.items() if not isinstance(value, tuple)} for row in rows])
 
 
-def nested_csv(points: Sequence[AccuracyPoint], column: str) -> str:
+def nested_csv(points: Sequence[FailurePoint], column: str) -> str:
     """A column that holds several entries, such as a calibration's bins: a row each, the experiment first."""
     rows = []
     for point in points:
@@ -47,6 +49,9 @@ def to_markdown(result: BenchmarkResult[Any]) -> str:
     parts = [_markdown(_table(_columns(result.points[0]), result.points))]
     if isinstance(result.points[0], CalibrationPoint):
         parts.append(_markdown(least_confident_table(result.points)))
+    if slopes := fit_slopes(result.points):
+        parts.append("Fits of block LER = c p^slope, with 95 % intervals:\n")
+        parts.append(_markdown(_table(_SLOPES, slopes)))
     return "\n".join([*parts, f"{_caption(result.points)}\n", _provenance(result.provenance)])
 
 
@@ -55,11 +60,17 @@ def least_confident_table(points: Sequence[CalibrationPoint]) -> list[list[str]]
     return _table(_LEAST_CONFIDENT, [(point, least) for point in points for least in point.least_confident])
 
 
-def format_rate(point: AccuracyPoint) -> str:
+def format_rate(point: FailurePoint) -> str:
     """The block failure rate with its 95 % interval in percent; an upper bound where nothing failed."""
     if point.failures == 0:
         return f"< {_percent(point.ler_high)}"
     return f"{_percent(point.ler)} ({_percent(point.ler_low)} to {_percent(point.ler_high)})"
+
+
+def _format_ends(point: AccuracyPoint, column: str) -> str:
+    """A rate that follows from the block failure rate, with its interval, in percent."""
+    rate, low, high = (100 * getattr(point, f"{column}{end}") for end in ("", "_low", "_high"))
+    return f"{rate:.3g} % ({low:.3g} % to {high:.3g} %)" if point.failures else f"< {high:.3g} %"
 
 
 def _format_share(least: LeastConfident) -> str:
@@ -105,7 +116,9 @@ _FAILURES: tuple[_Column, ...] = (
 _ACCURACY: tuple[_Column, ...] = (
     *_EXPERIMENT,
     *_FAILURES,
-    ("time/shot", lambda point: format_time(1e6 * point.seconds / point.shots)),
+    ("per round", lambda point: _format_ends(point, "per_round")),
+    ("per round and qubit", lambda point: _format_ends(point, "per_qubit_round")),
+    ("CPU time/shot", lambda point: format_time(1e6 * point.seconds / point.shots)),
 )
 _LATENCY: tuple[_Column, ...] = (
     *_EXPERIMENT,
@@ -119,11 +132,21 @@ _LATENCY: tuple[_Column, ...] = (
     ("max", lambda point: format_time(point.max_us)),
 )
 _CALIBRATION: tuple[_Column, ...] = (
-    *_ACCURACY[:-1],
+    *_EXPERIMENT,
+    *_FAILURES,
     ("mean confidence", lambda point: f"{100 * point.mean_confidence:.4g} %"),
     ("ECE", lambda point: f"{point.ece:.3g}"),
     ("Brier", lambda point: f"{point.brier:.3g}"),
-    _ACCURACY[-1],
+    ("time/shot", lambda point: format_time(1e6 * point.seconds / point.shots)),
+)
+_SLOPES: tuple[_Column, ...] = (
+    ("code", lambda slope: slope.code),
+    ("rounds", lambda slope: str(slope.rounds)),
+    ("basis", lambda slope: slope.basis),
+    ("decoder", lambda slope: slope.decoder),
+    ("detectors", lambda slope: slope.detectors),
+    ("p", lambda slope: f"{_percent(slope.p_low)} to {_percent(slope.p_high)}"),
+    ("slope", lambda slope: f"{slope.slope:.2f} ({slope.slope_low:.2f} to {slope.slope_high:.2f})"),
 )
 # Of pairs (point, one of its least confident shares).
 _LEAST_CONFIDENT: tuple[_Column, ...] = (
@@ -141,7 +164,7 @@ _LEAST_CONFIDENT: tuple[_Column, ...] = (
 )
 
 
-def _columns(first: AccuracyPoint) -> tuple[_Column, ...]:
+def _columns(first: FailurePoint) -> tuple[_Column, ...]:
     if isinstance(first, CalibrationPoint):
         return _CALIBRATION
     return _LATENCY if isinstance(first, LatencyPoint) else _ACCURACY
@@ -156,12 +179,18 @@ def _markdown(table: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in [headings, ["---"] * len(headings), *rows])
 
 
-def _caption(points: Sequence[AccuracyPoint]) -> str:
+def _caption(points: Sequence[FailurePoint]) -> str:
     caption = (
         "A block failure is a shot in which any observable is predicted wrongly, over all rounds. In "
         "brackets, and as the bound where nothing failed: exact 95 % binomial intervals. XZ: the decoder "
         "used the memory basis's detectors; XYZ: those of both bases. All decoders saw the same shots."
     )
+    if isinstance(points[0], AccuracyPoint):
+        caption += (
+            " A decoder with fewer shots saw the first of them. Per round: 1 - (1 - block LER)^(1/rounds). Per round "
+            "and qubit: the rate at which one observable flips in a round, if all do so independently. CPU time: on "
+            "one thread, in batches of up to 1,024 shots, while other processes used the other cores."
+        )
     if isinstance(points[0], LatencyPoint):
         caption += " Times are for each call with one batch of shots, on one thread."
     if isinstance(points[0], CalibrationPoint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -26,7 +26,7 @@ from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
-    from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CalibrationPoint
+    from decoder.benchmark.results import BenchmarkResult, CalibrationPoint, FailurePoint
     from simulation.circuits import MemoryExperiment
 
 benchmark = typer.Typer(help="Measures decoders: failures, times, or how far their confidence can be trusted.")
@@ -46,6 +46,19 @@ DecodersOption = Annotated[
     ),
 ]
 ShotsOption = Annotated[int, typer.Option("--shots", help="Shots for each p, the same for all decoders.")]
+CodesOption = Annotated[
+    str,
+    typer.Option(
+        "--code", metavar="CODE[,CODE...]", help="Code ids such as bb72 ('tandem codes' lists them), or one l,m,A,B."
+    ),
+]
+SeveralRoundsOption = Annotated[
+    str, typer.Option("--rounds", metavar="N[,N...]", help="Noisy syndrome cycles, at least 1.")
+]
+BasesOption = Annotated[
+    str,
+    typer.Option("--basis", metavar="X|Z|X,Z", help="Which logical operators are prepared, kept and read."),
+]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Repeats the shots. Without it a fresh seed is drawn and shown.")
 ]
@@ -58,22 +71,38 @@ OutOption = Annotated[
 @benchmark.command()
 def accuracy(
     *,
-    code: CodeOption,
-    rounds: RoundsOption,
-    basis: BasisOption,
+    code: CodesOption,
+    rounds: SeveralRoundsOption,
+    basis: BasesOption,
     p: RatesOption = None,
     noise: NoiseOption = "uniform",
     detectors: DetectorsOption = "XYZ",
     noiseless_last_cycle: PerfectEndOption = False,
     decoders: DecodersOption = "neural,bposd",
-    shots: ShotsOption = 10_000,
+    shots: Annotated[int, typer.Option("--shots", help="The most shots for each point.")] = 10_000,
+    max_errors: Annotated[
+        int | None, typer.Option("--max-errors", help="A point ends with the block that brings so many failures.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option("--max-seconds", help="A point ends after about so much CPU time in its decoder.")
+    ] = None,
     seed: SeedOption = None,
     weights: WeightsOption = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", help="How many, of one thread each.", show_default="one a core")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Count on a Ray cluster, or on a new 'local' one.")
+    ] = None,
     out: OutOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds of this run.")] = False,
     force: ForceOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Counts block failures, with exact 95 % intervals.
+
+    Every combination of code, rounds, basis, p and decoder is a point. What is counted is kept in --out as it comes,
+    so that a run that was stopped or killed goes on with --resume.
 
     \b
     Example:
@@ -81,26 +110,35 @@ def accuracy(
         --decoders neural,bposd --shots 10000 --seed 1 --out accuracy
     """
     from decoder.benchmark.accuracy import run_accuracy
-    from simulation.sampling import suggested_processes
 
-    experiments = _experiments(
-        p,
-        code=code,
-        rounds=rounds,
-        basis=basis,
-        noise=noise,
-        detectors=detectors,
-        noiseless_last_cycle=noiseless_last_cycle,
-    )
+    experiments = [
+        experiment
+        for one_code in _codes(code)
+        for some_rounds in listed("--rounds", rounds, int)
+        for one_basis in _bases(basis)
+        for experiment in _experiments(
+            p,
+            code=one_code,
+            rounds=some_rounds,
+            basis=one_basis,
+            noise=noise,
+            detectors=detectors,
+            noiseless_last_cycle=noiseless_last_cycle,
+        )
+    ]
     with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
         result = run_accuracy(
             experiments,
             listed("--decoders", decoders, str),
             shots=shots,
+            max_errors=max_errors,
+            max_seconds=max_seconds,
             seed=seed,
             weights=weights,
-            processes=suggested_processes(experiments[0].circuit, shots=shots),
+            processes=processes,
+            ray=ray,
             out=out,
+            resume=resume,
             force=force,
             progress=lambda state: _show(bar, state),
         )
@@ -213,6 +251,18 @@ def calibration(
         _print_least_confident(result)
 
 
+def _codes(text: str) -> list[str]:
+    """Code ids, or the one code that has commas of its own."""
+    return [text] if "^" in text or "+" in text else listed("--code", text, str)
+
+
+def _bases(text: str) -> list[Basis]:
+    bases = [part.strip().upper() for part in text.split(",")]
+    if not set(bases) <= set(get_args(Basis)):
+        raise ValueError(f"--basis takes X, Z or X,Z, not {text!r}")
+    return cast(list[Basis], bases)
+
+
 def _experiments(
     rates: str | None,
     *,
@@ -247,19 +297,30 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
         print_json(result.to_json())
         return
     first = result.points[0]
+    several = [name for name in ("code", "basis", "rounds") if len({getattr(q, name) for q in result.points}) > 1]
+    one = {"code": first.code, "basis": f"{first.basis} memory", "rounds": f"{first.rounds} rounds"}
+    title = [text for name, text in one.items() if name not in several]
     print_table(
-        ["p", "decoder", *_headings(first)],
-        ([f"{point.p:g}", f"{point.decoder} {point.detectors}", *_cells(point)] for point in result.points),
-        title=f"{first.code} {first.basis} memory, {first.rounds} rounds, {first.noise} noise, seed {first.seed}",
+        [*several, "p", "decoder", *_headings(first)],
+        (
+            [
+                *(str(getattr(point, name)) for name in several),
+                f"{point.p:g}",
+                f"{point.decoder} {point.detectors}",
+                *_cells(point),
+            ]
+            for point in result.points
+        ),
+        title=", ".join([*title, f"{first.noise} noise", f"seed {first.seed}"]),
     )
 
 
-_RATES = ("failures/shots", "block failure rate (95 % interval)", "time a shot")
+_RATES = ("failures/shots", "block failure rate (95 % interval)", "CPU time a shot")
 _TIMES = ("batch", "failed", "mean", "p50", "p99", "p99.9", "max")
-_CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", _RATES[2])
+_CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", "time a shot")
 
 
-def _headings(first: AccuracyPoint) -> tuple[str, ...]:
+def _headings(first: FailurePoint) -> tuple[str, ...]:
     from decoder.benchmark.results import CalibrationPoint, LatencyPoint
 
     if isinstance(first, CalibrationPoint):
@@ -267,7 +328,7 @@ def _headings(first: AccuracyPoint) -> tuple[str, ...]:
     return _TIMES if isinstance(first, LatencyPoint) else _RATES
 
 
-def _cells(point: AccuracyPoint) -> list[str]:
+def _cells(point: FailurePoint) -> list[str]:
     from decoder.benchmark.results import CalibrationPoint, LatencyPoint
     from decoder.benchmark.tables import format_rate, format_time
 

@@ -122,7 +122,7 @@ def listed(option: str, text: str, convert: Callable[[str], Value]) -> list[Valu
     Raises:
         ValueError: one of them is not what the option takes.
     """
-    values = []
+    values: list[Value] = []
     for part in text.split(","):
         try:
             values.append(convert(part.strip()))

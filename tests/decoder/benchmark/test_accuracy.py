@@ -1,9 +1,17 @@
+import math
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sinter
 
-from decoder.benchmark.accuracy import run_accuracy
+import decoder
+from decoder.benchmark.accuracy import StopRule, run_accuracy
 from decoder.benchmark.common import BenchmarkProgress, binomial_interval
 from decoder.benchmark.results import AccuracyPoint, BenchmarkResult
 from decoder.registry import make_decoder
@@ -14,17 +22,32 @@ DECODERS = ["bposd-osd0", "bposd"]
 COLUMNS = [
     *("code", "rounds", "basis", "p", "noise", "decoder", "detectors"),
     *("shots", "failures", "ler", "ler_low", "ler_high", "seconds", "seed"),
+    *("per_round", "per_round_low", "per_round_high"),
+    *("per_qubit_round", "per_qubit_round_low", "per_qubit_round_high"),
 ]
+ROOT = Path(decoder.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def experiments() -> list[MemoryExperiment]:
-    return [MemoryExperiment.create(code="bb72", basis="Z", rounds=1, p=p) for p in (0.002, 0.006)]
+    return [MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=p) for p in (0.002, 0.006)]
 
 
 @pytest.fixture(scope="module")
-def result(experiments: list[MemoryExperiment]) -> BenchmarkResult[AccuracyPoint]:
-    return run_accuracy(experiments, DECODERS, shots=150, seed=31, chunk_shots=64)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("accuracy")
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[BenchmarkProgress]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(
+    experiments: list[MemoryExperiment], folder: Path, steps: list[BenchmarkProgress]
+) -> BenchmarkResult[AccuracyPoint]:
+    return run_accuracy(experiments, DECODERS, shots=300, seed=31, processes=2, out=folder, progress=steps.append)
 
 
 def test_one_point_for_each_experiment_and_decoder(result: BenchmarkResult[AccuracyPoint]) -> None:
@@ -34,20 +57,35 @@ def test_one_point_for_each_experiment_and_decoder(result: BenchmarkResult[Accur
         (p, name) for p in (0.002, 0.006) for name in DECODERS
     ]
     for point in points:
-        assert (point["code"], point["rounds"], point["basis"], point["noise"]) == ("bb72", 1, "Z", "uniform")
-        assert (point["detectors"], point["shots"], point["seed"]) == ("XZ", 150, 31)
-        assert point["ler"] == point["failures"] / 150
-        assert (point["ler_low"], point["ler_high"]) == binomial_interval(point["failures"], 150)
+        assert (point["code"], point["rounds"], point["basis"], point["noise"]) == ("bb72", 2, "Z", "uniform")
+        assert (point["detectors"], point["shots"], point["seed"]) == ("XZ", 300, 31)
+        assert point["ler"] == point["failures"] / 300
+        assert (point["ler_low"], point["ler_high"]) == binomial_interval(point["failures"], 300)
+        assert point["seconds"] > 0
+
+
+def test_rates_for_each_round_and_qubit(result: BenchmarkResult[AccuracyPoint]) -> None:
+    for point in result.points:
+        for end in ("", "_low", "_high"):
+            ler = getattr(point, f"ler{end}")
+            assert getattr(point, f"per_round{end}") == pytest.approx(1 - math.sqrt(1 - ler))
+            # k of them, each flipped in any of the rounds an odd number of times, make the block's rate again.
+            flipped = (1 - (1 - 2 * getattr(point, f"per_qubit_round{end}")) ** 2) / 2
+            assert 1 - (1 - flipped) ** 12 == pytest.approx(ler)
+    assert result.points[-1].per_round > 0
 
 
 def test_all_decoders_see_the_shots_of_the_seed(
     experiments: list[MemoryExperiment], result: BenchmarkResult[AccuracyPoint]
 ) -> None:
-    samples = sample(experiments[1].circuit, shots=150, seed=31)
+    samples = sample(experiments[1].circuit, shots=300, seed=31)
+    counts = set()
     for point in result.points[2:]:
         predictions = make_decoder(point.decoder, experiments[1]).decode_batch(samples.unpacked_detection_events())
         failures = (predictions != samples.unpacked_observable_flips()).any(axis=1).sum()
         assert point.failures == failures > 0
+        counts.add(failures)
+    assert len(counts) == 2
 
 
 def test_provenance_names_each_circuit(
@@ -56,40 +94,111 @@ def test_provenance_names_each_circuit(
     circuits = result.provenance["circuits"]
     assert [circuit["p"] for circuit in circuits] == [0.002, 0.006]
     assert len({circuit["sha256"] for circuit in circuits}) == 2
+    assert result.provenance["processes"] == 2
 
 
-def test_progress_ends_with_every_shot_of_every_decoder(experiments: list[MemoryExperiment]) -> None:
-    seen: list[BenchmarkProgress] = []
-    began = time.perf_counter()
-    result = run_accuracy(experiments, ["bposd-osd0"], shots=70, seed=1, chunk_shots=32, progress=seen.append)
-    assert [step.done for step in seen] == [32, 64, 70, 102, 134, 140]
-    assert {step.total for step in seen} == {140}
-    assert [step.experiment for step in seen] == [experiments[0]] * 3 + [experiments[1]] * 3
-    assert [seen[2].failures, seen[5].failures] == [{"bposd-osd0": q.failures} for q in result.points]
-    assert 0 < sum(point.seconds for point in result.points) < time.perf_counter() - began
+def test_progress_ends_with_every_shot_of_every_decoder(
+    experiments: list[MemoryExperiment], result: BenchmarkResult[AccuracyPoint], steps: list[BenchmarkProgress]
+) -> None:
+    assert steps[-1].done == steps[-1].total == 1200
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+    last = {step.experiment: step.failures for step in steps}
+    for number, experiment in enumerate(experiments):
+        expected = {point.decoder: point.failures for point in result.points[2 * number : 2 * number + 2]}
+        assert last[experiment] == expected
 
 
-def test_without_a_seed_the_points_keep_the_one_drawn(experiments: list[MemoryExperiment]) -> None:
-    first = run_accuracy(experiments, ["bposd-osd0"], shots=20).points
-    assert first[0].seed == first[1].seed
-    again = run_accuracy(experiments, ["bposd-osd0"], shots=20, seed=first[0].seed).points
-    assert [point.failures for point in again] == [point.failures for point in first]
+def test_files_are_sinters(result: BenchmarkResult[AccuracyPoint], folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {
+        *("results.json", "results.csv", "results.md", "ler.png", "blocks.csv", "stats.csv")
+    }
+    stats = sinter.stats_from_csv_files(folder / "stats.csv")
+    found = {(one.json_metadata["p"], one.decoder): (one.shots, one.errors) for one in stats}
+    assert found == {(point.p, point.decoder): (point.shots, point.failures) for point in result.points}
+    blocks = sinter.stats_from_csv_files(folder / "blocks.csv")
+    assert sum(block.shots for block in blocks) == 1200
+    assert sum(block.errors for block in blocks) == sum(point.failures for point in result.points)
+
+
+def test_sinter_combines_and_plots_the_result(result: BenchmarkResult[AccuracyPoint], folder: Path) -> None:
+    program = Path(sys.executable).with_name("sinter")
+    for name in ("stats.csv", "blocks.csv"):
+        done = subprocess.run([program, "combine", folder / name], capture_output=True, text=True, check=True)
+        rows = [line.split(",") for line in done.stdout.splitlines()[1:]]
+        assert sum(int(row[0]) for row in rows) == 1200
+    picture = folder.parent / "sinter.png"
+    subprocess.run(
+        [program, "plot", "--in", folder / "stats.csv", "--out", picture, "--x_func", "m.p", "--group_func", "decoder"],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_shots_go_on_from_what_is_counted(
+    experiments: list[MemoryExperiment], result: BenchmarkResult[AccuracyPoint], folder: Path
+) -> None:
+    before = (folder / "blocks.csv").read_text()
+    more = run_accuracy(experiments, DECODERS, shots=512, processes=1, out=folder, resume=True)
+    after = (folder / "blocks.csv").read_text()
+    assert after.startswith(before)
+    # Of the first run the blocks 0..63, 64..127 and 128..255 are whole; of 256..511 it had the first 44 shots.
+    assert after.count("\n") == before.count("\n") + 4
+    samples = sample(experiments[1].circuit, shots=512, seed=31)
+    predictions = make_decoder("bposd", experiments[1]).decode_batch(samples.unpacked_detection_events())
+    assert more.points[3].failures == (predictions != samples.unpacked_observable_flips()).any(axis=1).sum()
+    assert {(point.shots, point.seed) for point in more.points} == {(512, 31)}
+
+
+@pytest.mark.parametrize("limits", [{"max_errors": 3}, {"max_seconds": 0.02}])
+def test_a_point_ends_early(experiments: list[MemoryExperiment], limits: dict[str, Any]) -> None:
+    shots = 5_000
+    low, high = run_accuracy(experiments, ["bposd-osd0"], shots=shots, seed=5, processes=2, **limits).points
+    if "max_errors" in limits:
+        assert low.failures < 3 or low.shots < shots
+        assert high.failures >= 3
+        # Without its last block there were less.
+        assert high.shots == 64 or high.shots & (high.shots - 1) == 0
+        samples = sample(experiments[1].circuit, shots=high.shots, seed=5)
+        predictions = make_decoder("bposd-osd0", experiments[1]).decode_batch(samples.unpacked_detection_events())
+        failed = (predictions != samples.unpacked_observable_flips()).any(axis=1)
+        assert failed.sum() == high.failures
+        assert high.shots == 64 or failed[: high.shots // 2].sum() < 3
+    else:
+        assert high.shots < shots
+        assert high.seconds <= 0.02 or high.shots == 64
+
+
+def test_the_stop_rule() -> None:
+    rule = StopRule(shots=1000, max_errors=10, max_seconds=2.0)
+    assert not rule.done(shots=0, errors=0, seconds=0.0, upcoming=64)
+    assert not rule.done(shots=64, errors=9, seconds=0.5, upcoming=64)
+    assert rule.done(shots=64, errors=10, seconds=0.5, upcoming=64)
+    assert rule.done(shots=64, errors=0, seconds=1.5, upcoming=64)
+    assert rule.wanted(shots=100, errors=4, seconds=0.1) == 100 * 6 / 5
+    assert rule.wanted(shots=100, errors=0, seconds=0.1) == 800
+    assert rule.wanted(shots=100, errors=0, seconds=1.5) == pytest.approx(100 / 3)
 
 
 def test_detectors_are_xz_where_the_shots_have_no_others() -> None:
     narrow = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.001, detectors="XZ")
-    assert run_accuracy([narrow], ["bposd-xyz"], shots=5, seed=1).points[0].detectors == "XZ"
     wide = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.001)
-    assert run_accuracy([wide], ["bposd-xyz"], shots=5, seed=1).points[0].detectors == "XYZ"
+    points = run_accuracy([narrow, wide], ["bposd-xyz"], shots=5, seed=1, processes=1).points
+    assert [point.detectors for point in points] == ["XZ", "XYZ"]
 
 
 def test_bad_requests_are_refused(experiments: list[MemoryExperiment], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="chunk_shots=0"):
-        run_accuracy(experiments, DECODERS, shots=10, chunk_shots=0)
+    for bad in ({"max_errors": 0}, {"max_seconds": 0.0}, {"processes": 0}):
+        [(name, value)] = bad.items()
+        with pytest.raises(ValueError, match=f"{name}={value}"):
+            run_accuracy(experiments, DECODERS, shots=10, **bad)
     with pytest.raises(ValueError, match="'neural' is not among"):
         run_accuracy(experiments, DECODERS, shots=10, weights=tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="seed=-1"):
         run_accuracy(experiments, DECODERS, shots=10, seed=-1)
+    with pytest.raises(ValueError, match="--out"):
+        run_accuracy(experiments, DECODERS, shots=10, resume=True)
 
 
 def test_a_directory_with_files_is_refused_before_the_work(experiments: list[MemoryExperiment], tmp_path: Path) -> None:
@@ -98,7 +207,48 @@ def test_a_directory_with_files_is_refused_before_the_work(experiments: list[Mem
     with pytest.raises(FileExistsError, match="not empty"):
         run_accuracy(experiments, DECODERS, shots=10, out=tmp_path, progress=steps.append)
     assert not steps
-    run_accuracy(experiments[:1], ["bposd-osd0"], shots=10, out=tmp_path, force=True)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("notes.txt", "results.json", "results.csv", "results.md", "ler.png")
-    }
+    (tmp_path / "blocks.csv").write_text("counts of an earlier run")
+    with pytest.raises(FileExistsError, match="--resume"):
+        run_accuracy(experiments, DECODERS, shots=10, out=tmp_path)
+    assert (tmp_path / "blocks.csv").read_text() == "counts of an earlier run"
+    run_accuracy(experiments[:1], ["bposd-osd0"], shots=10, processes=1, out=tmp_path, force=True)
+    assert (tmp_path / "blocks.csv").read_text().count("\n") == 2
+    assert (tmp_path / "notes.txt").read_text() == "keep me"
+
+
+def test_killed_twice_and_resumed_the_counts_are_the_same(tmp_path: Path) -> None:
+    """SIGKILL, which nothing can be done about, at two moments between the first block and the last."""
+    arguments = [
+        *("benchmark", "accuracy", "--code", "bb72", "--rounds", "2", "--basis", "Z", "--p", "0.003,0.004"),
+        *("--decoders", "bposd-osd0,bposd", "--shots", "3000", "--seed", "6", "--processes", "2", "--json"),
+    ]
+
+    def start(name: str, *more: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "decoder.cli", *arguments, "--out", str(tmp_path / name), *more]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def lines() -> int:
+        path = tmp_path / "killed" / "blocks.csv"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    for kill in range(2):
+        before = lines()
+        process = start("killed", *["--resume"] * kill)
+        while lines() < before + 2:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    killed_at = lines()
+    finished = [start("killed", "--resume"), start("whole")]
+    for process in finished:
+        assert process.communicate()[1] == b""
+        assert process.returncode == 0
+    assert killed_at < (tmp_path / "whole" / "blocks.csv").read_text().count("\n")
+
+    def counts(name: str) -> list[tuple[Any, ...]]:
+        stats = sinter.stats_from_csv_files(tmp_path / name / "stats.csv")
+        return sorted((one.strong_id, one.shots, one.errors) for one in stats)
+
+    assert counts("killed") == counts("whole")
+    assert {shots for _, shots, _ in counts("whole")} == {3000}
