@@ -136,8 +136,9 @@ def latency(
 ) -> None:
     """Times every call of each decoder, on one thread.
 
-    Decoders take turns on the same shots. One that can stream is also timed from the arrival of the last layer of
-    detection events to the answer. p99.9 needs 1,000 calls, p99.99 needs 10,000.
+    Decoders take turns on the same shots. One that can stream is timed a
+    second time, from the arrival of the last layer of detection events to
+    the answer. p99.9 takes 1,000 calls, p99.99 10,000.
 
     \b
     Example:
