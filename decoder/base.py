@@ -79,6 +79,47 @@ class SoftDecoder(Decoder, Protocol):
         """
 
 
+class Stream(Protocol):
+    """One or more experiments side by side whose detection events arrive layer by layer."""
+
+    def fold(self, layer: Bits) -> None:
+        """Takes the next layer.
+
+        Args:
+            layer: bool (shots, detectors of this layer), in the order of the detectors' indices.
+
+        Raises:
+            ValueError: all layers have been taken, or the shape or the dtype of this one is not as above.
+        """
+
+    def finish(self) -> Decoding:
+        """The answer, once all layers have been taken: that of `decode_soft` for these shots, to the last bit.
+
+        Raises:
+            ValueError: a layer is missing.
+        """
+
+
+@runtime_checkable
+class StreamingDecoder(SoftDecoder, Protocol):
+    """A decoder that takes detection events as they arrive.
+
+    A layer holds the detectors of one round; the last one, after rounds 0 to r - 1, those that compare the data's
+    readout with the last syndrome. An experiment of r rounds has r + 1.
+    """
+
+    @property
+    def layers(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """The indices of each layer's detectors, ascending, so that ``shots[:, layers[t]]`` is layer t."""
+
+    def stream(self, *, shots: int = 1) -> Stream:
+        """Begins to decode so many experiments side by side.
+
+        Raises:
+            ValueError: shots below 1, or more than this decoder takes at once.
+        """
+
+
 def unpack_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_packed: bool = False) -> Bits:
     """Checks detection events and turns them into bools.
 

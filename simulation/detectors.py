@@ -61,6 +61,11 @@ class DetectorGrid:
         """True for XYZ detectors, False for XZ."""
         return len(np.unique(self.coordinates[:, 3])) == 2
 
+    @cached_property
+    def layers(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """The detectors of each round 0..r, ascending: those whose events arrive together."""
+        return tuple(np.flatnonzero(self.coordinates[:, 2] == t) for t in range(self.rounds + 1))
+
     def indices_of(self, basis: Basis) -> npt.NDArray[np.int64]:
         """The detectors of one check type, ascending."""
         return np.flatnonzero(self.coordinates[:, 3] == BASES.index(basis))

@@ -9,16 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from decoder.benchmark.common import binomial_interval, deadline_curve
+from decoder.benchmark.common import binomial_interval
 from decoder.benchmark.results import (
     AccuracyPoint,
     Answers,
     BenchmarkResult,
     CalibrationPoint,
     FailurePoint,
-    LatencyPoint,
     ReliabilityBin,
 )
+from decoder.benchmark.time_plots import TimedCalls, draw_times
 from decoder.registry import DECODERS
 
 COLORS = dict(zip(DECODERS, ("C0", "C1", "C2", "C3", "C4"), strict=True))
@@ -39,20 +39,27 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
     Returns:
         ``ler.png``, the failure rates with their intervals: against p where a code has several, otherwise one
         line each; for several codes or rounds also ``per-round.png``, the rates for each round. With times also
-        ``ccdf.png``, P(a call takes longer than t), and ``deadline.png``, P(wrong or later than t). For calibration
-        also ``reliability.png``, the share decoded rightly against the confidence, with the number of shots in each
-        bin, and ``least-confident.png``, the share of all failures that the least confident shots hold.
+        those of `time_plots.draw_times`. For calibration also ``reliability.png``, the share decoded rightly against
+        the confidence, with the number of shots in each bin, and ``least-confident.png``, the share of all failures
+        that the least confident shots hold.
     """
-    plots = {"ler.png": _draw_failures(result.points)}
+    plots = {"ler.png": _draw_failures(_once_each(result.points))}
     if _several_p(result.points) and _comparable(result.points):
         plots["per-round.png"] = _draw_per_round(result.points)
     if result.times:
-        plots["ccdf.png"] = _draw_ccdf(result)
-        plots["deadline.png"] = _draw_deadline(result)
+        plots |= draw_times(_timed(result))
     if isinstance(result.points[0], CalibrationPoint):
         plots["reliability.png"] = _draw_reliability(result.points)
         plots["least-confident.png"] = _draw_least_confident(result)
     return plots
+
+
+def _once_each(points: Sequence[FailurePoint]) -> list[FailurePoint]:
+    """One point of each decoder on each experiment, where latency has one for each way to hand over the shots."""
+    found: dict[Any, FailurePoint] = {}
+    for point in points:
+        found.setdefault((_series(point), point.p, point.decoder), point)
+    return list(found.values())
 
 
 def _several_p(points: Sequence[FailurePoint]) -> bool:
@@ -159,26 +166,6 @@ def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
     )
 
 
-def _draw_ccdf(result: BenchmarkResult[Any]) -> Figure:
-    figure, axes = _new_figure()
-    for _, times, style in _timed(result):
-        slower = np.arange(len(times.microseconds), 0, -1) / len(times.microseconds)
-        axes.step(np.sort(times.microseconds), slower, where="pre", **style)
-    axes.set(xscale="log", yscale="log", xlabel="t (µs for each call)", ylabel="P(a call takes t or longer)")
-    axes.legend(fontsize="small")
-    return figure
-
-
-def _draw_deadline(result: BenchmarkResult[Any]) -> Figure:
-    figure, axes = _new_figure()
-    for point, times, style in _timed(result):
-        t, rate = deadline_curve(times.microseconds, times.failures, batch=point.batch)
-        axes.step(t, np.where(rate > 0, rate, np.nan), where="post", **style)
-    axes.set(xscale="log", yscale="log", xlabel="deadline t (µs for each call)", ylabel="P(wrong or later than t)")
-    axes.legend(fontsize="small")
-    return figure
-
-
 def _draw_reliability(points: Sequence[CalibrationPoint]) -> Figure:
     figure = Figure(figsize=(7, 6.5), layout="constrained")
     rates, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -243,17 +230,19 @@ def _numbered_style(number: int) -> dict[str, Any]:
     }
 
 
-def _timed(result: BenchmarkResult[Any]) -> list[tuple[LatencyPoint, Any, dict[str, Any]]]:
-    groups = _distinct((_series(point), point.p, point.batch) for point in result.points)
-    rows = []
-    for point, times in zip(result.points, result.times, strict=True):
-        number = groups.index((_series(point), point.p, point.batch))
-        label = _label(point, experiment=len(groups) > 1, p=len(groups) > 1)
-        if len(groups) > 1:
-            label += f", batch {point.batch}"
-        style = {"color": COLORS[point.decoder], "ls": DASHES[number % len(DASHES)], "label": label}
-        rows.append((point, times, style))
-    return rows
+def _timed(result: BenchmarkResult[Any]) -> list[TimedCalls]:
+    experiments = _distinct((_series(point), point.p) for point in result.points)
+    several_experiments = len({series for series, _ in experiments}) > 1
+    return [
+        TimedCalls(
+            point=point,
+            times=times,
+            color=COLORS[point.decoder],
+            experiment=experiments.index((_series(point), point.p)),
+            label=_label(point, experiment=several_experiments, p=len(experiments) > 1),
+        )
+        for point, times in zip(result.points, result.times, strict=True)
+    ]
 
 
 def _new_figure(*, height: float = 4.5) -> tuple[Figure, Axes]:

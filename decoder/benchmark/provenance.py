@@ -17,7 +17,7 @@ from typing import Any
 from decoder.base import Decoder
 from simulation.circuits import MemoryExperiment
 
-PACKAGES = ("numpy", "scipy", "stim", "sinter", "ldpc", "torch")
+PACKAGES = ("numpy", "scipy", "stim", "sinter", "ldpc", "numba", "torch")
 GIT_SECONDS = 10
 
 
@@ -71,7 +71,12 @@ def git_state(path: Path) -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """CPU model, logical cores of the machine and of this process, torch's threads, and the GPU or None."""
+    """What computes, and how busy it is now.
+
+    Returns:
+        CPU model, logical cores of the machine and of this process, torch's threads, memory in GiB, the GPU, operating
+        system and kernel, and the load average over the last 1, 5 and 15 minutes; None for what is not known.
+    """
     torch = sys.modules.get("torch")  # a run that did not import it did not use its GPU either
     cores = os.cpu_count() or 1
     return {
@@ -79,8 +84,10 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
         "threads": torch.get_num_threads() if torch is not None else 1,
+        "memory_gib": _memory_gib(),
         "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": f"{_distribution()}{platform.system()} {platform.release()} {platform.machine()}",
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
 
 
@@ -127,6 +134,20 @@ def _cpu_model() -> str:
     except OSError:  # not Linux
         pass
     return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):  # no POSIX, or without these values
+        return None
+
+
+def _distribution() -> str:
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, "
+    except (OSError, KeyError):  # not Linux
+        return ""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,10 @@ class FailurePoint:
     """Seed of the shots."""
 
 
+Mode = Literal["batch", "streamed"]
+"""batch: all detection events of a call at once. streamed: those of the last layer, when the others have been taken."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AccuracyPoint(FailurePoint):
     """The failures for each round and each logical qubit, as if they were independent chances to fail.
@@ -67,17 +71,27 @@ class AccuracyPoint(FailurePoint):
 class LatencyPoint(FailurePoint):
     """The times of one decoder on one experiment, in microseconds for each call with `batch` shots.
 
-    A shot's latency is that of its call: nothing of a batch is there before the whole batch is.
+    A shot's latency is that of its call: nothing of a batch is there before the whole batch is. Quantiles are
+    observed times, and None where too few calls lie beyond them to tell.
     """
 
+    mode: Mode
+    """How the shots were handed over."""
     batch: int
     """Shots in each call."""
     mean_us: float
     p50_us: float
     p90_us: float
-    p99_us: float
-    p999_us: float
+    p99_us: float | None
+    """None below 100 calls."""
+    p999_us: float | None
+    """None below 1,000 calls."""
+    p9999_us: float | None
+    """None below 10,000 calls."""
     max_us: float
+    cores_used: float
+    """CPU time of the whole process, all its threads, over the time that passed in this decoder's turns: about 1 on
+    one undisturbed thread, more where a library ran others, less where the machine gave the core to someone else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +192,9 @@ class BenchmarkResult(Generic[PointT]):
 
 
 def point_columns(point: FailurePoint) -> dict[str, Any]:
-    """A point's columns in table order: for latency the batch stands before the shots, times at the end."""
+    """A point's columns in table order: for latency mode and batch stand before the shots, times at the end."""
     values = asdict(point)
-    first = [*EXPERIMENT_COLUMNS, *["batch"] * ("batch" in values)]
+    first = [*EXPERIMENT_COLUMNS, *(name for name in ("mode", "batch") if name in values)]
     rest = [field.name for field in fields(point) if field.name not in first]
     return {name: values[name] for name in first + rest}
 

@@ -156,7 +156,15 @@ def latency(
     detectors: DetectorsOption = "XYZ",
     noiseless_last_cycle: PerfectEndOption = False,
     decoders: DecodersOption = "neural,bposd",
-    batch: Annotated[str, typer.Option("--batch", metavar="N[,N...]", help="Shots in each call that is timed.")] = "1",
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N[,N...]",
+            help="Shots in each call that is timed.",
+            show_default="those of 1, 8, 64 and 512 that --shots allows",
+        ),
+    ] = None,
     shots: ShotsOption = 2_000,
     seed: SeedOption = None,
     weights: WeightsOption = None,
@@ -166,10 +174,14 @@ def latency(
 ) -> None:
     """Times every call of each decoder, on one thread.
 
+    Decoders take turns on the same shots. One that can stream is timed a
+    second time, from the arrival of the last layer of detection events to
+    the answer. p99.9 takes 1,000 calls, p99.99 10,000.
+
     \b
     Example:
       tandem benchmark latency --code bb72 --rounds 6 --basis Z --p 0.002 \\
-        --decoders neural,bposd --shots 2000 --seed 1 --batch 1,32 --out latency
+        --decoders neural,bposd --shots 2000 --seed 1 --out latency
     """
     from decoder.benchmark.latency import run_latency
 
@@ -188,7 +200,7 @@ def latency(
             listed("--decoders", decoders, str),
             shots=shots,
             seed=seed,
-            batches=listed("--batch", batch, int),
+            batches=None if batch is None else listed("--batch", batch, int),
             weights=weights,
             out=out,
             force=force,
@@ -316,7 +328,7 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
 
 
 _RATES = ("failures/shots", "block failure rate (95 % interval)", "CPU time a shot")
-_TIMES = ("batch", "failed", "mean", "p50", "p99", "p99.9", "max")
+_TIMES = ("mode", "batch", "failed", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max", "max/p50")
 _CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", "time a shot")
 
 
@@ -330,12 +342,13 @@ def _headings(first: FailurePoint) -> tuple[str, ...]:
 
 def _cells(point: FailurePoint) -> list[str]:
     from decoder.benchmark.results import CalibrationPoint, LatencyPoint
-    from decoder.benchmark.tables import format_rate, format_time
+    from decoder.benchmark.tables import format_rate, format_tail, format_time
 
     failures = f"{point.failures:,}/{point.shots:,}"
     if isinstance(point, LatencyPoint):
-        times = (point.mean_us, point.p50_us, point.p99_us, point.p999_us, point.max_us)
-        return [str(point.batch), failures, *map(format_time, times)]
+        tail = (point.p99_us, point.p999_us, point.p9999_us, point.max_us)
+        times = map(format_time, (point.mean_us, point.p50_us, point.p90_us, *tail))
+        return [point.mode, str(point.batch), failures, *times, format_tail(point)]
     time = format_time(1e6 * point.seconds / point.shots)
     if isinstance(point, CalibrationPoint):
         trust = (f"{100 * point.mean_confidence:.4g} %", f"{point.ece:.3g}", f"{point.brier:.3g}")

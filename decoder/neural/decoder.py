@@ -12,7 +12,8 @@ import stim
 import torch
 from torch import Tensor
 
-from decoder.base import Decoding, pack_bits, unpack_shots
+from decoder.base import Decoding, Stream, pack_bits, unpack_shots
+from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES, BivariateBicycleCode
@@ -50,6 +51,7 @@ class NeuralDecoder:
         index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
         self.num_detectors = len(grid.coordinates)
         self.num_observables = geometry.code.k
+        self.layers = grid.layers
         self._shape = index.shape
         # Absent detectors read a column of zeros behind the real ones.
         self._index = torch.from_numpy(np.where(index < 0, self.num_detectors, index).ravel()).to(device)
@@ -128,27 +130,67 @@ class NeuralDecoder:
     def decode_soft(self, shots: npt.NDArray[Any], *, bit_packed_shots: bool = False) -> Decoding:
         """Predictions with the posterior of the chosen coset and of each flip; see `decoder.base.SoftDecoder`."""
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
-        parts = [self._decode(events[i : i + self.max_batch]) for i in range(0, len(events), self.max_batch)]
         k = self.num_observables
-        empty = (np.zeros((0, k), bool), np.zeros(0, np.float64), np.zeros((0, k), np.float32))
-        predictions, confidence, flips = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
-        return Decoding(predictions=predictions, confidence=confidence, flip_probabilities=flips)
+        parts = [Decoding(np.zeros((0, k), bool), np.zeros(0, np.float64), np.zeros((0, k), np.float32))]
+        parts += [self._decode(events[i : i + self.max_batch]) for i in range(0, len(events), self.max_batch)]
+        return Decoding(
+            predictions=np.concatenate([part.predictions for part in parts]),
+            confidence=np.concatenate([part.confidence for part in parts]),
+            flip_probabilities=np.concatenate([part.flip_probabilities for part in parts]),
+        )
+
+    def stream(self, *, shots: int = 1) -> Stream:
+        """Begins to decode experiments whose events arrive layer by layer; see `decoder.base.StreamingDecoder`.
+
+        A network of architecture tandem without belief propagation (``bp_iterations=0``) folds each layer into its
+        state on arrival, so after the last one a single step and the readout remain. The iterations of belief
+        propagation need the last layer before they can begin, so with them, as in the shipped weights, and with
+        other architectures, layers are merely kept, and `finish` does all the work: it takes as long as
+        `decode_soft`.
+
+        Args:
+            shots: experiments side by side, from 1 to max_batch.
+
+        Raises:
+            ValueError: shots out of range.
+        """
+        return open_stream(self, shots=shots)
 
     @torch.inference_mode()
-    def _decode(self, shots: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], ...]:
-        events = self.arrange(shots)
-        scores = self.model.scores(events, basis=self.basis)
+    def _decode(self, shots: npt.NDArray[np.bool_]) -> Decoding:
+        return self.decoding(self.model.scores(self.arrange(shots), basis=self.basis))
+
+    def decoding(self, scores: Tensor) -> Decoding:
+        """The answer that the scores (shots, 2^k) of the cosets stand for."""
         posterior = self.info.calibration.log_posterior(scores).exp()
         cosets = self.model.cosets
         confidence, coset = posterior.max(dim=1)
         flips = posterior.float() @ cosets
-        return cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy()
+        return Decoding(cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy())
 
     def arrange(self, shots: npt.NDArray[np.bool_]) -> Tensor:
         """Detection events bool (shots, detectors) as the network's float (T, 2, N, shots)."""
-        padded = np.zeros((self.num_detectors + 1, len(shots)), dtype=np.float32)
-        padded[:-1] = shots.T
-        return torch.from_numpy(padded).to(self.device)[self._index].view(*self._shape, len(shots))
+        return self._placed(shots, self._index).view(*self._shape, len(shots))
+
+    def arrange_layer(self, t: int, events: npt.NDArray[np.bool_]) -> Tensor:
+        """Layer t alone, bool (shots, its detectors), as the network's float (2, N, shots)."""
+        return self._placed(events, self._layer_index[t]).view(*self._shape[1:], len(events))
+
+    def _placed(self, events: npt.NDArray[np.bool_], index: Tensor) -> Tensor:
+        padded = np.zeros((events.shape[1] + 1, len(events)), dtype=np.float32)
+        padded[:-1] = events.T
+        return torch.from_numpy(padded).to(self.device)[index]
+
+    @cached_property
+    def _layer_index(self) -> list[Tensor]:
+        """For each layer what `_index` is for all of them: where in the layer each event stands."""
+        place = torch.empty(self.num_detectors + 1, dtype=torch.int64)
+        rows = []
+        for detectors, row in zip(self.layers, self._index.cpu().view(self._shape[0], -1), strict=True):
+            place[-1] = len(detectors)
+            place[torch.from_numpy(detectors)] = torch.arange(len(detectors))
+            rows.append(place[row].to(self.device))
+        return rows
 
 
 def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode:

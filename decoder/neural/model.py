@@ -206,6 +206,11 @@ class EventFold(nn.Module):
 
     FIRST, MIDDLE, LAST = range(3)
 
+    @classmethod
+    def phase(cls, t: int, layers: int) -> int:
+        """The phase of layer t of so many."""
+        return cls.FIRST if t == 0 else cls.LAST if t == layers - 1 else cls.MIDDLE
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(2, 3, 4, width))
@@ -281,9 +286,8 @@ class RecurrentTransformer(Network):
         spectra = self.spectra()
         h = self.start(events.shape[-1])
         beliefs = None if self.propagation is None else self.propagation(events, basis=basis)
-        last = len(events) - 1
         for t, layer in enumerate(events):
-            phase = EventFold.FIRST if t == 0 else EventFold.LAST if t == last else EventFold.MIDDLE
+            phase = EventFold.phase(t, len(events))
             believed = None if beliefs is None else beliefs.features[t]
             h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra, beliefs=believed)
         logits: Tensor = self.readout(h, None if beliefs is None else beliefs.evidence)

@@ -35,6 +35,9 @@ def test_what_is_recorded_is_plain_and_complete(experiment: MemoryExperiment) ->
     assert machine["cpu"]
     assert machine["cores"] == os.cpu_count() >= machine["usable_cores"] >= 1
     assert "gpu" in machine
+    assert 0 < machine["memory_gib"] < 1e6
+    assert len(machine["load_average"]) == 3
+    assert os.uname().release in machine["system"]
 
 
 def test_circuit_hash_is_that_of_its_file(experiment: MemoryExperiment, tmp_path: Path) -> None:

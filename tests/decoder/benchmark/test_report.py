@@ -7,12 +7,13 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection, PolyCollection
 
 from decoder.benchmark.plots import draw_plots
 from decoder.benchmark.provenance import collect_provenance
 from decoder.benchmark.report import prepare_directory, write_report
 from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CallTimes, LatencyPoint
-from decoder.benchmark.tables import format_rate, format_time, to_markdown
+from decoder.benchmark.tables import format_rate, format_tail, format_time, to_csv, to_markdown
 from simulation.circuits import MemoryExperiment
 
 ACCURACY = AccuracyPoint(
@@ -36,13 +37,16 @@ PERFECT = replace(
 )
 LATENCY = LatencyPoint(
     **vars(ACCURACY),
+    mode="batch",
     batch=1,
     mean_us=4300.0,
     p50_us=260.0,
     p90_us=900.0,
     p99_us=123_000.0,
     p999_us=390_000.0,
+    p9999_us=None,
     max_us=1_397_000.0,
+    cores_used=0.987,
 )
 
 
@@ -90,12 +94,26 @@ def test_accuracy_table(accuracy: BenchmarkResult[AccuracyPoint]) -> None:
 
 def test_latency_table(latency: BenchmarkResult[LatencyPoint]) -> None:
     row = to_markdown(latency).splitlines()[2]
-    assert row.endswith("| 4.3 ms | 260 µs | 900 µs | 123 ms | 390 ms | 1.4 s |")
+    assert "| bposd | XZ | batch | 1 | 137/10,000 |" in row
+    assert row.endswith("| 4.3 ms | 260 µs | 900 µs | 123 ms | 390 ms | - | 1.4 s | 5,373 | 0.99 |")
+
+
+def test_the_machine_is_described(latency: BenchmarkResult[LatencyPoint]) -> None:
+    text = to_markdown(latency)
+    machine = latency.provenance["machine"]
+    [line] = [line for line in text.splitlines() if line.startswith("- machine: ")]
+    for part in (machine["cpu"], f"{machine['memory_gib']} GiB memory", machine["system"], "load average "):
+        assert part in line
+    unknown = {**latency.provenance, "machine": machine | {"memory_gib": None, "load_average": None}}
+    line = to_markdown(replace(latency, provenance=unknown))
+    assert "GiB" not in line
+    assert "load average" not in line
 
 
 def test_numbers_for_people() -> None:
     assert format_rate(PERFECT) == "< 0.0369 %"
-    assert [format_time(t) for t in (0.512, 99.96, 1000, 2.5e6)] == ["0.512 µs", "100 µs", "1 ms", "2.5 s"]
+    assert [format_time(t) for t in (0.512, 99.96, 1000, 2.5e6, None)] == ["0.512 µs", "100 µs", "1 ms", "2.5 s", "-"]
+    assert [format_tail(replace(LATENCY, max_us=t)) for t in (260.0, 3210.0, 400_000.0)] == ["1", "12.3", "1,538"]
 
 
 def test_failures_are_drawn_against_p_where_there_are_several(provenance: dict[str, Any]) -> None:
@@ -116,7 +134,7 @@ def test_failures_are_drawn_against_p_where_there_are_several(provenance: dict[s
 
 def test_times_are_drawn_as_distributions(latency: BenchmarkResult[LatencyPoint]) -> None:
     plots = draw_plots(latency)
-    assert list(plots) == ["ler.png", "ccdf.png", "deadline.png"]
+    assert list(plots) == ["ler.png", "ccdf.png", "deadline.png", "violin.png"]
     [axes] = plots["ccdf.png"].axes
     curve = np.asarray(axes.lines[0].get_xydata())
     assert curve[0, 1] == 1
@@ -126,10 +144,70 @@ def test_times_are_drawn_as_distributions(latency: BenchmarkResult[LatencyPoint]
     assert np.asarray(axes.lines[0].get_xydata())[-1, 1] == pytest.approx(wrong)
 
 
+def test_what_too_few_calls_cannot_tell_is_empty_in_csv_and_null_in_json(
+    latency: BenchmarkResult[LatencyPoint],
+) -> None:
+    [row, _] = csv.DictReader(to_csv(latency.points).splitlines())
+    assert row["p9999_us"] == ""
+    assert '"p9999_us": null' in json.dumps(latency.to_json())
+
+
+def test_a_violin_for_each_decoder_marks_the_median_and_the_tail(latency: BenchmarkResult[LatencyPoint]) -> None:
+    [axes] = draw_plots(latency)["violin.png"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["bposd (XZ)", "neural (XYZ)"]
+    bodies = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    marks = [np.asarray(one.get_offsets()) for one in axes.collections if isinstance(one, PathCollection)]
+    for body, times in zip(bodies, latency.times, strict=True):
+        heights = body.get_paths()[0].vertices[:, 1]  # type: ignore[index]
+        logs = np.log10(times.microseconds)
+        np.testing.assert_allclose([heights.min(), heights.max()], [logs.min(), logs.max()])
+    points = latency.points
+    expected = [[q.p50_us for q in points], [q.p99_us for q in points], [q.max_us for q in points]]
+    np.testing.assert_allclose(10 ** np.array([mark[:, 1] for mark in marks if len(mark)]), expected)
+    decades = [label.get_text() for label in axes.get_yticklabels()]
+    assert {"100 µs", "1 ms", "10 ms"} <= set(decades)
+
+
+def test_each_batch_size_has_a_panel_and_streams_are_told_apart(latency: BenchmarkResult[LatencyPoint]) -> None:
+    first, second = latency.points
+    short = CallTimes(np.full(9, 700.0), np.zeros(9, int))
+    result = replace(
+        latency,
+        points=(first, second, replace(second, mode="streamed"), replace(first, batch=8, p99_us=None), first),
+        times=(*latency.times, latency.times[1], short, short),
+    )
+    result = replace(result, points=(*result.points[:4], replace(second, batch=8, p99_us=None, p999_us=None)))
+    plots = draw_plots(result)
+    for name in ("ccdf.png", "deadline.png"):
+        single, eight = plots[name].axes
+        assert ["of 8 shots" in axes.get_xlabel() for axes in (single, eight)] == [False, True]
+        assert [len(axes.lines) for axes in (single, eight)] == [3, 2]
+        styles = {(line.get_color(), line.get_linestyle()) for line in single.lines}
+        assert len(styles) == 3
+        labels = [text.get_text() for text in plots[name].legends[0].get_texts()]
+        assert labels == ["bposd (XZ)", "neural (XYZ)", "neural (XYZ), streamed"]
+    [violins] = plots["violin.png"].axes
+    names = [label.get_text() for label in violins.get_xticklabels()]
+    assert names == ["bposd (XZ)", "neural (XYZ)", "neural (XYZ)\nstreamed"]
+    [rows] = plots["ler.png"].axes
+    assert len(rows.get_yticklabels()) == 2
+
+
+def test_equal_times_and_single_calls_can_be_drawn(latency: BenchmarkResult[LatencyPoint]) -> None:
+    times = (CallTimes(np.full(5, 300.0), np.zeros(5, int)), CallTimes(np.array([1000.0]), np.ones(1, int)))
+    points = tuple(replace(point, p99_us=None, p999_us=None) for point in latency.points)
+    plots = draw_plots(replace(latency, points=points, times=times))
+    for figure in plots.values():
+        figure.canvas.draw()
+    [axes] = plots["violin.png"].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["p50", "max"]
+
+
 def test_latency_report_is_complete(latency: BenchmarkResult[LatencyPoint], tmp_path: Path) -> None:
     write_report(latency, tmp_path)
-    names = {"results.json", "results.csv", "results.md", "times.npz", "ler.png", "ccdf.png", "deadline.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    names = {"results.json", "results.csv", "results.md", "times.npz"}
+    plots = {"ler.png", "ccdf.png", "deadline.png", "violin.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names | plots
 
 
 def test_directories_are_checked(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ ACCURACY = {
     *("code", "rounds", "basis", "p", "noise", "decoder", "detectors"),
     *("shots", "failures", "ler", "ler_low", "ler_high", "seconds", "seed"),
 }
-TIMES = {"batch", "mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"}
+TIMES = {*("mode", "batch", "mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "p9999_us", "max_us", "cores_used")}
 
 
 def test_accuracy_prints_the_fixed_json(succeed):
@@ -38,9 +38,24 @@ def test_latency_prints_the_fixed_json_and_writes_a_report(folder, succeed, refu
     assert [point["batch"] for point in result["points"]] == [1, 4]
     for point in result["points"]:
         assert set(point) == ACCURACY | TIMES
-        assert 0 < point["p50_us"] <= point["p99_us"] <= point["max_us"]
+        assert 0 < point["p50_us"] <= point["p90_us"] <= point["max_us"]
+        assert point["p99_us"] is None
+        assert point["mode"] == "batch"
     assert json.loads((folder / "r" / "results.json").read_text())["points"] == result["points"]
     assert "r is not empty; choose another name or pass --force" in refuse(line)
+
+
+def test_latency_prints_a_table_for_the_batches_that_fit(succeed, refuse):
+    line = f"benchmark latency --code bb72 {EXPERIMENT} --decoders neural,bposd-osd0 --shots 10 --seed 1"
+    rows = [row.split()[1:5] for row in succeed(line).splitlines() if row.strip().startswith("0.001")]
+    assert rows == [
+        ["neural", "XYZ", "batch", "1"],
+        ["neural", "XYZ", "streamed", "1"],
+        ["bposd-osd0", "XZ", "batch", "1"],
+        ["neural", "XYZ", "batch", "8"],
+        ["bposd-osd0", "XZ", "batch", "8"],
+    ]
+    assert "batch=11 must be at least 1 and at most shots=10" in refuse(f"{line} --batch 11")
 
 
 def test_a_benchmark_prints_a_table(succeed):

@@ -1,0 +1,123 @@
+"""Detection events that arrive layer by layer: folded into the network's state at once where it can be done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from decoder.base import Bits, Decoding
+from decoder.neural.model import EventFold, RecurrentTransformer
+
+if TYPE_CHECKING:
+    from decoder.neural.decoder import NeuralDecoder
+
+
+def open_stream(decoder: NeuralDecoder, *, shots: int) -> LayerStream:
+    """The stream that suits a decoder's network.
+
+    Raises:
+        ValueError: shots below 1 or above the decoder's max_batch.
+    """
+    if not 1 <= shots <= decoder.max_batch:
+        raise ValueError(
+            f"a stream of shots={shots} must hold 1 to {decoder.max_batch} of them (the decoder's max_batch)"
+        )
+    model = decoder.model
+    if isinstance(model, RecurrentTransformer) and model.propagation is None:
+        return FoldingStream(decoder, model, shots=shots)
+    return KeepingStream(decoder, shots=shots)
+
+
+class LayerStream(ABC):
+    """Takes the layers of some experiments in order; see `decoder.base.Stream`."""
+
+    def __init__(self, decoder: NeuralDecoder, *, shots: int) -> None:
+        self.decoder = decoder
+        self.shots = shots
+        self.folded = 0
+        """Layers taken so far."""
+
+    def fold(self, layer: Bits) -> None:
+        """Takes the next layer, bool (shots, its detectors).
+
+        Raises:
+            ValueError: all layers have been taken, or the shape or the dtype of this one is wrong.
+        """
+        layers, t = self.decoder.layers, self.folded
+        if t == len(layers):
+            raise ValueError(
+                f"all {t} layers of this experiment have been folded; take the answer with finish(), and begin "
+                "another stream for the next experiment"
+            )
+        if not isinstance(layer, np.ndarray) or layer.dtype != np.bool_:
+            found = layer.dtype if isinstance(layer, np.ndarray) else type(layer).__name__
+            raise ValueError(f"a layer must be a numpy array of bools, not {found}; convert with .astype(bool)")
+        expected = (self.shots, len(layers[t]))
+        if layer.shape != expected:
+            raise ValueError(
+                f"layer {t} of {len(layers)} must have shape {expected} (shots, detectors of this layer), not "
+                f"{layer.shape}"
+            )
+        self._take(t, layer)
+        self.folded += 1
+
+    def finish(self) -> Decoding:
+        """The answer, the same as that of `NeuralDecoder.decode_soft`.
+
+        Raises:
+            ValueError: a layer is missing.
+        """
+        layers = len(self.decoder.layers)
+        if self.folded < layers:
+            raise ValueError(
+                f"only {self.folded} of the {layers} layers of this experiment have been folded; the answer needs all"
+            )
+        return self._answer()
+
+    @abstractmethod
+    def _take(self, t: int, layer: Bits) -> None: ...
+
+    @abstractmethod
+    def _answer(self) -> Decoding: ...
+
+
+class FoldingStream(LayerStream):
+    """Keeps the network's state and the parity of each memory check's events, whatever the number of rounds."""
+
+    def __init__(self, decoder: NeuralDecoder, model: RecurrentTransformer, *, shots: int) -> None:
+        super().__init__(decoder, shots=shots)
+        self.model = model
+        with torch.inference_mode():
+            self.spectra = model.spectra()
+            self.state = model.start(shots)
+            # As a layer of events (1, 1, N, B), for the vote asks no more of all layers than the parity of their sum.
+            self.parity = torch.zeros(1, 1, *self.state.shape[:2], device=self.state.device)
+
+    @torch.inference_mode()
+    def _take(self, t: int, layer: Bits) -> None:
+        events = self.decoder.arrange_layer(t, layer)
+        phase = EventFold.phase(t, len(self.decoder.layers))
+        self.state = self.model.step(self.state, events, basis=self.decoder.basis, phase=phase, spectra=self.spectra)
+        self.parity = (self.parity + events[0]) % 2
+
+    @torch.inference_mode()
+    def _answer(self) -> Decoding:
+        logits = self.model.readout(self.state)
+        return self.decoder.decoding(self.model.vote.scores(logits.float(), self.parity))
+
+
+class KeepingStream(LayerStream):
+    """Keeps the events until all have arrived, then decodes them."""
+
+    def __init__(self, decoder: NeuralDecoder, *, shots: int) -> None:
+        super().__init__(decoder, shots=shots)
+        self.events = np.zeros((shots, decoder.num_detectors), dtype=np.bool_)
+
+    def _take(self, t: int, layer: Bits) -> None:
+        self.events[:, self.decoder.layers[t]] = layer
+
+    def _answer(self) -> Decoding:
+        return self.decoder.decode_soft(self.events)

@@ -1,0 +1,153 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.base import Decoding, StreamingDecoder
+from decoder.classical.bposd import BpOsdDecoder
+from decoder.neural.architectures import build_network
+from decoder.neural.calibration import Calibration
+from decoder.neural.config import ModelConfig
+from decoder.neural.decoder import NeuralDecoder
+from decoder.neural.stream import FoldingStream, KeepingStream
+from decoder.neural.weights import save_weights
+from simulation.circuits import MemoryExperiment
+from simulation.detectors import Basis
+
+SMALL = {
+    "folding": ModelConfig(width=16, heads=2, readout_mixing="both"),
+    "blue": ModelConfig(architecture="blue", width=16, heads=2),
+}
+
+
+def experiment(basis: Basis = "Z", rounds: int = 4, p: float = 0.01) -> MemoryExperiment:
+    return MemoryExperiment.create(code="bb72", basis=basis, rounds=rounds, p=p)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
+    """The shipped network, which propagates beliefs, and small random ones that do not."""
+    paths: dict[str, Path | None] = {"shipped": None}
+    for seed, (name, config) in enumerate(SMALL.items()):
+        torch.manual_seed(seed)
+        model = build_network(config)
+        with torch.no_grad():
+            for parameter in model.parameters():  # zeros at first, which would hide what they are multiplied with
+                parameter += 0.1 * torch.randn_like(parameter)
+        path = tmp_path_factory.mktemp("weights") / f"{name}.safetensors"
+        save_weights(path, model, bases="ZX", rounds=(4,), calibration=Calibration(2.0, 0.5), provenance={})
+        paths[name] = path
+    return paths
+
+
+def events_of(made: MemoryExperiment, shots: int, seed: int = 3) -> np.ndarray:
+    return made.circuit.compile_detector_sampler(seed=seed).sample(shots)
+
+
+def streamed(decoder: StreamingDecoder, events: np.ndarray) -> Decoding:
+    stream = decoder.stream(shots=len(events))
+    for detectors in decoder.layers:
+        stream.fold(events[:, detectors])
+    return stream.finish()
+
+
+def assert_equal(one: Decoding, other: Decoding) -> None:
+    np.testing.assert_array_equal(one.predictions, other.predictions)
+    np.testing.assert_array_equal(one.confidence, other.confidence)
+    np.testing.assert_array_equal(one.flip_probabilities, other.flip_probabilities)
+
+
+@pytest.mark.parametrize("basis", ["Z", "X"])
+@pytest.mark.parametrize("name", ["shipped", "folding", "blue"])
+def test_streams_answer_as_batches_do_to_the_last_bit(name: str, basis: Basis, weights: dict[str, Path | None]) -> None:
+    made = experiment(basis)
+    decoder = NeuralDecoder.load(made, weights=weights[name])
+    assert isinstance(decoder, StreamingDecoder)
+    for shots in (1, 2, 33):
+        events = events_of(made, shots)
+        whole = decoder.decode_soft(events)
+        assert len(np.unique(whole.confidence)) == shots  # different shots have different answers
+        assert_equal(streamed(decoder, events), whole)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("folding", FoldingStream), ("shipped", KeepingStream)])
+def test_layers_are_folded_on_arrival_without_belief_propagation(
+    name: str, kind: type, weights: dict[str, Path | None]
+) -> None:
+    made = experiment()
+    decoder = NeuralDecoder.load(made, weights=weights[name])
+    steps: list[int] = []
+    fold = decoder.model.fold
+    fold.register_forward_hook(lambda *_: steps.append(stream.folded))  # type: ignore[union-attr]
+    stream = decoder.stream()
+    assert type(stream) is kind
+    for detectors in decoder.layers:
+        stream.fold(events_of(made, 1)[:, detectors])
+    stream.finish()
+    assert steps == ([0, 1, 2, 3, 4] if kind is FoldingStream else [5] * 5)
+
+
+def test_streams_side_by_side_do_not_mix(weights: dict[str, Path | None]) -> None:
+    made = experiment()
+    decoder = NeuralDecoder.load(made, weights=weights["folding"])
+    first, second = events_of(made, 2)[:, None]
+    streams = decoder.stream(), decoder.stream()
+    for detectors in decoder.layers:
+        streams[0].fold(first[:, detectors])
+        streams[1].fold(second[:, detectors])
+    assert_equal(streams[0].finish(), decoder.decode_soft(first))
+    assert_equal(streams[1].finish(), decoder.decode_soft(second))
+
+
+def test_detectors_may_come_in_any_order(weights: dict[str, Path | None]) -> None:
+    made = experiment(rounds=2)
+    grid = made.grid
+    mixed = np.random.default_rng(0).permutation(made.num_detectors)
+    shuffled = type(grid)(grid.coordinates[mixed])
+    path = weights["folding"]
+    assert path is not None
+    events = events_of(made, 7)
+    decoder = NeuralDecoder(shuffled, weights=path)
+    assert not np.array_equal(decoder.layers[0], grid.layers[0])
+    assert_equal(streamed(decoder, events[:, mixed]), NeuralDecoder(grid, weights=path).decode_soft(events))
+
+
+def test_one_round_has_two_layers(weights: dict[str, Path | None]) -> None:
+    made = experiment(rounds=1)
+    decoder = NeuralDecoder.load(made, weights=weights["folding"])
+    assert [len(layer) for layer in decoder.layers] == [36, 36]
+    assert_equal(streamed(decoder, events_of(made, 5)), decoder.decode_soft(events_of(made, 5)))
+
+
+@pytest.mark.parametrize("name", ["shipped", "folding"])
+def test_misuse_is_refused(name: str, weights: dict[str, Path | None]) -> None:
+    decoder = NeuralDecoder.load(experiment(), weights=weights[name])
+    assert [len(layer) for layer in decoder.layers] == [36, 72, 72, 72, 36]
+    for shots in (0, 1025):
+        with pytest.raises(ValueError, match=f"shots={shots} must hold 1 to 1024"):
+            decoder.stream(shots=shots)
+    stream = decoder.stream(shots=3)
+    with pytest.raises(ValueError, match=r"layer 0 of 5 must have shape \(3, 36\).*not \(1, 36\)"):
+        stream.fold(np.zeros((1, 36), bool))
+    with pytest.raises(ValueError, match=r"not \(3, 72\)"):
+        stream.fold(np.zeros((3, 72), bool))
+    with pytest.raises(ValueError, match="bools, not uint8"):
+        stream.fold(np.zeros((3, 36), np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="bools, not list"):
+        stream.fold([[False] * 36] * 3)  # type: ignore[arg-type]
+    for layer in itertools.islice(decoder.layers, 4):
+        with pytest.raises(ValueError, match="of the 5 layers"):
+            stream.finish()
+        stream.fold(np.zeros((3, len(layer)), bool))
+    with pytest.raises(ValueError, match="only 4 of the 5 layers"):
+        stream.finish()
+    stream.fold(np.zeros((3, 36), bool))
+    with pytest.raises(ValueError, match="all 5 layers of this experiment have been folded"):
+        stream.fold(np.zeros((3, 36), bool))
+    assert_equal(stream.finish(), decoder.decode_soft(np.zeros((3, 288), bool)))
+
+
+def test_classical_decoders_do_not_stream() -> None:
+    assert not isinstance(BpOsdDecoder(experiment(rounds=1).fault_model), StreamingDecoder)
