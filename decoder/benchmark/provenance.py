@@ -17,7 +17,18 @@ from typing import Any
 from decoder.base import Decoder
 from simulation.circuits import MemoryExperiment
 
-PACKAGES = ("numpy", "scipy", "stim", "sinter", "ldpc", "torch")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "stim",
+    "sinter",
+    "ldpc",
+    "relay-bp",
+    "tesseract-decoder",
+    "torch",
+    "matplotlib",
+)
 GIT_SECONDS = 10
 
 
