@@ -180,7 +180,8 @@ def _title(result: ResultDirectory) -> str:
     points = result.points
 
     def every(column: str) -> str:
-        return ", ".join(str(value) for value in dict.fromkeys(point[column] for point in points))
+        *others, last = (str(value) for value in dict.fromkeys(point[column] for point in points))
+        return f"{', '.join(others)} and {last}" if others else last
 
     rounds = every("rounds")
     return (

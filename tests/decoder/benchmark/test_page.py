@@ -87,6 +87,14 @@ def test_html_holds_every_plot(page, tree):
     assert all(image["alt"].endswith(titles) and len(image["alt"]) > 80 for image in images)
 
 
+def test_titles_name_all_that_was_measured(tree, edit):
+    codes, rounds = ("bb72", "bb90", "bb144"), (6, 12)
+    points = [{"code": code, "rounds": number} for code in codes for number in rounds]
+    edit(lambda content: content.update(points=[content["points"][0] | point for point in points]), "accuracy")
+    path, _ = write_page(tree, title="Title")
+    assert "Accuracy: bb72, bb90 and bb144, Z memory, 6 and 12 rounds, p = 1 %" in Page(path.read_text()).text
+
+
 def test_html_loads_nothing(page, tree):
     assert not LOADING & {tag for tag, _ in page.elements}
     for _, attributes in page.elements:
