@@ -17,7 +17,19 @@ from typing import Any
 from decoder.base import Decoder
 from simulation.circuits import MemoryExperiment
 
-PACKAGES = ("numpy", "scipy", "stim", "sinter", "ldpc", "numba", "torch")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "stim",
+    "sinter",
+    "ldpc",
+    "relay-bp",
+    "tesseract-decoder",
+    "torch",
+    "matplotlib",
+    "ray",
+)
 GIT_SECONDS = 10
 
 

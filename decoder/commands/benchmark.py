@@ -23,6 +23,7 @@ from decoder.commands.options import (
     make_experiment,
 )
 from decoder.commands.output import ProgressBar, print_json, print_table
+from decoder.commands.report import report
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from simulation.circuits import MemoryExperiment
 
 benchmark = typer.Typer(help="Measures decoders: failures, times, or how far their confidence can be trusted.")
+benchmark.command()(report)
 
 RatesOption = Annotated[
     str | None,
