@@ -110,7 +110,7 @@ def run_accuracy(
 
     while blocks := [block for tally in tallies for block in tally.next_blocks()]:
         collect(blocks, processes=processes, file=file, counted=counted, ray=ray)
-    provenance = collect_provenance(experiments, made) | {"processes": processes, "ray": ray}
+    provenance = collect_provenance(experiments, made, threads=1) | {"processes": processes, "ray": ray}
     result = BenchmarkResult(points=tuple(tally.point() for tally in tallies), provenance=provenance)
     if out is not None:
         write_report(result, out)

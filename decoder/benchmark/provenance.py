@@ -34,13 +34,17 @@ GIT_SECONDS = 10
 
 
 def collect_provenance(
-    experiments: Sequence[MemoryExperiment], decoders: Sequence[Mapping[str, Decoder]]
+    experiments: Sequence[MemoryExperiment],
+    decoders: Sequence[Mapping[str, Decoder]],
+    *,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Gathers what is needed to repeat and to judge a benchmark.
 
     Args:
         experiments: what was decoded.
         decoders: for each experiment, its decoders by name.
+        threads: in each process that decodes; None for those that torch has in this one.
 
     Returns:
         Plain values, ready for JSON: time, command, circuits, weights, git, versions, machine.
@@ -52,7 +56,7 @@ def collect_provenance(
         "weights": _weights(decoders),
         "git": git_state(Path(__file__)),
         "versions": {"python": platform.python_version(), **_package_versions()},
-        "machine": machine(),
+        "machine": machine() | ({} if threads is None else {"threads": threads}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import sinter
 
 from decoder.benchmark.blocks import Block
 from decoder.benchmark.count_file import append_line
+
+CONNECT_SECONDS = 10
 
 
 def collect_with_ray(
@@ -27,10 +30,11 @@ def collect_with_ray(
         import ray
     except ImportError:
         raise ValueError("--ray needs the package ray: pip install 'tandem-decoder[ray]'") from None
+    _check_that_someone_answers(address)
     try:
         ray.init(
-            address=None if address == "local" else address,
-            include_dashboard=False,
+            address=address,
+            include_dashboard=False if address == "local" else None,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
@@ -48,6 +52,17 @@ def collect_with_ray(
             counted(stats)
     finally:
         ray.shutdown()
+
+
+def _check_that_someone_answers(address: str) -> None:
+    """Asks once whether the port of a cluster's head is open, since Ray itself keeps trying for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:
+        return  # "local" or "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Ray cluster answers at {address!r}: {error}") from None
 
 
 def _result(ray: Any, done: Any) -> sinter.AnonTaskStats:

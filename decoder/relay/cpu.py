@@ -1,7 +1,6 @@
-"""`decoder.relay` for CPUs, compiled: many shots side by side, each at its own pace.
+"""`decoder.relay` for CPUs, compiled: one shot after the other, with instructions that work on many checks or faults.
 
-A lane is a column of the working arrays and holds one shot. Instructions work on all lanes at once, and a lane whose
-shot is done takes the next one, so shots that need hundreds of iterations do not hold up those that need four.
+So a shot takes as long as its own iterations, and its answer is the same bits whatever is decoded with it.
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ import numpy.typing as npt
 from decoder.relay.graph import FaultGraphs, Floats
 from decoder.relay.rules import NUM_STRENGTHS, Answers, Rules
 
-MOST_LANES = 32  # more would not fit into a core's second cache
-# Not arcp nor reassoc: vectors would then be divided otherwise than single numbers, and a shot's answer would depend on
-# how many are decoded with it, since long runs amplify each rounding.
+# Not arcp nor reassoc: sums would depend on the width of the machine's vectors, and long runs amplify each rounding.
 FAST = {"nnan", "ninf", "nsz", "contract"}
 
 
@@ -41,15 +38,12 @@ def relay(
 ) -> Answers:
     """Propagates beliefs for detection events bool (B, 2, C), of the memory basis and of the other check type."""
     answers = Answers.empty(graphs, shots=len(events), solutions=rules.solutions)
-    lanes = 1
-    while lanes < min(len(events), MOST_LANES):
-        lanes *= 2
-    share = max(lanes, -(-len(events) // threads))
+    share = max(1, -(-len(events) // threads))
     pieces = [slice(first, first + share) for first in range(0, len(events), share)]
 
     def work(piece: slice) -> None:
         part = answers.of(piece)
-        _relay(events[piece], graphs.memory, graphs.other, strengths, graphs.flips, rules, part, lanes)
+        _relay(events[piece], graphs.memory, graphs.other, strengths, graphs.flips, rules, part)
 
     if len(pieces) <= 1:
         for piece in pieces:
@@ -61,117 +55,90 @@ def relay(
 
 
 @compiled
-def _relay(events, memory, other, strengths, flips, rules, answers, lanes):  # type: ignore[no-untyped-def]
+def _relay(events, memory, other, strengths, flips, rules, answers):  # type: ignore[no-untyped-def]
     sides, one, zero = (memory, other), np.float32(1), np.float32(0)
     shots, checks = len(events), len(memory.start) - 1
     sizes = (len(memory.prior), len(other.prior))
-    most = 0  # edges of a check
-    for side in sides:
-        for c in range(checks):
-            most = max(most, side.start[c + 1] - side.start[c])
+    odds = [np.zeros(size, np.float32) for size in sizes]
+    arrived = [np.zeros(size, np.float32) for size in sizes]
+    prior = [np.zeros(size, np.float32) for size in sizes]
+    chances = [np.zeros(size, np.float32) for size in sizes]
+    messages = [np.zeros(side.slots.shape, np.float32) for side in sides]
+    sent = [np.zeros(side.slots.shape, np.float32) for side in sides]
+    sign = np.ones((2, checks), np.float32)  # -1 at events, checks as in `order`
+    total = np.zeros(sizes[0], np.float32)
+    odd = np.zeros(checks, np.float32)
+    scratch = np.zeros((3, checks), np.float32)
 
-    odds = [np.zeros((size, lanes), np.float32) for size in sizes]
-    arrived = [np.zeros((size, lanes), np.float32) for size in sizes]
-    prior = [np.zeros((size, lanes), np.float32) for size in sizes]
-    remembered = [np.zeros((size, lanes), np.float32) for size in sizes]
-    chances = [np.zeros((size, lanes), np.float32) for size in sizes]
-    messages = [np.zeros((len(side.fault), lanes), np.float32) for side in sides]
-    sign = [np.ones((checks, lanes), np.float32) for _ in sides]  # -1 at events
-    total = np.zeros((sizes[0], lanes), np.float32)
-    odd = np.zeros((checks, lanes), np.float32)
-    scratch = np.zeros((3 + most, lanes), np.float32)
-    unexplained = np.zeros(lanes, np.float32)
-
-    shot = np.full(lanes, -1, np.int64)
-    looks = np.zeros(lanes, np.int64)
-    leg = np.zeros(lanes, np.int64)
-    leg_looks = np.zeros(lanes, np.int64)
-    loaded = np.full(lanes, -1, np.int64)  # the row of the strengths in `remembered`
-    fresh = np.ones(lanes, np.bool_)  # starts from the priors
-    keep = np.zeros(lanes, np.float32)  # 0: messages of the last look do not count
-    upcoming = done = 0
-
-    while done < shots:
-        for j in range(lanes):
-            if shot[j] < 0 and upcoming < shots:
-                shot[j], fresh[j], keep[j], looks[j], leg[j], leg_looks[j] = upcoming, True, zero, 0, 0, 0
-                upcoming += 1
-                for s in range(2):
-                    for c in range(checks):
-                        sign[s][c, j] = -one if events[shot[j], s, c] else one
-            row = 0 if leg[j] == 0 else 1 + (leg[j] - 1) % NUM_STRENGTHS
-            if row and answers.found[shot[j]]:
+    for b in range(shots):
+        for s in range(2):
+            for c in range(checks):
+                sign[s, c] = -one if events[b, s, sides[s].order[c]] else one
+        total[:] = zero
+        fresh, keep = True, zero  # fresh: starts from the priors; keep 0: messages of the last look do not count
+        looks = leg = leg_looks = 0
+        while True:
+            row = 0 if leg == 0 else 1 + (leg - 1) % NUM_STRENGTHS
+            if row and answers.found[b]:
                 row += NUM_STRENGTHS
-            if loaded[j] != row:
-                loaded[j] = row
+            if fresh:
                 for s in range(2):
-                    for v in range(sizes[s]):
-                        remembered[s][v, j] = strengths[s][row, v]
+                    prior[s][:] = sides[s].prior
+                    odds[s][:] = sides[s].prior
+            else:
+                for s in range(2):
+                    _chances(odds[s], np.float32(rules.far), chances[s])
+                for s in range(2):
+                    _exchange(sides[s], chances[1 - s], rules, prior[s])
+            for _ in range(rules.iterations):
+                for s in range(2):
+                    _remember(odds[s], prior[s], strengths[s][row], arrived[s])
+                    _check(sides[s], sign[s], keep, rules, odds[s], sent[s], messages[s], scratch)
+                    _collect(sides[s].first_edge, sides[s].by_fault, messages[s].ravel(), arrived[s])
+                    odds[s], arrived[s] = arrived[s], odds[s]
+                keep = one
+            unexplained = _look(memory, sign[0], odds[0], odd)
 
-        for s in range(2):
-            _chances(odds[s], np.float32(rules.far), chances[s])
-        for s in range(2):
-            _exchange(sides[s], chances[1 - s], fresh, rules, prior[s], odds[s])
-        for i in range(rules.iterations):
-            for s in range(2):
-                _iterate(
-                    sides[s], sign[s], prior[s], remembered[s], keep, rules, odds[s], messages[s], arrived[s], scratch
-                )
-                odds[s], arrived[s] = arrived[s], odds[s]
-            if i == 0:
-                keep[:] = one
-        _look(memory, sign[0], odds[0], odd, unexplained)
-
-        for j in range(lanes):
-            if looks[j] == 0:
-                total[:, j] = 0
-        clip = np.float32(rules.clip)
-        for v in range(sizes[0]):
-            for j in range(lanes):
-                total[v, j] += min(max(odds[0][v, j], -clip), clip)
-        fresh[:] = False
-        for j in range(lanes):
-            b = shot[j]
-            if b < 0:
-                continue
-            looks[j] += 1
-            leg_looks[j] += 1
+            clip = np.float32(rules.clip)
+            for v in range(sizes[0]):
+                total[v] += min(max(odds[0][v], -clip), clip)
+            looks += 1
+            leg_looks += 1
             # Before the second look the sides have not heard of each other.
-            solved = unexplained[j] == 0 and looks[j] > 1
+            solved = unexplained == 0 and looks > 1
             first = solved and answers.found[b] == 0
             if solved:
-                _record(b, answers.found[b], j, memory, odds[0], prior[0], flips, answers)
+                _record(b, answers.found[b], memory, odds[0], prior[0], flips, answers)
                 answers.found[b] += 1
-            ends = looks[j] == rules.looks
+            ends = looks == rules.looks
             if first or (ends and answers.found[b] == 0):
-                answers.effort[b] = looks[j] * rules.iterations
+                answers.effort[b] = looks * rules.iterations
                 for v in range(sizes[0]):
-                    answers.last[b, v] = odds[0][v, j]
-                    answers.mean[b, v] = total[v, j] / looks[j]
+                    answers.last[b, v] = odds[0][v]
+                    answers.mean[b, v] = total[v] / looks
                 for c in range(checks):
-                    answers.unexplained[b, c] = one if odd[c, j] < 0 else zero
+                    answers.unexplained[b, memory.order[c]] = one if odd[c] < 0 else zero
                 if not first:
-                    _record(b, 0, j, memory, odds[0], prior[0], flips, answers)
-            if ends or answers.found[b] == rules.solutions or (first and looks[j] <= rules.easy):
+                    _record(b, 0, memory, odds[0], prior[0], flips, answers)
+            if ends or answers.found[b] == rules.solutions or (first and looks <= rules.easy):
                 answers.share[b] /= max(1, answers.found[b])
-                shot[j] = -1
-                done += 1
-            elif solved or leg_looks[j] == (rules.first_leg if leg[j] == 0 else rules.relay_leg):
-                leg[j] += 1
-                leg_looks[j] = 0
-                keep[j] = zero
-                fresh[j] = solved
+                break
+            fresh = solved
+            if solved or leg_looks == (rules.first_leg if leg == 0 else rules.relay_leg):
+                leg += 1
+                leg_looks = 0
+                keep = zero
 
 
 @compiled
-def _record(b, solution, lane, side, odds, prior, flips, answers):  # type: ignore[no-untyped-def]
-    """The likelier faults of a lane as a solution of shot b."""
+def _record(b, solution, side, odds, prior, flips, answers):  # type: ignore[no-untyped-def]
+    """The likelier faults as a solution of shot b."""
     kinds, outputs = flips.shape  # what a fault flips does not depend on its layer
     for v in range(len(side.prior)):
-        if odds[v, lane] < 0:
+        if odds[v] < 0:
             answers.share[b, v] += np.float32(1)
             answers.weights[b, solution, 0] += side.prior[v]
-            answers.weights[b, solution, 1] += prior[v, lane]
+            answers.weights[b, solution, 1] += prior[v]
             for o in range(outputs):
                 answers.flips[b, solution, o] += flips[v % kinds, o]
     for o in range(outputs):
@@ -181,19 +148,18 @@ def _record(b, solution, lane, side, odds, prior, flips, answers):  # type: igno
 @compiled
 def _chances(odds, far, chances):  # type: ignore[no-untyped-def]
     """The probabilities of faults, 0 for those with log-odds of at least `far` against them."""
-    faults, lanes = odds.shape
-    power = np.empty(lanes, np.float32)
+    faults = len(chances)
+    power = np.empty(faults, np.float32)
     bits = power.view(np.int32)
+    # exp(x) = 2^i 2^f with |f| <= 1/2: i goes into the exponent's bits, 2^f is its Taylor polynomial (to 3e-6).
     for v in range(faults):
-        # exp(x) = 2^i 2^f with |f| <= 1/2: i goes into the exponent's bits, 2^f is its Taylor polynomial (to 3e-6).
-        for j in range(lanes):
-            x = min(max(odds[v, j], np.float32(-60)), np.float32(60)) * np.float32(1.44269504)
-            i = np.floor(x + np.float32(0.5))
-            chances[v, j] = _two_to(x - i)
-            bits[j] = (np.int32(i) + np.int32(127)) << np.int32(23)
-        for j in range(lanes):
-            chance = np.float32(1) / (np.float32(1) + chances[v, j] * power[j])
-            chances[v, j] = chance if odds[v, j] < far else np.float32(0)
+        x = min(max(odds[v], np.float32(-60)), np.float32(60)) * np.float32(1.44269504)
+        i = np.floor(x + np.float32(0.5))
+        chances[v] = _two_to(x - i)
+        bits[v] = (np.int32(i) + np.int32(127)) << np.int32(23)
+    for v in range(faults):
+        chance = np.float32(1) / (np.float32(1) + chances[v] * power[v])
+        chances[v] = chance if odds[v] < far else np.float32(0)
 
 
 @compiled
@@ -204,88 +170,105 @@ def _two_to(f):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _exchange(side, others, fresh, rules, prior, odds):  # type: ignore[no-untyped-def]
-    """New priors from the other side's chances; fresh lanes start from the old ones."""
-    faults, lanes = prior.shape
-    ratio = np.empty(lanes, np.float32)
+def _exchange(side, others, rules, prior):  # type: ignore[no-untyped-def]
+    """New priors from the other side's chances."""
+    faults = len(prior)
+    ratio = np.empty(faults, np.float32)
     bits = ratio.view(np.int32)
-    mantissa = np.empty(lanes, np.float32)
+    mantissa = np.empty(faults, np.float32)
     mantissa_bits = mantissa.view(np.int32)
-    exponent = np.empty(lanes, np.float32)
+    exponent = np.empty(faults, np.float32)
     least, most, one = np.float32(rules.least_chance), np.float32(rules.most_chance), np.float32(1)
     for v in range(faults):
-        for j in range(lanes):
-            ratio[j] = side.alone[v]
+        known = side.alone[v]
         for s in range(np.uint64(side.first_partner[v]), np.uint64(side.first_partner[v + 1])):
-            partner, share = np.uint64(side.partner[s]), side.share[s]
-            for j in range(lanes):
-                ratio[j] += share * others[partner, j]
-        for j in range(lanes):
-            chance = min(max(ratio[j], least), most)
-            ratio[j] = (one - chance) / chance
-        # log(2^e m), 1 <= m < 2: e from the exponent's bits, log m by the series of artanh around sqrt(2) (to 1e-6).
-        for j in range(lanes):
-            exponent[j] = np.float32((bits[j] >> np.int32(23)) - np.int32(127))
-            mantissa_bits[j] = (bits[j] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
-        for j in range(lanes):
-            s = (mantissa[j] - np.float32(1.41421356)) / (mantissa[j] + np.float32(1.41421356))
-            square = s * s
-            series = one + square * (np.float32(1 / 3) + square * (np.float32(0.2) + square * np.float32(1 / 7)))
-            log_odds = (exponent[j] + np.float32(0.5)) * np.float32(0.69314718) + np.float32(2) * s * series
-            prior[v, j] = side.prior[v] if fresh[j] else log_odds
-            odds[v, j] = side.prior[v] if fresh[j] else odds[v, j]
-
-
-@compiled
-def _iterate(  # type: ignore[no-untyped-def]
-    side, sign, prior, remembered, keep, rules, odds, messages, arrived, scratch
-):
-    """One iteration: messages to the checks and back, and the new log-odds in `arrived`."""
-    faults, lanes = odds.shape
-    least, second, parity, sent = scratch[0], scratch[1], scratch[2], scratch[3:]
-    one, cap, scale = np.float32(1), np.float32(rules.cap), np.float32(rules.scale)
+            known += side.share[s] * others[np.uint64(side.partner[s])]
+        ratio[v] = known
     for v in range(faults):
-        for j in range(lanes):
-            arrived[v, j] = prior[v, j] + remembered[v, j] * (odds[v, j] - prior[v, j])
-    for check in range(len(side.start) - 1):
-        first = np.uint64(side.start[check])  # numba checks whether signed indices count from the end
-        degree = np.uint64(side.start[check + 1]) - first
-        for j in range(lanes):
-            least[j] = second[j] = np.float32(1e30)
-            parity[j] = scale * sign[check, j]
-        for e in range(degree):
-            fault = np.uint64(side.fault[first + e])
-            for j in range(lanes):
-                message = odds[fault, j] - keep[j] * messages[first + e, j]
-                sent[e, j] = message
-                size = abs(message)
-                second[j] = min(second[j], max(least[j], size))
-                least[j] = min(least[j], size)
-                parity[j] *= one if message >= 0 else -one
-        for j in range(lanes):
-            second[j] = min(second[j], cap) * parity[j]
-            parity[j] = min(least[j], cap) * parity[j]
-        for e in range(degree):
-            fault = np.uint64(side.fault[first + e])
-            for j in range(lanes):
-                back = second[j] if abs(sent[e, j]) <= least[j] else parity[j]
-                back = back if sent[e, j] >= 0 else -back
-                messages[first + e, j] = back
-                arrived[fault, j] += back
+        chance = min(max(ratio[v], least), most)
+        ratio[v] = (one - chance) / chance
+    # log(2^e m), 1 <= m < 2: e from the exponent's bits, log m by the series of artanh around sqrt(2) (to 1e-6).
+    for v in range(faults):
+        exponent[v] = np.float32((bits[v] >> np.int32(23)) - np.int32(127))
+        mantissa_bits[v] = (bits[v] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
+    for v in range(faults):
+        s = (mantissa[v] - np.float32(1.41421356)) / (mantissa[v] + np.float32(1.41421356))
+        square = s * s
+        series = one + square * (np.float32(1 / 3) + square * (np.float32(0.2) + square * np.float32(1 / 7)))
+        prior[v] = (exponent[v] + np.float32(0.5)) * np.float32(0.69314718) + np.float32(2) * s * series
 
 
 @compiled
-def _look(side, sign, odds, odd, unexplained):  # type: ignore[no-untyped-def]
-    """How many checks of each lane the likelier faults leave unexplained; `odd` (C, lanes) is -1 at these."""
-    lanes = odds.shape[1]
+def _remember(odds, prior, strengths, arrived):  # type: ignore[no-untyped-def]
+    """The log-odds to which the messages are added."""
+    for v in range(len(prior)):
+        arrived[v] = prior[v] + strengths[v] * (odds[v] - prior[v])
+
+
+@compiled
+def _check(side, sign, keep, rules, odds, sent, messages, scratch):  # type: ignore[no-untyped-def]
+    """Messages to the checks and back."""
+    least, second, parity = scratch[0], scratch[1], scratch[2]
+    cap, scale, most = np.float32(rules.cap), np.float32(rules.scale), np.float32(1e30)
+    for c in range(len(sign)):
+        least[c], second[c], parity[c] = most, most, scale * sign[c]
+    for d in range(len(side.width)):
+        width = side.width[d]
+        _gather(odds, side.slots[d, :width], sent[d, :width])
+        _receive(keep, messages[d, :width], sent[d, :width], least, second, parity)
+    for c in range(len(sign)):
+        second[c] = min(second[c], cap) * parity[c]
+        parity[c] = min(least[c], cap) * parity[c]
+    for d in range(len(side.width)):
+        width = side.width[d]
+        _answer(sent[d, :width], least, second, parity, messages[d, :width])
+
+
+@compiled
+def _gather(odds, slots, sent):  # type: ignore[no-untyped-def]
+    for c in range(len(slots)):  # alone in its loop, since it is what keeps a loop from being done in vectors
+        sent[c] = odds[slots[c]]
+
+
+@compiled
+def _receive(keep, messages, sent, least, second, parity):  # type: ignore[no-untyped-def]
     one = np.float32(1)
-    unexplained[:] = 0
-    for check in range(len(side.start) - 1):
-        for j in range(lanes):
-            odd[check, j] = sign[check, j]
-        for e in range(side.start[check], side.start[check + 1]):
-            fault = np.uint64(side.fault[e])
-            for j in range(lanes):
-                odd[check, j] *= -one if odds[fault, j] < 0 else one
-        for j in range(lanes):
-            unexplained[j] += one if odd[check, j] < 0 else np.float32(0)
+    for c in range(len(sent)):
+        message = sent[c] - keep * messages[c]
+        sent[c] = message
+        size = abs(message)
+        second[c] = min(second[c], max(least[c], size))
+        least[c] = min(least[c], size)
+        parity[c] *= one if message >= 0 else -one
+
+
+@compiled
+def _answer(sent, least, second, parity, messages):  # type: ignore[no-untyped-def]
+    for c in range(len(sent)):
+        back = second[c] if abs(sent[c]) <= least[c] else parity[c]
+        messages[c] = back if sent[c] >= 0 else -back
+
+
+@compiled
+def _collect(first_edge, by_fault, messages, arrived):  # type: ignore[no-untyped-def]
+    """Adds the messages to the log-odds of their faults."""
+    for v in range(len(first_edge) - 1):
+        odds = arrived[v]
+        for e in range(first_edge[v], first_edge[v + 1]):
+            odds += messages[by_fault[e]]
+        arrived[v] = odds
+
+
+@compiled
+def _look(side, sign, odds, odd):  # type: ignore[no-untyped-def]
+    """How many checks the likelier faults leave unexplained; `odd` (C,) is -1 at these."""
+    one = np.float32(1)
+    for c in range(len(sign)):
+        odd[c] = sign[c]
+    for d in range(len(side.width)):
+        for c in range(side.width[d]):
+            odd[c] *= -one if odds[side.slots[d, c]] < 0 else one
+    unexplained = 0
+    for c in range(len(sign)):
+        unexplained += odd[c] < 0
+    return unexplained

@@ -8,7 +8,7 @@ the mechanisms that they share. In the joint graph the same faults are several t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ MOST_PRIOR = 0.499  # a fault likelier than this says nothing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+Places = npt.NDArray[np.uint32]
 
 
 class FaultGraph(NamedTuple):
@@ -39,6 +40,16 @@ class FaultGraph(NamedTuple):
     """(S,): faults of the other graph that share mechanisms with one of this graph, fault after fault."""
     share: Floats
     """(S,): the probability of this fault if only the partner is known, and has happened."""
+    order: Integers
+    """(C,): the checks, those with the most faults, D, first."""
+    width: Integers
+    """(D,): how many checks have a first fault, a second, and so on."""
+    slots: Places
+    """(D, C): the faults of each check in a column, checks in that order; 0 where a check has no more."""
+    first_edge: Places
+    """(V + 1,): where the edges of each fault start in `by_fault`."""
+    by_fault: Places
+    """(E,): where in `slots`, row after row, each edge is, fault after fault and check after check."""
 
 
 class FaultGraphs(NamedTuple):
@@ -125,12 +136,34 @@ def _graph(
     with np.errstate(divide="ignore"):
         prior = -np.expm1(-2 * total) / 2
         odds = np.minimum(np.log1p(-prior) - np.log(prior), ABSENT)
+    start = np.searchsorted(edge_check[order], np.arange(checks + 1))
     return FaultGraph(
-        start=np.searchsorted(edge_check[order], np.arange(checks + 1)),
+        start=start,
         fault=edge_fault[order],
         prior=odds.astype(np.float32),
         alone=alone.astype(np.float32),
         first_partner=np.searchsorted(fault[shared], np.arange(faults + 1)),
         partner=partner[shared],
         share=(means[shared] / partner_total[partner[shared]]).astype(np.float32),
+        **_tables(start, edge_fault[order], faults=faults),
     )
+
+
+def _tables(start: Integers, fault: Integers, *, faults: int) -> dict[str, Any]:
+    """The edges as rows of `FaultGraph.slots`, where one instruction can work on many checks."""
+    degree = np.diff(start)
+    most = int(degree.max(initial=0))
+    order = np.argsort(-degree, kind="stable")
+    column = np.argsort(order)  # of each check
+    check = np.repeat(np.arange(len(degree)), degree)
+    row = np.arange(len(fault)) - start[:-1][check]
+    slots = np.zeros((most, len(degree)), dtype=np.uint32)
+    slots[row, column[check]] = fault
+    by_fault = np.argsort(fault, kind="stable")
+    return {
+        "order": order,
+        "width": (degree > np.arange(most)[:, None]).sum(1),
+        "slots": slots,
+        "first_edge": np.searchsorted(fault[by_fault], np.arange(faults + 1)).astype(np.uint32),
+        "by_fault": (row * len(degree) + column[check])[by_fault].astype(np.uint32),
+    }

@@ -12,11 +12,11 @@ from matplotlib.collections import PathCollection, PolyCollection
 from decoder.benchmark.plots import draw_plots
 from decoder.benchmark.provenance import collect_provenance
 from decoder.benchmark.report import prepare_directory, write_report
-from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CallTimes, LatencyPoint
+from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CallTimes, FailurePoint, LatencyPoint
 from decoder.benchmark.tables import format_rate, format_tail, format_time, to_csv, to_markdown
 from simulation.circuits import MemoryExperiment
 
-ACCURACY = AccuracyPoint(
+FAILURES = FailurePoint(
     code="bb72",
     rounds=6,
     basis="Z",
@@ -32,11 +32,28 @@ ACCURACY = AccuracyPoint(
     seconds=43.0,
     seed=5,
 )
+ACCURACY = AccuracyPoint(
+    **vars(FAILURES),
+    per_round=0.002297,
+    per_round_low=0.001928,
+    per_round_high=0.002715,
+    per_qubit_round=0.0001922,
+    per_qubit_round_low=0.0001613,
+    per_qubit_round_high=0.0002273,
+)
 PERFECT = replace(
-    ACCURACY, decoder="neural", detectors="XYZ", p=0.001, failures=0, ler=0.0, ler_low=0.0, ler_high=0.000369
+    ACCURACY,
+    decoder="neural",
+    detectors="XYZ",
+    p=0.001,
+    failures=0,
+    **dict.fromkeys(("ler", "ler_low", "per_round", "per_round_low", "per_qubit_round", "per_qubit_round_low"), 0.0),
+    ler_high=0.000369,
+    per_round_high=6.15e-05,
+    per_qubit_round_high=5.13e-06,
 )
 LATENCY = LatencyPoint(
-    **vars(ACCURACY),
+    **vars(FAILURES),
     mode="batch",
     batch=1,
     mean_us=4300.0,
@@ -86,9 +103,10 @@ def test_accuracy_table(accuracy: BenchmarkResult[AccuracyPoint]) -> None:
     assert header.startswith("| code | rounds | basis | p | noise | decoder | detectors | failures/shots |")
     assert len({line.count("|") for line in (header, rule, first, second)}) == 1
     assert first == (
-        "| bb72 | 6 | Z | 0.3 % | uniform | bposd | XZ | 137/10,000 | 1.37 % (1.15 % to 1.62 %) | 4.3 ms |"
+        "| bb72 | 6 | Z | 0.3 % | uniform | bposd | XZ | 137/10,000 | 1.37 % (1.15 % to 1.62 %) "
+        "| 0.23 % (0.193 % to 0.272 %) | 0.0192 % (0.0161 % to 0.0227 %) | 4.3 ms |"
     )
-    assert "| 0/10,000 | < 0.0369 % |" in second
+    assert "| 0/10,000 | < 0.0369 % | < 0.00615 % | < 0.000513 % |" in second
     assert accuracy.provenance["circuits"][0]["sha256"] in text
 
 
@@ -130,6 +148,22 @@ def test_failures_are_drawn_against_p_where_there_are_several(provenance: dict[s
 
     [rows] = draw_plots(BenchmarkResult(points=(ACCURACY,), provenance=provenance))["ler.png"].axes
     assert [label.get_text() for label in rows.get_yticklabels()] == ["bposd (XZ), bb72 Z 6 rounds, p = 0.003"]
+
+
+def test_several_rounds_are_compared_by_the_round(provenance: dict[str, Any]) -> None:
+    points = [replace(ACCURACY, rounds=rounds, p=p) for rounds in (6, 12) for p in (0.002, 0.003)]
+    plots = draw_plots(BenchmarkResult(points=tuple(points), provenance=provenance))
+    assert list(plots) == ["ler.png", "per-round.png"]
+    [axes] = plots["per-round.png"].axes
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0.002, ACCURACY.per_round], [0.003, ACCURACY.per_round]])
+    assert len(axes.get_legend_handles_labels()[1]) == 2
+
+
+def test_slopes_stand_below_the_table(accuracy: BenchmarkResult[AccuracyPoint]) -> None:
+    assert "c p^slope" not in to_markdown(accuracy)
+    steep = replace(ACCURACY, p=0.006, failures=548, ler=0.0548)
+    text = to_markdown(BenchmarkResult(points=(ACCURACY, steep), provenance=accuracy.provenance))
+    assert "| bb72 | 6 | Z | bposd | XZ | 0.3 % to 0.6 % | 2.00 (" in text
 
 
 def test_times_are_drawn_as_distributions(latency: BenchmarkResult[LatencyPoint]) -> None:

@@ -4,9 +4,13 @@ import json
 
 EXPERIMENT = "--rounds 2 --basis Z --p 0.001"
 
-ACCURACY = {
+FAILURES = {
     *("code", "rounds", "basis", "p", "noise", "decoder", "detectors"),
     *("shots", "failures", "ler", "ler_low", "ler_high", "seconds", "seed"),
+}
+PER_ROUND = {
+    *("per_round", "per_round_low", "per_round_high"),
+    *("per_qubit_round", "per_qubit_round_low", "per_qubit_round_high"),
 }
 TIMES = {*("mode", "batch", "mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "p9999_us", "max_us", "cores_used")}
 
@@ -26,10 +30,32 @@ def test_accuracy_prints_the_fixed_json(succeed):
         (0.002, "bposd-osd0"),
     ]
     for point in result["points"]:
-        assert set(point) == ACCURACY
+        assert set(point) == FAILURES | PER_ROUND
         assert (point["code"], point["rounds"], point["basis"]) == ("bb72", 2, "Z")
         assert (point["noise"], point["detectors"]) == ("uniform", "XZ")
         assert (point["shots"], point["seed"]) == (30, 4)
+
+
+def test_accuracy_sweeps_over_codes_rounds_and_bases(succeed):
+    line = "benchmark accuracy --code bb72,bb90 --rounds 1,2 --basis x,Z --p 0.01 --decoders bposd-osd0 --shots 20"
+    table = succeed(f"{line} --max-errors 5 --max-seconds 10 --processes 1")
+    rows = [tuple(row.split()[:3]) for row in table.splitlines() if row.strip().startswith("bb")]
+    assert rows == [(code, basis, rounds) for code in ("bb72", "bb90") for rounds in "12" for basis in "XZ"]
+
+
+def test_accuracy_goes_on_with_what_is_counted(folder, succeed, refuse):
+    line = f"benchmark accuracy --code bb72 {EXPERIMENT} --decoders bposd-osd0 --seed 3 --processes 1 --out r"
+    succeed(f"{line} --shots 70")
+    before = (folder / "r" / "blocks.csv").read_bytes()
+    assert "r holds counts of an earlier run; --resume goes on with them" in refuse(f"{line} --shots 70")
+    other = line.replace("0.001", "0.002")
+    assert "r/blocks.csv, line 2, is not of this run" in refuse(f"{other} --shots 70 --resume")
+    assert (folder / "r" / "blocks.csv").read_bytes() == before
+    succeed(f"{line} --shots 64 --resume")  # the first block is whole, so nothing is decoded
+    assert (folder / "r" / "blocks.csv").read_bytes() == before
+    (folder / "r" / "blocks.csv").write_bytes(before[:-40])
+    assert "r/blocks.csv, line 3, is not a whole line" in refuse(f"{line} --shots 70 --resume")
+    assert (folder / "r" / "blocks.csv").read_bytes() == before[:-40]
 
 
 def test_latency_prints_the_fixed_json_and_writes_a_report(folder, succeed, refuse):
@@ -37,7 +63,7 @@ def test_latency_prints_the_fixed_json_and_writes_a_report(folder, succeed, refu
     result = json.loads(succeed(f"{line} --json"))
     assert [point["batch"] for point in result["points"]] == [1, 4]
     for point in result["points"]:
-        assert set(point) == ACCURACY | TIMES
+        assert set(point) == FAILURES | TIMES
         assert 0 < point["p50_us"] <= point["p90_us"] <= point["max_us"]
         assert point["p99_us"] is None
         assert point["mode"] == "batch"
@@ -69,7 +95,7 @@ def test_calibration_prints_the_fixed_json_and_writes_a_report(folder, succeed, 
     result = json.loads(succeed(f"{line} --json"))
     assert [point["p"] for point in result["points"]] == [0.004, 0.008]
     for point in result["points"]:
-        assert set(point) == ACCURACY | {"ece", "brier", "mean_confidence", "bins", "least_confident"}
+        assert set(point) == FAILURES | {"ece", "brier", "mean_confidence", "bins", "least_confident"}
         assert (point["decoder"], point["shots"], point["seed"]) == ("neural", 60, 4)
         assert 0 <= point["ece"] <= 1
         assert [least["share"] for least in point["least_confident"]] == [0.001, 0.005, 0.01, 0.02, 0.05, 0.1]

@@ -1,0 +1,61 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import decoder
+from decoder.benchmark.accuracy import run_accuracy
+from simulation.circuits import MemoryExperiment
+
+ROOT = Path(decoder.__file__).parents[1]
+PORT = 26379
+
+
+def ray(*arguments: str) -> None:
+    command = [str(Path(sys.executable).with_name("ray")), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Two workers on this machine, as `ray start` makes them."""
+    pytest.importorskip("ray")
+    small = ("--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats")
+    ray("start", "--head", f"--port={PORT}", "--include-dashboard=false", *small)
+    try:
+        ray("start", f"--address=127.0.0.1:{PORT}", *small)
+        yield f"127.0.0.1:{PORT}"
+    finally:
+        ray("stop", "--force")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) -> None:
+    experiments = [MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=p) for p in (0.004, 0.007)]
+    decoders = ["bposd-osd0", "bposd"]
+    here = run_accuracy(experiments, decoders, shots=600, seed=4, processes=2, out=tmp_path / "here")
+    there = run_accuracy(experiments, decoders, shots=600, seed=4, ray=cluster, out=tmp_path / "there")
+    assert [point.failures for point in there.points] == [point.failures for point in here.points]
+    assert there.points[-1].failures > 0
+    assert there.provenance["ray"] == cluster
+
+    # What one has counted, the other does not count again.
+    lines = (tmp_path / "there" / "blocks.csv").read_text().splitlines()
+    (tmp_path / "there" / "blocks.csv").write_text("\n".join(lines[:8]) + "\n")
+    again = run_accuracy(experiments, decoders, shots=600, processes=2, out=tmp_path / "there", resume=True)
+    assert [point.failures for point in again.points] == [point.failures for point in here.points]
+    after = (tmp_path / "there" / "blocks.csv").read_text().splitlines()
+    assert after[:8] == lines[:8]
+    assert len(after) == len(lines)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.004)
+    with pytest.raises(ValueError, match=r"pip install 'tandem-decoder\[ray\]'"):
+        run_accuracy([experiment], ["bposd-osd0"], shots=10, ray="local")
