@@ -40,7 +40,7 @@ class BpSettings(SyndromeSettings):
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`."""
-        return errors_of(LdpcBpDecoder(**self.bp_arguments(problem)))
+        return errors_of(LdpcBpDecoder(**self.bp_arguments(problem), input_vector_type="syndrome"))
 
     def bp_arguments(self, problem: Problem) -> dict[str, Any]:
         """What all decoders of ldpc that begin with belief propagation are given."""

@@ -86,5 +86,5 @@ class MleSettings(SyndromeSettings):
         return solve
 
 
-EXACT = MleSettings(max_mechanisms=5_000, seconds=60.0)
-"""Up to a few rounds of the smallest codes."""
+EXACT = MleSettings(max_mechanisms=20_000, seconds=60.0)
+"""Up to bb72 with the detectors of both bases over six rounds, where a shot takes seconds."""
