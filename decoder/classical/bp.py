@@ -56,7 +56,9 @@ class BpSettings(SyndromeSettings):
 
 
 PLAIN_BP = BpSettings()
-"""Min-sum without scaling, 1,000 iterations.
+"""The belief propagation of Bravyi et al.: min-sum with variable scaling, 10,000 iterations.
 
-Of the settings tried on bb72 (Z, 6 rounds, p = 0.3 %, XZ) these fail least.
+On bb72 (Z, 6 rounds, p = 0.3 %, XZ) it fails in 224 of 10,000 shots; without scaling, 1,000 iterations fail in 268 of
+these, and 10,000 in 216. Of 3,000, product-sum (1,000 iterations) fails in 249 and a scaling of 0.625 in 871, where
+variable scaling with as many iterations fails in 102.
 """

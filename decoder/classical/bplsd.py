@@ -57,4 +57,8 @@ class BpLsdSettings(BpSettings):
 
 
 LSD = BpLsdSettings()
-"""The belief propagation of Bravyi et al., then LSD-0; higher orders fail about as often on bb72."""
+"""The belief propagation of Bravyi et al., then LSD-0.
+
+On bb72 (Z, 6 rounds, p = 0.3 %, XZ) it fails in 189 of 10,000 shots. Without scaling, 10,000 iterations fail in 181 of
+these and 1,000 in 201, and 1,000 with LSD-E of order 7 in 202.
+"""

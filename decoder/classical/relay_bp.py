@@ -18,10 +18,14 @@ from decoder.classical.syndrome import Solver, SyndromeSettings, errors_of
 
 @dataclass(frozen=True, kw_only=True)
 class RelayBpSettings(SyndromeSettings):
-    """Settings of `relay_bp.RelayDecoderF32`. The defaults are those of the package's notebooks.
+    """Settings of `relay_bp.RelayDecoderF32`.
+
+    The defaults are the package's, but for gamma0, which NVIDIA's documentation of its nv-qldpc-decoder recommends
+    for bb72 and bb144.
 
     The package draws the memory strengths of a leg when it needs them, so that an answer would depend on the
-    shots before it. Here they are drawn once, from a seed, and are the same for every shot.
+    shots before it. Here they are drawn once, from a seed, and are the same for every shot: num_sets times
+    the mechanisms, eight bytes each.
 
     Raises:
         ValueError: a value out of its range.
@@ -79,6 +83,9 @@ class RelayBpSettings(SyndromeSettings):
 
 
 RELAY_1 = RelayBpSettings()
-"""The first solution."""
+"""The first solution.
+
+A longer first leg fails about as often, and one with more memory more often (docs/results/relay-settings.md).
+"""
 RELAY_5 = RelayBpSettings(stop_nconv=5)
 """The likeliest of five solutions."""
