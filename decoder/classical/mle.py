@@ -24,8 +24,8 @@ INFEASIBLE = 2
 class MleSettings(SyndromeSettings):
     """How far an exact search goes.
 
-    Found is the likeliest error, not the likeliest coset: where many errors of another coset are together
-    likelier, a decoder of maximum likelihood is right more often.
+    Found is the likeliest error, proved to within 1e-6 in its sum of log((1 - p) / p), and not the likeliest coset:
+    where many errors of another coset are together likelier, a decoder of maximum likelihood is right more often.
 
     Raises:
         ValueError: a value out of its range.

@@ -28,6 +28,7 @@ TOY = {"code": "3,3,1+x+y,1+x+y", "rounds": 3, "p": 0.002}
         ("relay-1-xyz", TOY, 2000, 1810, 10_000),
         ("relay-5-xyz", TOY, 2000, 1477, 10_000),
         ("tesseract-short-sparsify", TOY, 2000, 1369, 10_000),
+        ("tesseract-short", TOY, 200, 406, 3000),
         ("tesseract-long-sparsify", TOY, 2000, 1369, 10_000),
         ("mle", TOY, 60, 37, 300),
     ],
