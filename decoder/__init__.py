@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-_SINTER_NAMES = ("decoders", "bposd_decoders")
+_SINTER_NAMES = ("decoders", "general_decoders")
 
 
 def __getattr__(name: str) -> Any:
-    # sinter's conformance tests look up "decoder.sinter:bposd_decoders" in what __import__("decoder.sinter")
+    # sinter's conformance tests look up "decoder.sinter:general_decoders" in what __import__("decoder.sinter")
     # returns, which is this package. Looked up late, so that importing it does not import sinter.
     if name in _SINTER_NAMES:
         from decoder import sinter

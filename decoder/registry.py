@@ -6,56 +6,104 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from decoder.base import Decoder
-from decoder.classical.bposd import BRAVYI, OSD0, BpOsdDecoder, BpOsdSettings
-from decoder.classical.split_relay import SPLIT_RELAY, SplitRelayDecoder
-from decoder.relay.rules import Rules
+from decoder.classical.bp import PLAIN_BP
+from decoder.classical.bplsd import LSD
+from decoder.classical.bposd import BRAVYI, OSD0
+from decoder.classical.extras import Extra
+from decoder.classical.mle import EXACT
+from decoder.classical.relay_bp import RELAY_1, RELAY_5
+from decoder.classical.split_relay import SplitRelaySettings
+from decoder.classical.tesseract import LONG_BEAM, LONG_BEAM_SPARSIFIED, SHORT_BEAM, SHORT_BEAM_SPARSIFIED
 from simulation.circuits import Detectors
+from simulation.detectors import DetectorGrid
+from simulation.faults import FaultModel
 
 if TYPE_CHECKING:
     from simulation.circuits import MemoryExperiment
+
+
+class DecoderSettings(Protocol):
+    """A kind of classical decoder with all its settings: what makes a decoder of a fault model."""
+
+    extra: ClassVar[Extra | None]
+    """What has to be installed beside the packages that Tandem always needs."""
+    any_model: ClassVar[bool]
+    """Whether fault models other than those of memory experiments can be decoded."""
+
+    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> Decoder:
+        """Makes a decoder that takes the shots of a fault model.
+
+        Args:
+            fault_model: the mechanisms and their priors.
+            grid: its detectors, where they are those of a memory experiment.
+            detectors: XZ: use the memory basis's detectors alone where the grid has those of both bases; every
+                detector where it has not. XYZ: always every detector.
+
+        Raises:
+            ValueError: the fault model is none that can be decoded so, or a package is not installed.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
     """What a decoder's name stands for."""
 
+    name: str
     summary: str
     """One line for people."""
     detectors: Detectors
     """Which detectors it decodes with: XZ, those of the memory basis, or XYZ, those of both bases."""
-    bposd: BpOsdSettings | None = None
-    """The settings of a BP-OSD decoder; None for others."""
-    relay: Rules | None = None
-    """The rules of a decoder by relay belief propagation; None for others."""
+    settings: DecoderSettings | None
+    """How a classical decoder decodes; None for the network, whose weights say that."""
+
+    def classical(self, fault_model: FaultModel, *, grid: DetectorGrid | None) -> Decoder:
+        """Makes the classical decoder of a fault model; see `DecoderSettings.decoder`.
+
+        Raises:
+            ValueError: the decoder is not classical, its package is not installed, or it cannot take the model.
+        """
+        if self.settings is None:
+            raise ValueError(f"the decoder {self.name!r} is not made from a fault model alone; use make_decoder")
+        if self.settings.extra is not None:
+            self.settings.extra.require(f"the decoder {self.name!r}")
+        return self.settings.decoder(fault_model, grid=grid, detectors=self.detectors)
 
 
-DECODERS: Mapping[str, DecoderSpec] = MappingProxyType(
-    {
-        "neural": DecoderSpec(summary="recurrent transformer, both bases' detectors", detectors="XYZ"),
-        "bposd": DecoderSpec(
-            summary="BP-OSD with the settings of Bravyi et al.: min-sum, 10,000 iterations, OSD-CS 7",
-            detectors="XZ",
-            bposd=BRAVYI,
-        ),
-        "bposd-xyz": DecoderSpec(
-            summary="BP-OSD with the settings of Bravyi et al. on both bases' detectors (slow)",
-            detectors="XYZ",
-            bposd=BRAVYI,
-        ),
-        "bposd-osd0": DecoderSpec(
-            summary="BP-OSD with no slow tail: min-sum, 30 iterations, OSD-0", detectors="XZ", bposd=OSD0
-        ),
-        "relay-split": DecoderSpec(
-            summary="relay belief propagation on both check types at once, as the network reads it, but alone",
-            detectors="XYZ",
-            relay=SPLIT_RELAY,
-        ),
-    }
+def _classical(name: str, detectors: Detectors, settings: DecoderSettings, summary: str) -> DecoderSpec:
+    return DecoderSpec(name=name, summary=summary, detectors=detectors, settings=settings)
+
+
+_SPECS = (
+    DecoderSpec(name="neural", summary="recurrent transformer, both bases' detectors", detectors="XYZ", settings=None),
+    _classical(
+        "bposd", "XZ", BRAVYI, "BP-OSD with the settings of Bravyi et al.: min-sum, 10,000 iterations, OSD-CS 7"
+    ),
+    _classical("bposd-xyz", "XYZ", BRAVYI, "BP-OSD with the settings of Bravyi et al. on both bases' detectors (slow)"),
+    _classical("bposd-osd0", "XZ", OSD0, "BP-OSD with no slow tail: min-sum, 30 iterations, OSD-0"),
+    _classical(
+        "relay-split",
+        "XYZ",
+        SplitRelaySettings(),
+        "relay belief propagation on both check types at once, as the network reads it, but alone",
+    ),
+    _classical("bp", "XZ", PLAIN_BP, "belief propagation alone: that of bposd"),
+    _classical("bplsd", "XZ", LSD, "BP-LSD: the belief propagation of bposd, LSD-0"),
+    _classical("relay-1", "XZ", RELAY_1, "Relay-BP, the first solution"),
+    _classical("relay-5", "XZ", RELAY_5, "Relay-BP, the likeliest of five solutions"),
+    _classical("relay-1-xyz", "XYZ", RELAY_1, "Relay-BP on both bases' detectors, the first solution"),
+    _classical("relay-5-xyz", "XYZ", RELAY_5, "Relay-BP on both bases' detectors, the likeliest of five solutions"),
+    _classical("tesseract-short", "XYZ", SHORT_BEAM, "Tesseract's short beam (slow)"),
+    _classical("tesseract-long", "XYZ", LONG_BEAM, "Tesseract's long beam (very slow)"),
+    _classical("tesseract-short-sparsify", "XYZ", SHORT_BEAM_SPARSIFIED, "Tesseract's short beam, sparsified"),
+    _classical("tesseract-long-sparsify", "XYZ", LONG_BEAM_SPARSIFIED, "Tesseract's long beam, sparsified (slow)"),
+    _classical("mle", "XYZ", EXACT, "the likeliest error by integer programming: exact, for small cases"),
 )
-"""All decoders, the first being the default."""
+
+DECODERS: Mapping[str, DecoderSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
+"""All decoders, the first being the default; also those whose packages are not installed."""
 
 
 def decoder_spec(name: str) -> DecoderSpec:
@@ -78,17 +126,15 @@ def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | Non
         weights: the network's weights; None for those that are shipped. For "neural" alone.
 
     Raises:
-        ValueError: an unknown name, weights for a decoder that has none, or weights that do not fit.
+        ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
+            weights for a decoder that has none, or weights that do not fit.
         OSError: the weights cannot be read.
     """
     spec = decoder_spec(name)
-    if weights is not None and (spec.bposd or spec.relay):
-        raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
-    if spec.bposd is not None:
-        detectors = experiment.grid.indices_of(experiment.basis) if spec.detectors == "XZ" else None
-        return BpOsdDecoder(experiment.fault_model, spec.bposd, detectors=detectors)
-    if spec.relay is not None:
-        return SplitRelayDecoder(experiment.fault_model, experiment.grid, spec.relay)
+    if spec.settings is not None:
+        if weights is not None:
+            raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
+        return spec.classical(experiment.fault_model, grid=experiment.grid)
     from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
     return NeuralDecoder.load(experiment, weights=weights)

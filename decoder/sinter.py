@@ -37,11 +37,7 @@ import sinter
 import stim
 
 from decoder.base import Decoder, PackedBits, SoftDecoder, pack_bits
-from decoder.classical.bposd import BpOsdDecoder, BpOsdSettings
-from decoder.classical.split_relay import SplitRelayDecoder
-from decoder.registry import DECODERS
-from decoder.relay.rules import Rules
-from simulation.circuits import Detectors
+from decoder.registry import DECODERS, decoder_spec
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 
@@ -61,52 +57,37 @@ def decoders() -> dict[str, sinter.Decoder]:
         f"neural-discard-{threshold!r}": NeuralSinterDecoder(discard_below=threshold)
         for threshold in _thresholds(os.environ.get(DISCARD_VARIABLE, ""))
     }
-    relays = {n: RelaySinterDecoder(rules=spec.relay) for n, spec in DECODERS.items() if spec.relay is not None}
-    return {"neural": NeuralSinterDecoder(), **bposd_decoders(), **relays, **discarding}
+    classical = {name: ClassicalSinterDecoder(name=name) for name, spec in DECODERS.items() if spec.settings}
+    return {"neural": NeuralSinterDecoder(), **classical, **discarding}
 
 
-def bposd_decoders() -> dict[str, sinter.Decoder]:
+def general_decoders() -> dict[str, sinter.Decoder]:
     """The decoders that take any detector error model, not only that of a memory experiment."""
     return {
-        name: BpOsdSinterDecoder(settings=spec.bposd, detectors=spec.detectors)
+        name: ClassicalSinterDecoder(name=name)
         for name, spec in DECODERS.items()
-        if spec.bposd is not None
+        if spec.settings is not None and spec.settings.any_model
     }
 
 
 @dataclass(frozen=True, kw_only=True)
-class BpOsdSinterDecoder(sinter.Decoder):  # type: ignore[misc]
-    """BP-OSD for any detector error model."""
+class ClassicalSinterDecoder(sinter.Decoder):  # type: ignore[misc]
+    """A classical decoder of the registry.
 
-    settings: BpOsdSettings
-    """How to decode."""
-    detectors: Detectors
-    """XZ: use the memory basis's detectors alone where the model has the detectors of both bases, marked by
-    the coordinates (x, y, round, type); every detector where it has not. XYZ: always every detector."""
-
-    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
-        """Prepares to decode the shots of a model; see `sinter.Decoder`."""
-        chosen = _memory_basis_detectors(dem) if self.detectors == "XZ" else None
-        return _Compiled(BpOsdDecoder(FaultModel.from_dem(dem), self.settings, detectors=chosen))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelaySinterDecoder(sinter.Decoder):  # type: ignore[misc]
-    """Relay belief propagation for a detector error model whose detectors have the coordinates of a memory experiment.
-
-    They say which check type a detector is of.
+    One that uses XZ detectors uses the memory basis's alone where a model has the detectors of both bases, marked
+    by the coordinates (x, y, round, type), and every detector where it has not.
     """
 
-    rules: Rules
-    """When legs start and shots stop."""
+    name: str
+    """One of `decoder.registry.DECODERS` with settings."""
 
     def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
         """Prepares to decode the shots of a model; see `sinter.Decoder`.
 
         Raises:
-            ValueError: a detector without the coordinates (x, y, round, type).
+            ValueError: a model that this decoder cannot take, or its package is not installed.
         """
-        return _Compiled(SplitRelayDecoder(FaultModel.from_dem(dem), DetectorGrid.of(dem), self.rules))
+        return _Compiled(decoder_spec(self.name).classical(FaultModel.from_dem(dem), grid=_grid(dem)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +153,10 @@ def _thresholds(text: str) -> list[float]:
         ) from None
 
 
-def _memory_basis_detectors(dem: stim.DetectorErrorModel) -> npt.NDArray[np.int64] | None:
+def _grid(dem: stim.DetectorErrorModel) -> DetectorGrid | None:
+    """The detectors of a memory experiment; None where nothing tells the bases apart."""
     try:
         grid = DetectorGrid.of(dem)
-        return grid.indices_of(grid.memory_basis) if grid.has_both_bases else None
-    except ValueError:  # not a memory experiment: nothing tells the bases apart
+        return grid if grid.memory_basis else None
+    except ValueError:  # not a memory experiment
         return None

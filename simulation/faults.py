@@ -60,6 +60,17 @@ class FaultModel:
         num_detectors = symptoms.shape[0] - num_observables
         return cls(distinct[:num_detectors], distinct[num_detectors:], priors=np.array(merged, dtype=np.float64))
 
+    def to_dem(self) -> stim.DetectorErrorModel:
+        """Writes the model as a DEM, an error for each mechanism, from which `from_dem` reads the same model."""
+        lines = [
+            f"error({p!r}) {' '.join([*(f'D{d}' for d in detectors), *(f'L{o}' for o in observables)])}"
+            for (detectors, observables), p in zip(self.symptoms(), self.priors.tolist(), strict=True)
+        ]
+        # The last ones are named so that those that nothing flips count too.
+        lines += [f"detector D{self.num_detectors - 1}"] if self.num_detectors else []
+        lines += [f"logical_observable L{self.num_observables - 1}"] if self.num_observables else []
+        return stim.DetectorErrorModel("\n".join(lines))
+
     @property
     def symptom_matrix(self) -> sp.csc_matrix:
         """H above L, uint8 (detectors + observables, mechanisms), indices ascending."""

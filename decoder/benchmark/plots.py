@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +22,9 @@ from decoder.benchmark.results import (
 from decoder.benchmark.time_plots import TimedCalls, draw_times
 from decoder.registry import DECODERS
 
-COLORS = dict(zip(DECODERS, ("C0", "C1", "C2", "C3", "C4"), strict=True))
+PALETTE = tuple(rgb for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
+"""Twenty colours, matplotlib's usual ten first, then the lighter ones of each."""
+COLORS = dict(zip(DECODERS, PALETTE, strict=False))
 """A decoder has the same colour in every plot."""
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.classical.extras import Extra
 from decoder.relay.graph import FaultGraphs, split
 from decoder.relay.rules import Rules, strengths
+from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 
@@ -18,6 +21,26 @@ if TYPE_CHECKING:
 
 SPLIT_RELAY = Rules(looks=150, solutions=5)
 """At most 600 iterations and five solutions, as the network reads them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRelaySettings:
+    """Settings of `SplitRelayDecoder`."""
+
+    extra: ClassVar[Extra | None] = None
+    any_model: ClassVar[bool] = False
+
+    rules: Rules = SPLIT_RELAY
+    """When legs start and shots stop."""
+
+    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SplitRelayDecoder:
+        """Makes a decoder, which uses all detectors that there are; see `decoder.registry.DecoderSettings`."""
+        if grid is None:
+            raise ValueError(
+                "relay belief propagation on both check types needs detectors with the coordinates (x, y, round, type) "
+                "of a memory experiment; make the circuit with `tandem circuit`, or decode with bposd"
+            )
+        return SplitRelayDecoder(fault_model, grid, self.rules)
 
 
 class SplitRelayDecoder:

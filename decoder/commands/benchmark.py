@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from decoder.commands.options import (
+    SOME_DECODERS,
     Basis,
     BasisOption,
     CodeOption,
@@ -41,12 +42,7 @@ RatesOption = Annotated[
         help="Physical error rates, between 0 and 0.5. Not used with rates in --noise.",
     ),
 ]
-DecodersOption = Annotated[
-    str,
-    typer.Option(
-        "--decoders", metavar="NAME[,NAME...]", help="Of neural, bposd, bposd-xyz, bposd-osd0 and relay-split."
-    ),
-]
+DecodersOption = Annotated[str, typer.Option("--decoders", metavar="NAME[,NAME...]", help=SOME_DECODERS)]
 ShotsOption = Annotated[int, typer.Option("--shots", help="Shots for each p, the same for all decoders.")]
 CodesOption = Annotated[
     str,

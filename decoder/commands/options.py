@@ -53,9 +53,8 @@ PerfectEndOption = Annotated[
 FormatOption = Annotated[
     Format, typer.Option("--format", help="Shot format: b8 (packed bytes), 01 (text), dets (sparse text).")
 ]
-DecoderOption = Annotated[
-    str, typer.Option("--decoder", metavar="NAME", help="neural, bposd, bposd-xyz, bposd-osd0 or relay-split.")
-]
+SOME_DECODERS = "Such as neural, bposd, relay-5 or tesseract-short; a name that there is not lists them all."
+DecoderOption = Annotated[str, typer.Option("--decoder", metavar="NAME", help=SOME_DECODERS)]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="The network's weights (.safetensors).", show_default="those shipped"),

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.classical.bposd import BRAVYI, OSD0, BpOsdDecoder
-from decoder.registry import DECODERS, detectors_used, make_decoder
+from decoder.benchmark.plots import COLORS
+from decoder.classical.bp import PLAIN_BP
+from decoder.classical.bplsd import LSD
+from decoder.classical.bposd import BRAVYI, OSD0
+from decoder.classical.mle import EXACT
+from decoder.classical.relay_bp import RELAY_1, RELAY_5
+from decoder.classical.syndrome import SyndromeDecoder
+from decoder.classical.tesseract import LONG_BEAM, LONG_BEAM_SPARSIFIED, SHORT_BEAM, SHORT_BEAM_SPARSIFIED
+from decoder.registry import DECODERS, decoder_spec, detectors_used, make_decoder
 from simulation.circuits import MemoryExperiment
 
 
@@ -18,11 +25,26 @@ def experiment() -> MemoryExperiment:
 
 @pytest.mark.parametrize(
     ("name", "settings", "used"),
-    [("bposd", BRAVYI, "XZ"), ("bposd-xyz", BRAVYI, "XYZ"), ("bposd-osd0", OSD0, "XZ")],
+    [
+        ("bposd", BRAVYI, "XZ"),
+        ("bposd-xyz", BRAVYI, "XYZ"),
+        ("bposd-osd0", OSD0, "XZ"),
+        ("bp", PLAIN_BP, "XZ"),
+        ("bplsd", LSD, "XZ"),
+        ("relay-1", RELAY_1, "XZ"),
+        ("relay-5", RELAY_5, "XZ"),
+        ("relay-1-xyz", RELAY_1, "XYZ"),
+        ("relay-5-xyz", RELAY_5, "XYZ"),
+        ("tesseract-short", SHORT_BEAM, "XYZ"),
+        ("tesseract-long", LONG_BEAM, "XYZ"),
+        ("tesseract-short-sparsify", SHORT_BEAM_SPARSIFIED, "XYZ"),
+        ("tesseract-long-sparsify", LONG_BEAM_SPARSIFIED, "XYZ"),
+        ("mle", EXACT, "XYZ"),
+    ],
 )
-def test_bposd_by_name(experiment: MemoryExperiment, name: str, settings: object, used: str) -> None:
+def test_decoders_of_syndromes_by_name(experiment: MemoryExperiment, name: str, settings: object, used: str) -> None:
     decoder = make_decoder(name, experiment)
-    assert isinstance(decoder, BpOsdDecoder)
+    assert isinstance(decoder, SyndromeDecoder)
     assert decoder.settings == settings
     assert decoder.num_detectors == experiment.num_detectors
     assert detectors_used(name) == used
@@ -38,13 +60,23 @@ def test_xz_decoders_take_the_shots_of_an_xz_experiment(experiment: MemoryExperi
 
 
 def test_every_decoder_says_what_it_is() -> None:
-    assert list(DECODERS) == ["neural", "bposd", "bposd-xyz", "bposd-osd0", "relay-split"]
-    assert all(spec.summary for spec in DECODERS.values())
+    assert next(iter(DECODERS)) == "neural"
+    assert all(spec.summary and spec.name == name for name, spec in DECODERS.items())
     assert detectors_used("neural") == "XYZ"
 
 
+def test_every_decoder_has_a_colour_of_its_own_in_plots() -> None:
+    assert list(COLORS) == list(DECODERS)
+    assert len(set(COLORS.values())) == len(DECODERS)
+
+
+def test_the_network_is_not_made_from_a_fault_model_alone(experiment: MemoryExperiment) -> None:
+    with pytest.raises(ValueError, match="'neural' is not made from a fault model alone; use make_decoder"):
+        decoder_spec("neural").classical(experiment.fault_model, grid=experiment.grid)
+
+
 def test_unknown_decoders_are_refused(experiment: MemoryExperiment) -> None:
-    message = "unknown decoder 'mwpm': use one of neural, bposd, bposd-xyz, bposd-osd0, relay-split"
+    message = f"unknown decoder 'mwpm': use one of {', '.join(DECODERS)}"
     with pytest.raises(ValueError, match=message):
         make_decoder("mwpm", experiment)
     with pytest.raises(ValueError, match=message):
@@ -56,12 +88,12 @@ def test_weights_for_a_decoder_without_weights_are_refused(experiment: MemoryExp
         make_decoder("bposd", experiment, weights=Path("any.safetensors"))
 
 
-def test_bposd_does_without_torch() -> None:
+def test_bposd_does_without_torch_and_optional_packages() -> None:
     program = (
         "import sys; from decoder.registry import make_decoder; import decoder.sinter;"
         "from simulation.circuits import MemoryExperiment;"
         "make_decoder('bposd', MemoryExperiment.create(code='bb72', basis='Z', rounds=1, p=0.001));"
-        "sys.exit('torch' in sys.modules)"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'relay_bp', 'tesseract_decoder')))"
     )
     folder = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=folder, check=False).returncode == 0

@@ -99,3 +99,29 @@ def test_restriction_to_all_detectors_changes_nothing(errors: list[tuple[float, 
     odd = (1 - np.prod([1 - 2 * p for p in touching])) / 2
     merged = [p for (detectors, _), p in zip(model.symptoms(), model.priors, strict=True) if 0 in detectors]
     np.testing.assert_allclose((1 - np.prod([1 - 2 * p for p in merged])) / 2, odd, atol=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.floats(1e-300, 1), st.sets(st.integers(0, 6)), st.sets(st.integers(0, 2))), max_size=12),
+    st.integers(0, 3),
+    st.integers(0, 2),
+)
+def test_a_model_written_as_a_dem_is_read_back(
+    errors: list[tuple[float, set[int], set[int]]], more_detectors: int, more_observables: int
+) -> None:
+    dem = stim.DetectorErrorModel(f"detector D{4 + more_detectors}\nlogical_observable L{1 + more_observables}")
+    for p, detectors, observables in errors:
+        targets = [stim.target_relative_detector_id(d) for d in sorted(detectors)]
+        targets += [stim.target_logical_observable_id(o) for o in sorted(observables)]
+        dem.append(stim.DemInstruction("error", [p], targets))
+    model = FaultModel.from_dem(dem)
+    written = model.to_dem()
+    assert (written.num_detectors, written.num_observables) == (model.num_detectors, model.num_observables)
+    assert written.num_errors == model.num_mechanisms
+    same = FaultModel.from_dem(written)
+    assert same.symptoms() == model.symptoms()
+    assert same.priors.tolist() == model.priors.tolist()  # to the last bit
+
+
+def test_an_empty_model_is_an_empty_dem() -> None:
+    assert FaultModel.from_dem(stim.DetectorErrorModel()).to_dem() == stim.DetectorErrorModel()

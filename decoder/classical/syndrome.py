@@ -1,0 +1,161 @@
+"""Decoders that find an error for one syndrome of a fault model after the other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.classical.extras import Extra
+from decoder.classical.problem import Problem
+from simulation.circuits import Detectors
+from simulation.detectors import DetectorGrid
+from simulation.faults import FaultModel
+
+Indices = npt.NDArray[np.int64]
+Solver = Callable[[npt.NDArray[np.uint8]], Indices]
+"""From a syndrome, uint8 (detectors,), not all 0, to the mechanisms of an error that is to explain it."""
+
+
+class SyndromeSettings(ABC):
+    """How to decode any fault model syndrome by syndrome; each kind is a frozen dataclass."""
+
+    extra: ClassVar[Extra | None] = None
+    """What has to be installed beside the packages that Tandem always needs."""
+    any_model: ClassVar[bool] = True
+    """Whether fault models other than those of memory experiments can be decoded."""
+
+    @abstractmethod
+    def solver(self, problem: Problem) -> Solver:
+        """Prepares to find errors; the problem has detectors and mechanisms."""
+
+    def check(self, problem: Problem) -> None:  # noqa: B027, most take any
+        """Refuses a problem that is out of reach.
+
+        Raises:
+            ValueError: it is.
+        """
+
+    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SyndromeDecoder:
+        """Makes a decoder; see `decoder.registry.DecoderSettings`."""
+        both_bases = grid is not None and grid.has_both_bases
+        chosen = grid.indices_of(grid.memory_basis) if grid and both_bases and detectors == "XZ" else None
+        return SyndromeDecoder(fault_model, self, detectors=chosen)
+
+
+class SyndromeDecoder:
+    """Decodes the shots of one fault model, predicting the observables that the errors found flip.
+
+    Given `detectors`, it decodes these alone (mechanisms that then look the same are merged) and ignores the
+    rest of each shot: the memory basis's detectors give the XZ convention.
+
+    What solves is made at the first shot, so that an instance can be pickled. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        fault_model: FaultModel,
+        settings: SyndromeSettings,
+        *,
+        detectors: Indices | None = None,
+    ) -> None:
+        """Prepares a decoder.
+
+        Args:
+            fault_model: the mechanisms and their priors.
+            settings: how to decode.
+            detectors: integer (d,), the detectors to use, each below fault_model.num_detectors; None for all.
+
+        Raises:
+            ValueError: a detector index is out of range or given twice, a package is not installed, or the
+                fault model is out of reach of the settings.
+        """
+        if settings.extra is not None:
+            settings.extra.require(type(settings).__name__)
+        self.settings = settings
+        self.detectors = _checked_detectors(detectors, fault_model.num_detectors)
+        self._num_detectors = fault_model.num_detectors
+        self._problem = Problem.of(fault_model if self.detectors is None else fault_model.restrict(self.detectors))
+        settings.check(self._problem)
+
+    @property
+    def num_detectors(self) -> int:
+        """Detectors in each shot, also those that are not used."""
+        return self._num_detectors
+
+    @property
+    def num_observables(self) -> int:
+        """Observables in each prediction."""
+        return len(self._problem.observable_offset)
+
+    @cached_property
+    def _solver(self) -> Solver:
+        return self.settings.solver(self._problem)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_solver"}
+
+    def decode_batch(
+        self,
+        shots: npt.NDArray[np.generic],
+        *,
+        bit_packed_shots: bool = False,
+        bit_packed_predictions: bool = False,
+    ) -> Bits | PackedBits:
+        """Predicts observable flips; see `decoder.base.Decoder.decode_batch`.
+
+        Raises:
+            ValueError: the shape, the dtype or a value of `shots` does not fit.
+        """
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        if self.detectors is not None:
+            events = events[:, self.detectors]
+        predictions = self._decode(events)
+        return pack_bits(predictions) if bit_packed_predictions else predictions
+
+    def _decode(self, events: Bits) -> Bits:
+        problem = self._problem
+        predictions = np.tile(problem.observable_offset, (len(events), 1))
+        if 0 in problem.faults.check_matrix.shape:  # nothing to decode, which few libraries survive
+            return predictions
+        syndromes = (events ^ problem.syndrome_offset).view(np.uint8)
+        for prediction, syndrome in zip(predictions, syndromes, strict=True):
+            if syndrome.any():
+                prediction ^= np.bitwise_xor.reduce(problem.flips[self._solver(syndrome)], axis=0)
+        return predictions
+
+
+def check_choices(settings: object, **choices: tuple[str, ...]) -> None:
+    """Checks that settings are among those that there are.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, allowed in choices.items():
+        if getattr(settings, name) not in allowed:
+            raise ValueError(f"unknown {name} {getattr(settings, name)!r}: use one of {', '.join(allowed)}")
+
+
+def errors_of(decoder: Any) -> Solver:
+    """The mechanisms that a decoder whose `decode` gives one 0 or 1 a mechanism finds."""
+
+    def solve(syndrome: npt.NDArray[np.uint8]) -> Indices:
+        return np.flatnonzero(decoder.decode(syndrome))
+
+    return solve
+
+
+def _checked_detectors(detectors: Indices | None, num_detectors: int) -> Indices | None:
+    if detectors is None:
+        return None
+    indices = np.asarray(detectors, dtype=np.int64)
+    if indices.ndim != 1 or len(np.unique(indices)) != len(indices):
+        raise ValueError("detectors must be a list of distinct detector indices")
+    if len(indices) and not (indices.min() >= 0 and indices.max() < num_detectors):
+        raise ValueError(f"detectors must lie in 0..{num_detectors - 1}, not {indices.min()}..{indices.max()}")
+    return indices
