@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from decoder.benchmark.common import binomial_interval
@@ -22,7 +23,7 @@ from decoder.benchmark.results import (
 from decoder.benchmark.time_plots import TimedCalls, draw_times
 from decoder.registry import DECODERS
 
-PALETTE = tuple(rgb for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
+PALETTE = tuple(to_hex(rgb) for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
 """Twenty colours, matplotlib's usual ten first, then the lighter ones of each."""
 COLORS = dict(zip(DECODERS, PALETTE, strict=False))
 """A decoder has the same colour in every plot."""

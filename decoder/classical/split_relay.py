@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from decoder.relay.rules import Answers
 
 SPLIT_RELAY = Rules(looks=150, solutions=5)
-"""At most 600 iterations and five solutions, as the network reads them."""
+"""At most 600 iterations and five solutions; the networks that are shipped read as many, or fewer iterations."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,40 +1,32 @@
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import decoder
 from decoder.benchmark.accuracy import run_accuracy
 from simulation.circuits import MemoryExperiment
 
-ROOT = Path(decoder.__file__).parents[1]
-PORT = 26379
-
-
-def ray(*arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("ray")), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Two workers on this machine, as `ray start` makes them."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two workers on this machine."""
     pytest.importorskip("ray")
-    small = ("--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats")
-    ray("start", "--head", f"--port={PORT}", "--include-dashboard=false", *small)
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    two = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:
-        ray("start", f"--address=127.0.0.1:{PORT}", *small)
-        yield f"127.0.0.1:{PORT}"
+        two.add_node(**node)
+        yield two.address
     finally:
-        ray("stop", "--force")
+        two.shutdown()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) -> None:
     experiments = [MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=p) for p in (0.004, 0.007)]
     decoders = ["bposd-osd0", "bposd"]
