@@ -17,7 +17,7 @@ INSTALL         := $(PIP) install --quiet --no-compile -c constraints.txt
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format pytest serve image constraints clean
 .NOTPARALLEL: results
-.PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-report
+.PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-report
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,30 +54,37 @@ serve: $(READY) ## Start the service on 127.0.0.1:8000
 # A measurement that is there is not repeated: `make results FORCE=1` does so. One of failures that was stopped goes on.
 RESULTS  := docs/results
 SEED     ?= 2031
-measured  = [ -z '$(FORCE)' ] && [ -e $(RESULTS)/$(1)/results.json ] && echo '$(RESULTS)/$(1) is there; FORCE=1 measures again'
+measured  = [ -z '$(FORCE)' ] && [ -e $(RESULTS)/$(1)/results.json ] && echo "$(RESULTS)/$(1) is there; FORCE=1 measures again"
 once      = --out $(RESULTS)/$(1) $(if $(FORCE),--force)
 resumed   = --out $(RESULTS)/$(1) $(if $(FORCE),--force,--resume)
 
-results: results-bb72 results-bb144 results-comparison results-runtimes results-report ## Measure all figures and tables, one after the other
+FIGURE   := --decoders neural,relay-split,bposd --max-errors 100 --seed $(SEED)
 
-results-bb72: $(READY) ## Failures against p of bb72, 6, 12 and 18 rounds
+results: results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-report ## Measure all figures and tables, one after the other
+
+results-bb72: $(READY) ## Failures against p of bb72: Z memory over 6, 12 and 18 rounds, X memory over 6
 	$(call measured,figure-bb72) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6,12,18 \
-		--p 0.001,0.002,0.003,0.004,0.005 --decoders neural,relay-split,bposd \
-		--shots 100000 --max-errors 200 --seed $(SEED) $(call resumed,figure-bb72)
+		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 60 $(call resumed,figure-bb72)
+	$(call measured,figure-bb72-X) || $(BIN)/tandem benchmark accuracy --code bb72 --basis X --rounds 6 \
+		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 60 $(call resumed,figure-bb72-X)
 
-results-bb144: $(READY) ## Failures against p of bb144, 12 rounds
+results-bb144: $(READY) ## Failures against p of bb144, Z memory over 12 rounds
 	$(call measured,figure-bb144) || $(BIN)/tandem benchmark accuracy --code bb144 --basis Z --rounds 12 \
-		--p 0.002,0.003,0.004,0.005 --decoders neural,relay-split,bposd \
-		--shots 100000 --max-errors 200 --seed $(SEED) $(call resumed,figure-bb144)
+		--p 0.002,0.003,0.004,0.005 $(FIGURE) --shots 20000 --max-seconds 100 $(call resumed,figure-bb144)
 
-results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %
-	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis X,Z --rounds 6 \
-		--p 0.003 --decoders neural,relay-split,bposd,bposd-xyz,bposd-osd0 \
-		--shots 10000 --seed $(SEED) $(call resumed,comparison)
+results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
+	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
+		--decoders neural,relay-split,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify,tesseract-short \
+		--shots 10000 --max-seconds 100 --min-shots 1000 --seed $(SEED) $(call resumed,comparison)
 
-results-runtimes: $(READY) ## Times of single shots
+results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
 	$(call measured,runtimes) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \
 		--p 0.001,0.003 --decoders neural,bposd --shots 100000 --batch 1 --seed $(SEED) $(call once,runtimes)
+
+results-calibration: $(READY) ## Confidence against failures
+	for basis in Z X; do $(call measured,bb72-$$basis-calibration) || $(BIN)/tandem benchmark calibration --code bb72 \
+		--basis $$basis --rounds 6 --p 0.002,0.003 --shots 20000 --seed $(SEED) \
+		$(call once,bb72-$$basis-calibration) || exit; done
 
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force

@@ -41,6 +41,7 @@ def run_accuracy(
     shots: int,
     max_errors: int | None = None,
     max_seconds: float | None = None,
+    min_shots: int = 0,
     seed: int | None = None,
     weights: Path | None = None,
     processes: int | None = None,
@@ -66,6 +67,7 @@ def run_accuracy(
         max_errors: a point ends with the first block after which so many shots have failed.
         max_seconds: a point ends before a block that, at the rate so far, would take the CPU time spent in its decoder
             beyond that; the first block, of 64 shots, is always counted.
+        min_shots: so many shots are counted even if they take more than `max_seconds`.
         seed: seed of the shots, the same for each experiment; None draws one, which the points keep.
         weights: weights of the neural decoder; None for those that are shipped.
         processes: how many; None for one on each core.
@@ -85,7 +87,7 @@ def run_accuracy(
         OSError: the weights cannot be read, no Ray cluster answers, or `out` holds files or cannot be written.
     """
     check_request(experiments, decoders, shots=shots)
-    stop = StopRule(shots=shots, max_errors=max_errors, max_seconds=max_seconds)
+    stop = StopRule(shots=shots, max_errors=max_errors, max_seconds=max_seconds, min_shots=min_shots)
     processes = usable_cores() if processes is None else processes
     if processes < 1:
         raise ValueError(f"processes={processes} must be at least 1")
@@ -127,14 +129,18 @@ class StopRule:
     """
 
     shots: int
-    max_errors: int | None
-    max_seconds: float | None
+    max_errors: int | None = None
+    max_seconds: float | None = None
+    min_shots: int = 0
+    """Before that many the seconds do not matter."""
 
     def __post_init__(self) -> None:
         if self.max_errors is not None and self.max_errors < 1:
             raise ValueError(f"max_errors={self.max_errors} must be at least 1")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"max_seconds={self.max_seconds} must be above 0")
+        if not 0 <= self.min_shots <= self.shots:
+            raise ValueError(f"min_shots={self.min_shots} must be from 0 to shots={self.shots}")
 
     def done(self, *, shots: int, errors: int, seconds: float, upcoming: int) -> bool:
         """Whether a point ends here, rather than with so many shots more."""
@@ -142,7 +148,9 @@ class StopRule:
             return False
         if self.max_errors is not None and errors >= self.max_errors:
             return True
-        return self.max_seconds is not None and seconds * (1 + upcoming / shots) > self.max_seconds
+        if self.max_seconds is None or shots < self.min_shots:
+            return False
+        return seconds * (1 + upcoming / shots) > self.max_seconds
 
     def wanted(self, *, shots: int, errors: int, seconds: float) -> float:
         """About how many shots more are needed, after some."""
@@ -153,7 +161,8 @@ class StopRule:
             # Not too many at once, since the rate is only estimated.
             wanted = min(8 * shots, (self.max_errors - errors) * shots / (errors + 1))
         if self.max_seconds is not None and seconds > 0:
-            wanted = min(wanted, (self.max_seconds - seconds) * shots / seconds)
+            in_time = (self.max_seconds - seconds) * shots / seconds
+            wanted = min(wanted, max(in_time, self.min_shots - shots))
         return wanted
 
 

@@ -84,6 +84,9 @@ def accuracy(
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", help="A point ends after about so much CPU time in its decoder.")
     ] = None,
+    min_shots: Annotated[
+        int, typer.Option("--min-shots", help="So many shots are decoded even if they take more than --max-seconds.")
+    ] = 0,
     seed: SeedOption = None,
     weights: WeightsOption = None,
     processes: Annotated[
@@ -131,6 +134,7 @@ def accuracy(
             shots=shots,
             max_errors=max_errors,
             max_seconds=max_seconds,
+            min_shots=min_shots,
             seed=seed,
             weights=weights,
             processes=processes,

@@ -176,6 +176,10 @@ def test_the_stop_rule() -> None:
     assert not rule.done(shots=64, errors=9, seconds=0.5, upcoming=64)
     assert rule.done(shots=64, errors=10, seconds=0.5, upcoming=64)
     assert rule.done(shots=64, errors=0, seconds=1.5, upcoming=64)
+    patient = StopRule(shots=1000, max_seconds=2.0, min_shots=200)
+    assert not patient.done(shots=199, errors=0, seconds=9.0, upcoming=64)
+    assert patient.done(shots=200, errors=0, seconds=9.0, upcoming=64)
+    assert patient.wanted(shots=64, errors=0, seconds=9.0) == 136
     assert rule.wanted(shots=100, errors=4, seconds=0.1) == 100 * 6 / 5
     assert rule.wanted(shots=100, errors=0, seconds=0.1) == 800
     assert rule.wanted(shots=100, errors=0, seconds=1.5) == pytest.approx(100 / 3)
@@ -189,7 +193,7 @@ def test_detectors_are_xz_where_the_shots_have_no_others() -> None:
 
 
 def test_bad_requests_are_refused(experiments: list[MemoryExperiment], tmp_path: Path) -> None:
-    for bad in ({"max_errors": 0}, {"max_seconds": 0.0}, {"processes": 0}):
+    for bad in ({"max_errors": 0}, {"max_seconds": 0.0}, {"min_shots": 11}, {"processes": 0}):
         [(name, value)] = bad.items()
         with pytest.raises(ValueError, match=f"{name}={value}"):
             run_accuracy(experiments, DECODERS, shots=10, **bad)
