@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from decoder.base import Decoding, StreamingDecoder
-from decoder.classical.bposd import BpOsdDecoder
 from decoder.neural.architectures import build_network
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.stream import FoldingStream, KeepingStream
 from decoder.neural.weights import save_weights
+from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import Basis
 
@@ -150,4 +150,4 @@ def test_misuse_is_refused(name: str, weights: dict[str, Path | None]) -> None:
 
 
 def test_classical_decoders_do_not_stream() -> None:
-    assert not isinstance(BpOsdDecoder(experiment(rounds=1).fault_model), StreamingDecoder)
+    assert not isinstance(make_decoder("bposd", experiment(rounds=1)), StreamingDecoder)
