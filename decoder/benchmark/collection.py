@@ -79,7 +79,7 @@ def _interrupted_if_a_worker_dies(working: Callable[[], bool]) -> Iterator[None]
 
     def watch() -> None:
         workers: set[multiprocessing.process.BaseProcess] = set()
-        while not ended.wait(1):
+        while not ended.wait(0.1):
             workers |= set(multiprocessing.active_children()) - before
             if working() and any(not worker.is_alive() for worker in workers):
                 died.set()

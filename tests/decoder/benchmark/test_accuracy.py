@@ -232,6 +232,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_an_error(tmp_path: Path) -> N
             time.sleep(0.1)
             ids = [int(number) for number in children.read_text().split()]
             workers = [i for i in ids if b"spawn_main" in Path(f"/proc/{i}/cmdline").read_bytes()]
+        time.sleep(1)
         os.kill(workers[0], signal.SIGKILL)
         message = run.communicate(timeout=60)[1].decode()
     assert run.returncode == 2
