@@ -52,13 +52,12 @@ EXTENSIONS = ["binary_tensor_data"]
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
 
 
-async def check_version(request: Request) -> None:
+async def check_version(model_version: str) -> None:
     """Raises:
-    UnknownVersionError: the path names a version that there is not.
+    UnknownVersionError: there is no such version.
     """
-    version = request.path_params.get("model_version", VERSION)
-    if version != VERSION:
-        raise UnknownVersionError(f"there is no version {version!r}; every model has version {VERSION} alone")
+    if model_version != VERSION:
+        raise UnknownVersionError(f"there is no version {model_version!r}; every model has version {VERSION} alone")
 
 
 @router.get("", responses=error_responses())
