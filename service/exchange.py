@@ -115,6 +115,8 @@ def checked_url(url: str) -> httpx.URL:
         raise ValueError(f"{url!r} is not the URL of a service ({error}); give http://HOST:PORT") from None
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
         raise ValueError(f"{url!r} is not the URL of a service; give http://HOST:PORT")
+    if parsed.userinfo:
+        raise ValueError(f"the URL holds a name or a password; a service takes a key, from {API_KEY_VARIABLE}")
     return parsed
 
 
