@@ -57,7 +57,8 @@ def parse_request(body: bytes, *, header_length: str | None) -> Request:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(map(str, first["loc"]))
-        said = f"{path}: {first['msg']}" if path else first["msg"]
+        message = first["msg"].removeprefix("Value error, ")
+        said = f"{path}: {message}" if path else message
         if first["loc"][:1] == ("parameters",):
             raise InvalidParametersError(said) from None
         raise InvalidShotsError(said) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from service.schemas import ExperimentQuery
 
@@ -66,11 +66,19 @@ class ModelMetadata(BaseModel):
 class _Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, data: Any) -> Any:
+        # pydantic would make an error for each unknown name, and a body has room for a million.
+        if isinstance(data, dict):
+            unknown = next((name for name in data if name not in cls.model_fields), None)
+            if unknown is not None:
+                raise ValueError(f"there is no {unknown[:40]!r}; known are {', '.join(cls.model_fields)}")
+        return data
 
-class InferParameters(ExperimentQuery):
+
+class InferParameters(_Sent, ExperimentQuery):
     """The experiment that the shots come from, and how to answer."""
-
-    model_config = ConfigDict(strict=True)
 
     binary_data_output: bool | None = Field(default=None, description="Whether outputs are binary unless they say.")
 

@@ -181,6 +181,16 @@ async def test_what_is_refused(served, body, says):
     assert (await served.post(URL, json={"inputs": [QUIET]})).status_code == 200
 
 
+@pytest.mark.parametrize("where", ["", "parameters", "inputs"])
+async def test_many_unknown_names_are_one_error(served, where):
+    """pydantic would list them all."""
+    names = {f"name{index}": 0 for index in range(50_000)}
+    body = {"": {"inputs": [QUIET]} | names, "parameters": {"inputs": [QUIET], "parameters": names}}
+    body["inputs"] = {"inputs": [QUIET | names]}
+    message = error_of(await served.post(URL, json=body[where]), 400)
+    assert "there is no 'name0'; known are" in message
+
+
 async def test_bits_past_the_last_detector(serve):
     """A code of 3 x 3 cells has 18 detectors after one round: its shots end inside a byte."""
     async with serve(lambda model, experiment: make_decoder("bposd", experiment), code="3,3,1+x+y,1+x+y") as client:
