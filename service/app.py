@@ -16,6 +16,8 @@ from service.engine import DecoderFactory, Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError
 from service.http import Gate
 from service.metrics import Metrics
+from service.oip import routes as oip
+from service.oip.errors import error_response
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
 from service.settings import Settings
@@ -52,12 +54,15 @@ def create_app(
         yield
         await engine.close()
 
-    app = FastAPI(title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    )
     app.state.engine = engine
     app.state.gate = Gate(settings.max_requests_in_flight)
     app.include_router(health)
     app.include_router(v1.router)
-    add_problem_handlers(app, on_problem=_count_problem)
+    app.include_router(oip.router)
+    add_problem_handlers(app, on_problem=_count_problem, forms={oip.PREFIX: error_response})
     app.openapi = lambda: _openapi(app, max_rounds=settings.max_rounds)  # type: ignore[method-assign]
     return app
 
@@ -83,7 +88,7 @@ async def metrics(request: Request, engine: v1.EngineDependency) -> Response:
 
 
 def _count_problem(request: Request, kind: str) -> None:
-    if request.url.path == "/readyz":
+    if request.scope["path"].endswith(("/readyz", "/ready")):
         return  # it was asked whether the service is ready, and was answered
     engine: Engine = request.app.state.engine
     model = request.path_params.get("model_id", "")
@@ -95,13 +100,16 @@ def _openapi(app: FastAPI, *, max_rounds: int) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        referred: tuple[type[BaseModel], ...] = (Problem, *v1.SCHEMAS_BY_REFERENCE)
+        referred: tuple[type[BaseModel], ...] = (Problem, *v1.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
         for model in referred:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
-        for path in document["paths"].values():
-            for operation in path.values():
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                if path.startswith(oip.PREFIX):
+                    # FastAPI thinks that a path of text could be invalid.
+                    operation["responses"].pop("422", None)
                 for parameter in operation.get("parameters", ()):
                     if parameter["name"] == "rounds":
                         parameter["schema"]["anyOf"][0]["maximum"] = max_rounds

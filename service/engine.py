@@ -1,6 +1,6 @@
 """The models of the service: their experiments, their decoders, and the threads that run them.
 
-Every wire format (JSON and b8 today) stands on `Engine.decode`; nothing here knows of HTTP.
+Every wire format (JSON, b8, tensors) stands on `Engine.decode`; nothing here knows of HTTP.
 """
 
 from __future__ import annotations
@@ -245,6 +245,16 @@ class Engine:
         if missing:
             raise NotReadyError(f"being loaded: {', '.join(missing)}; ask again", retry_after=1)
 
+    def check_model_ready(self, model: Model) -> None:
+        """Raises:
+        NotReadyError: the model is still being loaded, or cannot be.
+        ClosingError: the service is shutting down.
+        """
+        if self._closing:
+            raise ClosingError("the service is shutting down; send the shots to another instance")
+        if not model.ready:
+            raise NotReadyError(f"model {model.settings.id} is being loaded; wait for /readyz", retry_after=1)
+
     def start(self, *, on_load_error: Callable[[ModelLoadError], None] | None = None) -> None:
         """Starts the threads and begins to load every model. Returns at once: see `check_ready`.
 
@@ -300,10 +310,7 @@ class Engine:
             BusyError: too many decoders are being made.
             NotReadyError, ClosingError: the model is not loaded yet, or no longer.
         """
-        if self._closing:
-            raise ClosingError("the service is shutting down; send the shots to another instance")
-        if not model.ready:
-            raise NotReadyError(f"model {model.settings.id} is being loaded; wait for /readyz", retry_after=1)
+        self.check_model_ready(model)
         self._check_rounds(choice)
         try:
             return await model.decoders.get(model.decoder_experiment(choice))

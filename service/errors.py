@@ -43,6 +43,10 @@ class UnknownModelError(ServiceError):
     status, kind, title = 404, "unknown-model", "Unknown model"
 
 
+class UnknownVersionError(ServiceError):
+    status, kind, title = 404, "unknown-version", "Unknown version"
+
+
 class NotAcceptableError(ServiceError):
     status, kind, title = 406, "not-acceptable", "No acceptable answer format"
 

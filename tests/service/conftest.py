@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 
 import anyio
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
@@ -103,6 +106,39 @@ def serve() -> Serve:
             yield client
 
     return serve
+
+
+@contextmanager
+def listening(app: FastAPI, *, wait_until_ready: bool = True) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            while wait_until_ready and httpx.get(f"{url}/readyz").status_code != 200:
+                time.sleep(0.01)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[..., AbstractContextManager[str]]:
+    """Runs an application in a thread behind a real socket, and gives its URL when it is ready."""
+    return listening
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """A real service: the shipped network and BP-OSD for bb72, over two rounds unless a request says otherwise."""
+    models = (
+        ModelSettings(id="bb72", code="bb72", rounds=2, p=0.002),
+        ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=2, p=0.002),
+    )
+    with listening(create_app(Settings(models=models, max_rounds=4, max_shots_per_request=50))) as url:
+        yield url
 
 
 def random_shots(count: int, *, num_detectors: int, seed: int = 0) -> npt.NDArray[np.bool_]:
