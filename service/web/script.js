@@ -255,7 +255,7 @@ function latencyTable({ compute, trip }) {
 
 function duration(ms, digits) {
   const [value, unit] = ms >= 999.5 ? [ms / 1e3, "s"] : ms >= 0.9995 ? [ms, "ms"] : [ms * 1e3, "µs"];
-  return `${Number(value.toPrecision(digits)).toString()} ${unit}`;
+  return `${digits > 1 ? value.toPrecision(digits) : Math.round(value)} ${unit}`;
 }
 
 // --- Controls ---
