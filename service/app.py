@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from service import v1
+from service import page, sampling, v1
 from service.engine import DecoderFactory, Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError
 from service.http import Gate
@@ -62,6 +62,8 @@ def create_app(
     app.include_router(health)
     app.include_router(v1.router)
     app.include_router(oip.router)
+    app.include_router(sampling.router)
+    app.include_router(page.router)
     add_problem_handlers(app, on_problem=_count_problem, forms={oip.PREFIX: error_response})
     app.openapi = lambda: _openapi(app, max_rounds=settings.max_rounds)  # type: ignore[method-assign]
     return app
