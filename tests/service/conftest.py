@@ -153,7 +153,7 @@ class Lab:
         return np.split(events, [self.cells * (2 * t + 1) for t in range(rounds)])
 
     async def receive(self) -> dict[str, Any]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             message = await self.socket.recv()
         assert isinstance(message, str)
         return json.loads(message)
@@ -182,14 +182,20 @@ class LabServer:
     def __init__(self, app: FastAPI, server: StreamServer, port: int) -> None:
         self.app = app
         self.server = server
+        self.port = port
         self.http = f"http://127.0.0.1:{port}"
         self.websocket = f"ws://127.0.0.1:{port}"
 
     @asynccontextmanager
-    async def lab(self, model: str = "m") -> AsyncIterator[Lab]:
+    async def lab(self, model: str = "m", *, buffer_bytes: int | None = None) -> AsyncIterator[Lab]:
         url = f"{self.websocket}/v1/models/{model}/stream"
-        async with connect(url, subprotocols=[Subprotocol("tandem.stream.v1")], compression=None) as socket:
-            yield Lab(socket)
+        connection = socket.socket()
+        if buffer_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        connection.connect(("127.0.0.1", self.port))
+        protocol = Subprotocol("tandem.stream.v1")
+        async with connect(url, sock=connection, subprotocols=[protocol], compression=None) as websocket:
+            yield Lab(websocket)
 
     async def metric(self, line: str) -> float:
         """The value of a metric, named with its labels."""
@@ -210,13 +216,18 @@ def lab_server() -> Callable[..., AbstractAsyncContextManager[LabServer]]:
 
     @asynccontextmanager
     async def run(
-        *models: ModelSettings, make: DecoderFactory | None = None, **settings: object
+        *models: ModelSettings,
+        make: DecoderFactory | None = None,
+        buffer_bytes: int | None = None,
+        **settings: object,
     ) -> AsyncIterator[LabServer]:
         bounds = Settings(models=models, **settings)  # type: ignore[arg-type]
         app = create_app(bounds, make_decoder=make)
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10, **websocket_options(bounds))
         server = StreamServer(config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            if buffer_bytes is not None:  # connections inherit it
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
             served = asyncio.create_task(server.serve(sockets=[listener]))
             running = LabServer(app, server, listener.getsockname()[1])
             async with httpx.AsyncClient() as client, asyncio.timeout(120):
