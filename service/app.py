@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from service import page, sampling, v1
+from service import page, sampling, streaming, v1
 from service.engine import DecoderFactory, Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError
 from service.http import Gate
@@ -21,6 +21,7 @@ from service.oip.errors import error_response
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
 from service.settings import Settings
+from service.streaming import StreamHub
 
 DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of an experiment from
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
@@ -47,23 +48,28 @@ def create_app(
     settings = settings or Settings()
     metrics = Metrics()
     engine = Engine(settings, metrics=metrics, make=make_decoder)
+    streams = StreamHub(engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start(on_load_error=on_load_error)
+        streams.start()
         yield
+        await streams.close()
         await engine.close()
 
     app = FastAPI(
         title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     app.state.engine = engine
+    app.state.streams = streams
     app.state.gate = Gate(settings.max_requests_in_flight)
     app.include_router(health)
     app.include_router(v1.router)
     app.include_router(oip.router)
     app.include_router(sampling.router)
     app.include_router(page.router)
+    app.include_router(streaming.router)
     add_problem_handlers(app, on_problem=_count_problem, forms={oip.PREFIX: error_response})
     app.openapi = lambda: _openapi(app, max_rounds=settings.max_rounds)  # type: ignore[method-assign]
     return app

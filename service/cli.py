@@ -48,6 +48,7 @@ def _serve(listener: socket.socket) -> None:
 
     from service.app import create_app
     from service.settings import read_settings
+    from service.websockets import StreamServer, websocket_options
 
     failures: list[Exception] = []
 
@@ -59,12 +60,13 @@ def _serve(listener: socket.socket) -> None:
         server.should_exit = True
 
     settings = read_settings()
-    server = uvicorn.Server(
+    server = StreamServer(
         uvicorn.Config(
             create_app(settings, on_load_error=stop),
             access_log=settings.access_log,
             log_config=_log_config(),
             timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
+            **websocket_options(settings),
         )
     )
     # uvicorn drains on these signals and then raises them again, which would end the process like a crash.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
 
-from decoder.base import Decoder, PackedBits, SoftDecoder
+from decoder.base import Decoder, FoldingDecoder, LayerFolder, PackedBits, SoftDecoder
 from decoder.registry import detectors_used, make_decoder
 from service.batching import Answer, BatchWorker, decode_packed
 from service.errors import (
@@ -27,6 +27,7 @@ from service.errors import (
     NotReadyError,
     UnknownModelError,
 )
+from service.folding import FoldWorker
 from service.isolation import ChildProcess
 from service.metrics import Metrics
 from service.settings import ModelSettings, Settings
@@ -148,15 +149,19 @@ class Model:
         self.detectors = detectors_used(model.decoder)
         self.ready = False
         self.gives_confidence: bool | None = None
+        self.folds = False
+        """Whether layers of streams are folded on arrival; false until ready."""
+        self.fold_workers: dict[Basis, FoldWorker] = {}
         self.details: Mapping[str, object] = {}
         self._make = make
         self._experiment = lru_cache(EXPERIMENT_CACHE_SIZE)(self._make_experiment)
         self.default = self._experiment(model.basis, model.rounds, model.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
         self.decoders = DecoderCache(self._build, builder=builder, size=settings.decoder_cache_size)
+        self.max_batch_shots = _max_batch_shots(model, settings)
         self.worker = BatchWorker(
             name=model.id,
-            max_batch_shots=_max_batch_shots(model, settings),
+            max_batch_shots=self.max_batch_shots,
             max_queued_shots=settings.max_queued_shots,
             on_batch=partial(metrics.batch, model.id),
         )
@@ -184,8 +189,21 @@ class Model:
     def loaded(self, decoder: Decoder) -> None:
         """Takes note of the default experiment's decoder: the model is ready."""
         self.gives_confidence = isinstance(decoder, SoftDecoder)
+        self.folds = isinstance(decoder, FoldingDecoder) and decoder.folder() is not None
         self.details = getattr(decoder, "model_info", {})
         self.ready = True
+
+    def folder(self, basis: Basis) -> LayerFolder:
+        """Makes what folds layers of experiments of any number of rounds, with a decoder of its own.
+
+        Raises:
+            ValueError, OSError: it cannot be made, for want of a network for this basis perhaps.
+        """
+        decoder = self._build(self._experiment(basis, 2, self.settings.p))  # two rounds have a layer of each phase
+        folder = decoder.folder() if isinstance(decoder, FoldingDecoder) else None
+        if folder is None:
+            raise ValueError(f"model {self.settings.id} does not fold layers")
+        return folder
 
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:
         return MemoryExperiment(
@@ -271,6 +289,8 @@ class Engine:
         if self._loading is not None:
             self._loading.cancel()
         await asyncio.gather(*(asyncio.to_thread(model.worker.close) for model in self.models.values()))
+        for model in self.models.values():
+            await asyncio.gather(*(worker.close() for worker in model.fold_workers.values()))
         self._builder.close()
         for child in self._children.values():
             child.close()
@@ -342,6 +362,19 @@ class Engine:
             ) from None
         self.metrics.queued(model.settings.id, seconds=answer.queue_seconds)
         return answer
+
+    def fold_worker(self, model: Model, choice: ExperimentChoice) -> FoldWorker:
+        """Where the layers of a model that folds them go; all rounds and error rates share one."""
+        basis = choice.basis or model.settings.basis
+        if basis not in model.fold_workers:
+            model.fold_workers[basis] = FoldWorker(
+                name=f"{model.settings.id}-{basis}",
+                make=partial(model.folder, basis),
+                max_batch=model.max_batch_shots,
+                max_waiting=self.settings.max_queued_shots,
+                on_batch=partial(self.metrics.batch, model.settings.id),
+            )
+        return model.fold_workers[basis]
 
     def _check_rounds(self, choice: ExperimentChoice) -> None:
         most = self.settings.max_rounds

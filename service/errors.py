@@ -47,12 +47,24 @@ class UnknownVersionError(ServiceError):
     status, kind, title = 404, "unknown-version", "Unknown version"
 
 
+class UnknownStreamError(ServiceError):
+    status, kind, title = 404, "unknown-stream", "Unknown stream"
+
+
+class UnsupportedSubprotocolError(ServiceError):
+    status, kind, title = 400, "unsupported-subprotocol", "Unsupported subprotocol"
+
+
 class NotAcceptableError(ServiceError):
     status, kind, title = 406, "not-acceptable", "No acceptable answer format"
 
 
 class BodyTimeoutError(ServiceError):
     status, kind, title = 408, "body-timeout", "Body came too slowly"
+
+
+class StreamTimeoutError(ServiceError):
+    status, kind, title = 408, "stream-timeout", "Stream was idle for too long"
 
 
 class BodyTooLargeError(ServiceError):
@@ -73,6 +85,14 @@ class InvalidParametersError(ServiceError):
 
 class InvalidShotsError(ServiceError):
     status, kind, title = 422, "invalid-shots", "Invalid shots"
+
+
+class InvalidLayerError(ServiceError):
+    status, kind, title = 422, "invalid-layer", "Invalid layer of detection events"
+
+
+class NoProbabilitiesError(ServiceError):
+    status, kind, title = 422, "no-probabilities", "Decoder gives no probabilities"
 
 
 class DecoderFailedError(ServiceError):

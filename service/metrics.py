@@ -7,6 +7,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from service.stream_metrics import StreamMetrics
+
 SECONDS = (
     1e-4,
     2.5e-4,
@@ -52,6 +54,7 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.streams = StreamMetrics(registry, buckets=SECONDS)
         ProcessCollector(registry=registry)
 
     def add_model(self, model: str, *, queued_shots: Callable[[], int]) -> None:
@@ -59,6 +62,7 @@ class Metrics:
         for metric in (self._requests, self._shots, self._batches, self._queue, self._compute):
             metric.labels(model)
         self._queued.labels(model).set_function(queued_shots)
+        self.streams.add_model(model)
 
     def request(self, model: str) -> None:
         self._requests.labels(model).inc()
