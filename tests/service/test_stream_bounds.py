@@ -301,6 +301,7 @@ async def test_a_client_that_does_not_read_is_cut_off(lab_server, make):
             async with asyncio.timeout(120):
                 while True:
                     await lab.layer(0, 0, QUIET)  # each gets a problem
+                    await asyncio.sleep(0)
         lab.socket.transport.abort()
         assert await server.metric('tandem_failures_total{model="m",reason="slow-reader"}') == 1
         await server.until_metric("tandem_stream_connections", 0)
