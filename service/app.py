@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from service import v1
+from service.auth import KeyRing
 from service.engine import DecoderFactory, Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError
 from service.http import Gate
 from service.metrics import Metrics
+from service.middleware import Observe, RequireKey
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
 from service.settings import Settings
@@ -24,6 +28,17 @@ DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of a
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
 
 health = APIRouter(tags=["health"])
+
+
+class Application(FastAPI):
+    """FastAPI inside of more ASGI: middleware added the usual way does not see the answers to unexpected errors."""
+
+    def __init__(self, *, surround: Callable[[ASGIApp], ASGIApp], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._surround = surround
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self._surround(super().build_middleware_stack())
 
 
 def create_app(
@@ -40,11 +55,15 @@ def create_app(
         on_load_error: is told when a model cannot be loaded, after which /readyz never answers 200.
 
     Raises:
-        ValueError: settings that are out of range, or name an unknown code, decoder or noise.
+        ValueError: settings that are out of range, or name an unknown code, decoder or noise; API keys that are none.
+        OSError: the file of API keys cannot be read.
     """
     settings = settings or Settings()
     metrics = Metrics()
     engine = Engine(settings, metrics=metrics, make=make_decoder)
+    keys = KeyRing(
+        keys=settings.api_keys.get_secret_value() if settings.api_keys else None, file=settings.api_keys_file
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -52,13 +71,18 @@ def create_app(
         yield
         await engine.close()
 
-    app = FastAPI(title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan)
+    def surround(inner: ASGIApp) -> ASGIApp:
+        guarded = RequireKey(inner, keys=keys, on_refused=partial(metrics.failure, ""))
+        return Observe(guarded, metrics=metrics, access_log=settings.access_log, draining=lambda: engine.draining)
+
+    app = Application(title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, surround=surround)
     app.state.engine = engine
     app.state.gate = Gate(settings.max_requests_in_flight)
     app.include_router(health)
     app.include_router(v1.router)
     add_problem_handlers(app, on_problem=_count_problem)
-    app.openapi = lambda: _openapi(app, max_rounds=settings.max_rounds)  # type: ignore[method-assign]
+    maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
+    app.openapi = lambda: _openapi(app, maxima=maxima)  # type: ignore[method-assign]
     return app
 
 
@@ -90,7 +114,7 @@ def _count_problem(request: Request, kind: str) -> None:
     engine.metrics.failure(model if model in engine.models else "", kind)
 
 
-def _openapi(app: FastAPI, *, max_rounds: int) -> dict[str, Any]:
+def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
     """FastAPI's document, and what it cannot know."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
@@ -103,8 +127,8 @@ def _openapi(app: FastAPI, *, max_rounds: int) -> dict[str, Any]:
         for path in document["paths"].values():
             for operation in path.values():
                 for parameter in operation.get("parameters", ()):
-                    if parameter["name"] == "rounds":
-                        parameter["schema"]["anyOf"][0]["maximum"] = max_rounds
+                    if parameter["name"] in maxima:
+                        parameter["schema"]["anyOf"][0]["maximum"] = maxima[parameter["name"]]
         app.openapi_schema = document
     return app.openapi_schema
 

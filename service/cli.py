@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import errno
+import os
 import signal
 import socket
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,15 +22,35 @@ def serve(
         int,
         typer.Option(envvar="TANDEM_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."),
     ] = 8000,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", envvar="TANDEM_INSECURE", help="Listen to other machines although no API keys are set."
+        ),
+    ] = False,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="File of API keys, `name:key` a line; as --set api_keys_file=.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="`text` or `json`; as --set log_format=.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="`debug`, `info`, `warning` or `error`; as --set log_level=.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/api.md; may be repeated."),
+    ] = None,
 ) -> None:
     """Serve all models over HTTP until SIGTERM or Ctrl-C; requests at work are finished first.
 
-    All else is set by environment variables that start with TANDEM_ (docs/api.md).
+    Every setting may also come from the environment, as TANDEM_ and its name; flags win (docs/api.md).
 
     \b
     Example:
-      tandem serve --port 8080
+      tandem serve --port 8080 --set max_rounds=20
     """
+    flags = {"api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
+    _set([*(settings or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
+    _check_access(host, insecure=insecure)
     with _listen(host, port) as listener:
         _serve(listener)
 
@@ -44,6 +65,7 @@ def _serve(listener: socket.socket) -> None:
     import uvicorn
 
     from service.app import create_app
+    from service.logs import log_config
     from service.settings import read_settings
 
     failures: list[Exception] = []
@@ -59,8 +81,7 @@ def _serve(listener: socket.socket) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, on_load_error=stop),
-            access_log=settings.access_log,
-            log_config=_log_config(),
+            log_config=log_config(form=settings.log_format, level=settings.log_level),
             timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
         )
     )
@@ -90,9 +111,24 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _log_config() -> dict[str, Any]:
-    from uvicorn.config import LOGGING_CONFIG
+def _set(assignments: list[str]) -> None:
+    """Puts settings into the environment, from where they are read, also by the processes of workers."""
+    from service.settings import variable
 
-    config = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["service"] = {"handlers": ["default"], "level": "INFO"}
-    return config
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: write --set NAME=VALUE")
+        os.environ[variable(name)] = value
+
+
+def _check_access(host: str, *, insecure: bool) -> None:
+    from service.auth import is_loopback
+    from service.settings import read_settings
+
+    settings = read_settings()
+    if not (insecure or is_loopback(host) or settings.api_keys or settings.api_keys_file):
+        raise ValueError(
+            f"{host} can be reached from other machines and no API keys are set; set TANDEM_API_KEYS or "
+            "--api-keys-file, or say --insecure"
+        )

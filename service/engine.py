@@ -29,6 +29,7 @@ from service.errors import (
 )
 from service.isolation import ChildProcess
 from service.metrics import Metrics
+from service.record import current_record
 from service.settings import ModelSettings, Settings
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
@@ -223,6 +224,7 @@ class Engine:
         self._children: dict[str, ChildProcess] = {}
         self._builder = Builder()
         self._closing = False
+        self.draining = False
         self._loading: asyncio.Task[None] | None = None
         self.load_error: ModelLoadError | None = None
         self.models = {
@@ -237,7 +239,7 @@ class Engine:
         NotReadyError: a model is still being loaded, or cannot be.
         ClosingError: the service is shutting down.
         """
-        if self._closing:
+        if self._closing or self.draining:
             raise ClosingError("the service is shutting down")
         if self.load_error is not None:
             raise NotReadyError(f"{self.load_error}; restart the service when that is put right")
@@ -254,6 +256,10 @@ class Engine:
         for model in self.models.values():
             model.worker.start()
         self._loading = asyncio.create_task(self._load(on_load_error))
+
+    def drain(self) -> None:
+        """Is not ready any more, so that no new work is sent here, but does what comes nevertheless."""
+        self.draining = True
 
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the threads."""
@@ -334,6 +340,8 @@ class Engine:
                 f"no answer within {limit:g} s; send fewer shots at once, or try again later", retry_after=1
             ) from None
         self.metrics.queued(model.settings.id, seconds=answer.queue_seconds)
+        if (record := current_record()) is not None:
+            record.decoded(shots=len(shots), queue_seconds=answer.queue_seconds, compute_seconds=answer.compute_seconds)
         return answer
 
     def _check_rounds(self, choice: ExperimentChoice) -> None:

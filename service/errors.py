@@ -39,6 +39,14 @@ class ServiceError(Exception):
         self.retry_after = retry_after
 
 
+class UnauthorizedError(ServiceError):
+    status, kind, title = 401, "unauthorized", "API key missing or not known"
+
+
+class ForbiddenError(ServiceError):
+    status, kind, title = 403, "forbidden", "Not allowed with this API key"
+
+
 class UnknownModelError(ServiceError):
     status, kind, title = 404, "unknown-model", "Unknown model"
 
@@ -85,6 +93,10 @@ class BusyError(ServiceError):
 
 class DecodeTimeoutError(ServiceError):
     status, kind, title = 503, "decode-timeout", "Decoding took too long"
+
+
+class DeadlineExceededError(ServiceError):
+    status, kind, title = 504, "deadline-exceeded", "Not done by the deadline asked for"
 
 
 class NotReadyError(ServiceError):

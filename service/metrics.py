@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -52,6 +53,9 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._in_flight = Gauge(
+            "tandem_requests_in_flight", "Requests being answered, health and metrics not counted.", registry=registry
+        )
         ProcessCollector(registry=registry)
 
     def add_model(self, model: str, *, queued_shots: Callable[[], int]) -> None:
@@ -70,6 +74,10 @@ class Metrics:
 
     def queued(self, model: str, *, seconds: float) -> None:
         self._queue.labels(model).observe(seconds)
+
+    def in_flight(self, *, counted: bool = True) -> AbstractContextManager[object]:
+        """Counts a request while it is answered."""
+        return self._in_flight.track_inprogress() if counted else nullcontext()
 
     def failure(self, model: str, reason: str) -> None:
         """Counts a failure. `model` must be the id of a served model or empty: labels are kept for ever."""

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.errors import Flaw, InternalError, InvalidParametersError, ServiceError
+from service.record import current_record
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,14 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str | None = Field(default=None, description="What went wrong this time, and what to do.")
     instance: str | None = Field(default=None, description="Names this one occurrence, also in the server's log.")
+    request_id: str | None = Field(default=None, description="The request's X-Request-ID.")
     errors: list[FlawSchema] | None = Field(default=None, description="What exactly is wrong with the request.")
 
 
 def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer for a problem; says which request had it."""
+    if (record := current_record()) is not None:
+        problem = problem.model_copy(update={"request_id": record.id})
     return Response(
         to_json(problem, exclude_none=True),
         status_code=problem.status,

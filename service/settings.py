@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
@@ -84,7 +84,20 @@ class Settings(BaseSettings):
     shutdown_timeout_seconds: int = Field(
         default=30, ge=0, description="How long requests at work may take to end after SIGTERM."
     )
-    access_log: bool = Field(default=False, description="Log a line for each request.")
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Comma-separated API keys, each `name:key` or as in `api_keys_file`. Without keys anyone may ask.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, read again when it changes. A line is `name:key` or `name:sha256:DIGEST`; "
+        "`admin:` after the name lets the key replace models.",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="How the log on stderr is written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged; at `debug` with the requests for health and metrics."
+    )
+    access_log: bool = Field(default=True, description="Log a line for each request, at level `info`.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -97,6 +110,17 @@ class Settings(BaseSettings):
             if model.rounds > self.max_rounds:
                 raise ValueError(f"model {model.id!r} has {model.rounds} rounds; raise max_rounds={self.max_rounds}")
         return self
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    if name not in Settings.model_fields:
+        raise ValueError(f"there is no setting {name!r}; there are {', '.join(Settings.model_fields)}")
+    return f"TANDEM_{name.upper()}"
 
 
 def read_settings() -> Settings:

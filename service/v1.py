@@ -16,6 +16,7 @@ from service.errors import (
     BodyTooLargeError,
     BusyError,
     ClosingError,
+    DeadlineExceededError,
     DecoderFailedError,
     DecodeTimeoutError,
     InvalidParametersError,
@@ -26,7 +27,7 @@ from service.errors import (
     UnknownModelError,
     UnsupportedMediaTypeError,
 )
-from service.http import Gate, best_answer_type, content_type, read_body, unless_disconnected
+from service.http import Gate, best_answer_type, content_type, deadline, read_body, unless_disconnected
 from service.problems import problem_responses
 from service.schemas import (
     CodeInfo,
@@ -149,6 +150,7 @@ async def get_dem(engine: EngineDependency, model: ModelDependency, query: Exper
             DecoderFailedError,
             BusyError,
             DecodeTimeoutError,
+            DeadlineExceededError,
             NotReadyError,
             ClosingError,
         ),
@@ -183,10 +185,11 @@ async def decode(
     with gate.enter():
         limits = engine.settings
         try:
-            body = await read_body(
-                request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
-            )
-            answer = await unless_disconnected(request, _decode(engine, model, _choice(query), sent, body))
+            async with deadline(query.timeout_ms, most_seconds=limits.decode_timeout_seconds):
+                body = await read_body(
+                    request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
+                )
+                answer = await unless_disconnected(request, _decode(engine, model, _choice(query), sent, body))
         except asyncio.CancelledError:
             # The server gives requests so long to end when it shuts down, and no longer.
             raise ClosingError("the service shut down before the shots were decoded") from None

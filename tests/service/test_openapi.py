@@ -21,7 +21,7 @@ async def test_every_error_of_every_route_is_documented_as_a_problem(document):
                 if status != "200":
                     assert response["content"] == {"application/problem+json": {"schema": PROBLEM}}, (path, status)
     decode = document["paths"]["/v1/models/{model_id}/decode"]["post"]
-    assert set(decode["responses"]) == {"200", "404", "406", "408", "413", "415", "422", "500", "503"}
+    assert set(decode["responses"]) == {"200", "404", "406", "408", "413", "415", "422", "500", "503", "504"}
     assert set(decode["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
 
 
