@@ -143,7 +143,7 @@ async def test_a_deadline_takes_shots_out_of_the_queue(serve, make, echo):
         response = await client.post(f"{URL}?timeout_ms=150", content=SHOT * 2, headers=B8)
         assert (response.status_code, kind(response)) == (504, "deadline-exceeded")
         assert 0.1 < time.perf_counter() - started < 5
-        assert await queued(client, 0)()
+        await until(queued(client, 0))
         echo.gate.set()
         assert (await held).status_code == 200
         assert (await client.post(f"{URL}?timeout_ms=20000", content=SHOT * 3, headers=B8)).status_code == 200
