@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,13 +14,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from service import v1
+from service import admin, v1
 from service.auth import KeyRing
+from service.changes import ModelChanges
 from service.engine import DecoderFactory, Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError
 from service.http import Gate
 from service.metrics import Metrics
 from service.middleware import Observe, RequireKey
+from service.model_file import ModelFile
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
 from service.settings import Settings
@@ -59,6 +62,10 @@ def create_app(
         OSError: the file of API keys cannot be read.
     """
     settings = settings or Settings()
+    file = None if settings.models_file is None else ModelFile(settings.models_file)
+    if file is not None:
+        file.create(settings.models)
+        settings = Settings(**dict(settings) | {"models": file.read()})
     metrics = Metrics()
     engine = Engine(settings, metrics=metrics, make=make_decoder)
     keys = KeyRing(
@@ -68,7 +75,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start(on_load_error=on_load_error)
+        following = asyncio.create_task(app.state.changes.follow())
         yield
+        following.cancel()
         await engine.close()
 
     def surround(inner: ASGIApp) -> ASGIApp:
@@ -77,9 +86,11 @@ def create_app(
 
     app = Application(title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, surround=surround)
     app.state.engine = engine
+    app.state.changes = ModelChanges(engine, file=file)
     app.state.gate = Gate(settings.max_requests_in_flight)
     app.include_router(health)
     app.include_router(v1.router)
+    app.include_router(admin.router)
     add_problem_handlers(app, on_problem=_count_problem)
     maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
     app.openapi = lambda: _openapi(app, maxima=maxima)  # type: ignore[method-assign]

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -142,15 +143,20 @@ class Model:
         *,
         metrics: Metrics,
         builder: Builder,
-        make: DecoderFactory,
+        make: DecoderFactory | None = None,
     ) -> None:
         self.settings = model
+        self.version = model_version(model)
         self.code: BivariateBicycleCode = parse_code(model.code)
         self.detectors = detectors_used(model.decoder)
         self.ready = False
         self.gives_confidence: bool | None = None
         self.details: Mapping[str, object] = {}
-        self._make = make
+        self._child = ChildProcess(size=settings.decoder_cache_size + 1)
+        self._make = make or self._make_decoder
+        self._leases = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._experiment = lru_cache(EXPERIMENT_CACHE_SIZE)(self._make_experiment)
         self.default = self._experiment(model.basis, model.rounds, model.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
@@ -182,16 +188,48 @@ class Model:
             choice = ExperimentChoice(basis=choice.basis, rounds=choice.rounds)
         return self.experiment(choice)
 
-    def loaded(self, decoder: Decoder) -> None:
-        """Takes note of the default experiment's decoder: the model is ready."""
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keeps the model's thread and decoders while a request uses it, even if it is replaced meanwhile."""
+        self._leases += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._leases -= 1
+            if not self._leases:
+                self._unused.set()
+
+    async def load(self) -> None:
+        """Makes the default experiment's decoder: then the model is ready.
+
+        Raises:
+            ValueError, OSError: it cannot be made, for want of its weights perhaps.
+        """
+        decoder = await self.decoders.get(self.default)
         self.gives_confidence = isinstance(decoder, SoftDecoder)
         self.details = getattr(decoder, "model_info", {})
         self.ready = True
+
+    async def retire(self) -> None:
+        """Waits until no request uses the model, and closes it."""
+        await self._unused.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Refuses new work, finishes what is queued, and stops the thread and the child process."""
+        await asyncio.to_thread(self.worker.close)
+        self._child.close()
 
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:
         return MemoryExperiment(
             code=self.code, basis=basis, rounds=rounds, noise=NoiseModel.parse(self.settings.noise, p)
         )
+
+    def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+        if not model.isolated:
+            return make_decoder(model.decoder, experiment, weights=model.weights)
+        return self._child.decoder(model.decoder, experiment, weights=model.weights)
 
     def _build(self, experiment: MemoryExperiment) -> Decoder:
         """Makes a decoder and lets it decode once, so that no client pays for what first calls set up."""
@@ -199,6 +237,15 @@ class Model:
         shots = sample(experiment.circuit, shots=WARM_UP_SHOTS, seed=0).detection_events
         decode_packed(decoder, shots)
         return decoder
+
+
+def model_version(model: ModelSettings) -> tuple[object, ...]:
+    """Changes when the settings of a model change, or its weights file does."""
+    try:
+        status = model.weights.stat() if model.weights is not None else None
+    except OSError:
+        status = None
+    return model, status and (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _max_batch_shots(model: ModelSettings, settings: Settings) -> int:
@@ -221,18 +268,16 @@ class Engine:
     def __init__(self, settings: Settings, *, metrics: Metrics, make: DecoderFactory | None = None) -> None:
         self.settings = settings
         self.metrics = metrics
-        self._children: dict[str, ChildProcess] = {}
         self._builder = Builder()
         self._closing = False
         self.draining = False
         self._loading: asyncio.Task[None] | None = None
         self.load_error: ModelLoadError | None = None
-        self.models = {
-            model.id: Model(model, settings, metrics=metrics, builder=self._builder, make=make or self._make_decoder)
-            for model in settings.models
-        }
-        for model_id, model in self.models.items():
-            metrics.add_model(model_id, queued_shots=partial(getattr, model.worker, "queued_shots"))
+        self._make = make
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.models: Mapping[str, Model] = {}
+        for model in settings.models:
+            self._serve(self.new_model(model))
 
     def check_ready(self) -> None:
         """Raises:
@@ -266,10 +311,8 @@ class Engine:
         self._closing = True
         if self._loading is not None:
             self._loading.cancel()
-        await asyncio.gather(*(asyncio.to_thread(model.worker.close) for model in self.models.values()))
+        await asyncio.gather(*(model.close() for model in self.models.values()), *self._retiring)
         self._builder.close()
-        for child in self._children.values():
-            child.close()
 
     def model(self, model_id: str) -> Model:
         """Raises:
@@ -280,6 +323,42 @@ class Engine:
         except KeyError:
             known = ", ".join(sorted(self.models))
             raise UnknownModelError(f"there is no model {model_id!r}; this service has {known}") from None
+
+    @contextmanager
+    def lease(self, model_id: str) -> Iterator[Model]:
+        """A model to use for one request; until that ends the model is not closed, though it may be replaced.
+
+        Raises:
+            UnknownModelError: no model has this id.
+        """
+        model = self.model(model_id)
+        with model.lease():
+            yield model
+
+    def new_model(self, model: ModelSettings) -> Model:
+        """A model that is neither loaded nor served yet.
+
+        Raises:
+            ValueError: the settings name an unknown code, decoder or noise.
+        """
+        return Model(model, self.settings, metrics=self.metrics, builder=self._builder, make=self._make)
+
+    def replace(self, model: Model) -> None:
+        """Serves a model that is loaded from now on. Requests at work on one of the same id end there."""
+        old = self.models.get(model.settings.id)
+        self._serve(model)
+        self._retire(old)
+
+    def remove(self, model_id: str) -> None:
+        """Serves a model no longer. Requests at work on it end there.
+
+        Raises:
+            UnknownModelError: no model has this id.
+        """
+        old = self.model(model_id)
+        self.models = {name: model for name, model in self.models.items() if name != model_id}
+        self.metrics.remove_model(model_id)
+        self._retire(old)
 
     def experiment(self, model: Model, choice: ExperimentChoice) -> MemoryExperiment:
         """The experiment that a request means, within the service's bounds.
@@ -350,17 +429,22 @@ class Engine:
             detail = f"rounds={choice.rounds} is more than the {most} that this service decodes"
             raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="rounds")])
 
-    def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
-        if not model.isolated:
-            return make_decoder(model.decoder, experiment, weights=model.weights)
-        child = self._children.setdefault(model.id, ChildProcess(size=self.settings.decoder_cache_size + 1))
-        return child.decoder(model.decoder, experiment, weights=model.weights)
+    def _serve(self, model: Model) -> None:
+        # A new mapping, so that whoever goes through the old one is not disturbed.
+        self.models = {**self.models, model.settings.id: model}
+        self.metrics.add_model(model.settings.id, queued_shots=partial(getattr, model.worker, "queued_shots"))
+
+    def _retire(self, model: Model | None) -> None:
+        if model is not None:
+            task = asyncio.create_task(model.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     async def _load(self, on_load_error: Callable[[ModelLoadError], None] | None) -> None:
         for model_id, model in self.models.items():
             started = time.perf_counter()
             try:
-                decoder = await model.decoders.get(model.default)
+                await model.load()
             except Exception as error:
                 self.load_error = ModelLoadError(f"model {model_id} cannot be loaded: {error}")
                 self.load_error.__cause__ = error
@@ -368,5 +452,4 @@ class Engine:
                 if on_load_error is not None:
                     on_load_error(self.load_error)
                 return
-            model.loaded(decoder)
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)

@@ -55,6 +55,10 @@ class NotAcceptableError(ServiceError):
     status, kind, title = 406, "not-acceptable", "No acceptable answer format"
 
 
+class ConflictError(ServiceError):
+    status, kind, title = 409, "conflict", "Not possible as things stand"
+
+
 class BodyTimeoutError(ServiceError):
     status, kind, title = 408, "body-timeout", "Body came too slowly"
 
@@ -77,6 +81,10 @@ class InvalidParametersError(ServiceError):
 
 class InvalidShotsError(ServiceError):
     status, kind, title = 422, "invalid-shots", "Invalid shots"
+
+
+class ModelNotLoadedError(ServiceError):
+    status, kind, title = 422, "model-not-loaded", "Model cannot be loaded"
 
 
 class DecoderFailedError(ServiceError):

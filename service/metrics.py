@@ -64,6 +64,10 @@ class Metrics:
             metric.labels(model)
         self._queued.labels(model).set_function(queued_shots)
 
+    def remove_model(self, model: str) -> None:
+        """Shows the shots waiting for a model no longer. What was counted stays."""
+        self._queued.remove(model)
+
     def request(self, model: str) -> None:
         self._requests.labels(model).inc()
 

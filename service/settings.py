@@ -93,6 +93,15 @@ class Settings(BaseSettings):
         description="File of API keys, read again when it changes. A line is `name:key` or `name:sha256:DIGEST`; "
         "`admin:` after the name lets the key replace models.",
     )
+    model_dir: Path | None = Field(
+        default=None,
+        description="Directory of weights for models put in place over HTTP. Without it, they have the shipped ones.",
+    )
+    models_file: Path | None = Field(
+        default=None,
+        description="JSON list of models that takes the place of `models` once it exists. Models are loaded, replaced "
+        "and removed as it changes, and `PUT` and `DELETE` of models are written to it.",
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="How the log on stderr is written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged; at `debug` with the requests for health and metrics."

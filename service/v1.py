@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -65,8 +66,9 @@ async def get_gate(request: Request) -> Gate:
 EngineDependency = Annotated[Engine, Depends(get_engine)]
 
 
-async def get_model(model_id: str, engine: EngineDependency) -> Model:
-    return engine.model(model_id)
+async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
+    with engine.lease(model_id) as model:
+        yield model
 
 
 ModelDependency = Annotated[Model, Depends(get_model)]
@@ -76,7 +78,7 @@ ExperimentParameters = Annotated[ExperimentQuery, Query()]
 @router.get("/models", tags=["models"], responses=problem_responses())
 async def list_models(engine: EngineDependency) -> ModelList:
     """All models, each with its default experiment."""
-    return ModelList(models=[_info(engine, model, model.default) for model in engine.models.values()])
+    return ModelList(models=[model_info(engine, model, model.default) for model in engine.models.values()])
 
 
 @router.get(
@@ -84,10 +86,12 @@ async def list_models(engine: EngineDependency) -> ModelList:
     tags=["models"],
     responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
 )
-async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
+async def get_modelmodel_info(
+    engine: EngineDependency, model: ModelDependency, query: ExperimentParameters
+) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
     experiment = engine.experiment(model, _choice(query))
-    return await engine.build(lambda: _info(engine, model, experiment))
+    return await engine.build(lambda: model_info(engine, model, experiment))
 
 
 @router.get(
@@ -230,7 +234,8 @@ def _choice(query: ExperimentQuery) -> ExperimentChoice:
     return ExperimentChoice(basis=query.basis, rounds=query.rounds, p=query.p)
 
 
-def _info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:
+def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:
+    """What the service says of a model."""
     settings, code = model.settings, model.code
     return ModelInfo(
         id=settings.id,
