@@ -20,7 +20,6 @@ from service.errors import (
     InvalidParametersError,
     ModelNotLoadedError,
     NotReadyError,
-    UnauthorizedError,
     UnknownModelError,
     UnsupportedMediaTypeError,
 )
@@ -55,7 +54,6 @@ router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(
 @router.put(
     "/models/{model_id}",
     responses=problem_responses(
-        UnauthorizedError,
         ForbiddenError,
         BodyTimeoutError,
         BodyTooLargeError,
@@ -81,7 +79,7 @@ async def put_model(model_id: str, request: Request, engine: EngineDependency, c
 @router.delete(
     "/models/{model_id}",
     status_code=204,
-    responses=problem_responses(UnauthorizedError, ForbiddenError, UnknownModelError, ConflictError),
+    responses=problem_responses(ForbiddenError, UnknownModelError, ConflictError),
 )
 async def delete_model(model_id: str, changes: ChangesDependency) -> Response:
     """Serves a model no longer. Requests at work on it end there."""

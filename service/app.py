@@ -18,10 +18,10 @@ from service import admin, v1
 from service.auth import KeyRing
 from service.changes import ModelChanges
 from service.engine import DecoderFactory, Engine, ModelLoadError
-from service.errors import ClosingError, NotReadyError
+from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http import Gate
 from service.metrics import Metrics
-from service.middleware import Observe, RequireKey
+from service.middleware import OPEN_PATHS, Observe, RequireKey
 from service.model_file import ModelFile
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
@@ -29,6 +29,8 @@ from service.settings import Settings
 
 DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of an experiment from
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
+
+_KEY_HEADER = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
 
 health = APIRouter(tags=["health"])
 
@@ -135,8 +137,13 @@ def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
-        for path in document["paths"].values():
-            for operation in path.values():
+        schemes = {"bearer": {"type": "http", "scheme": "bearer"}, "header": _KEY_HEADER}
+        document["components"]["securitySchemes"] = schemes
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                if path not in OPEN_PATHS:
+                    operation["security"] = [{}, *({name: []} for name in schemes)]
+                    operation["responses"] |= {"401": problem_responses(UnauthorizedError)[401]}
                 for parameter in operation.get("parameters", ()):
                     if parameter["name"] in maxima:
                         parameter["schema"]["anyOf"][0]["maximum"] = maxima[parameter["name"]]
