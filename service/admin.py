@@ -79,7 +79,7 @@ async def put_model(model_id: str, request: Request, engine: EngineDependency, c
 @router.delete(
     "/models/{model_id}",
     status_code=204,
-    responses=problem_responses(ForbiddenError, UnknownModelError, ConflictError),
+    responses=problem_responses(ForbiddenError, UnknownModelError, ConflictError, InvalidParametersError),
 )
 async def delete_model(model_id: str, changes: ChangesDependency) -> Response:
     """Serves a model no longer. Requests at work on it end there."""

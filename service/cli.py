@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Annotated
 
@@ -22,6 +23,14 @@ def serve(
         int,
         typer.Option(envvar="TANDEM_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."),
     ] = 8000,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="TANDEM_WORKERS",
+            min=1,
+            help="Processes that answer, each with all models and, above 1, one thread to compute a network's answer.",
+        ),
+    ] = 1,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -52,7 +61,10 @@ def serve(
     _set([*(settings or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
     _check_access(host, insecure=insecure)
     with _listen(host, port) as listener:
-        _serve(listener)
+        if workers == 1:
+            _serve(listener)
+        else:
+            _supervise(listener, workers)
 
 
 def main() -> None:
@@ -62,10 +74,8 @@ def main() -> None:
 
 def _serve(listener: socket.socket) -> None:
     # These take a second or two to import, which the other commands need not wait for.
-    import uvicorn
-
     from service.app import create_app
-    from service.logs import log_config
+    from service.server import Server
     from service.settings import read_settings
 
     failures: list[Exception] = []
@@ -78,21 +88,36 @@ def _serve(listener: socket.socket) -> None:
         server.should_exit = True
 
     settings = read_settings()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, on_load_error=stop),
-            log_config=log_config(form=settings.log_format, level=settings.log_level),
-            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
-        )
-    )
+    server = Server(create_app(settings, on_load_error=stop), settings)
     # uvicorn drains on these signals and then raises them again, which would end the process like a crash.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, ask_to_exit)
-    host, port, *_ = listener.getsockname()
-    typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+    _say_where(listener)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+def _supervise(listener: socket.socket, workers: int) -> None:
+    from service.settings import read_settings, variable
+
+    settings = read_settings()
+    # Workers share the cores: several threads in each would only be in one another's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with TemporaryDirectory(prefix="tandem-") as shared:
+        # Before prometheus_client is imported, which looks at it then.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        if settings.models_file is None:
+            os.environ[variable("models_file")] = str(Path(shared) / "models.json")
+        from service.supervisor import Supervisor
+
+        _say_where(listener)
+        Supervisor(listener, settings, workers=workers).run()
+
+
+def _say_where(listener: socket.socket) -> None:
+    host, port, *_ = listener.getsockname()
+    typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
 
 
 def _listen(host: str, port: int) -> socket.socket:

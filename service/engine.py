@@ -271,6 +271,8 @@ class Engine:
         self._builder = Builder()
         self._closing = False
         self.draining = False
+        self.awaits_others = False
+        """Whether to call itself ready only when the other workers are, too."""
         self._loading: asyncio.Task[None] | None = None
         self.load_error: ModelLoadError | None = None
         self._make = make
@@ -291,6 +293,8 @@ class Engine:
         missing = [model_id for model_id, model in self.models.items() if not model.ready]
         if missing:
             raise NotReadyError(f"being loaded: {', '.join(missing)}; ask again", retry_after=1)
+        if self.awaits_others:
+            raise NotReadyError("other workers are still loading their models; ask again", retry_after=1)
 
     def start(self, *, on_load_error: Callable[[ModelLoadError], None] | None = None) -> None:
         """Starts the threads and begins to load every model. Returns at once: see `check_ready`.
@@ -301,6 +305,19 @@ class Engine:
         for model in self.models.values():
             model.worker.start()
         self._loading = asyncio.create_task(self._load(on_load_error))
+
+    async def wait_until_loaded(self) -> None:
+        """Returns when every model is loaded, or one cannot be."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    @property
+    def loaded(self) -> bool:
+        return all(model.ready for model in self.models.values())
+
+    def others_are_ready(self) -> None:
+        """All workers have loaded their models."""
+        self.awaits_others = False
 
     def drain(self) -> None:
         """Is not ready any more, so that no new work is sent here, but does what comes nevertheless."""
@@ -412,8 +429,9 @@ class Engine:
         future = asyncio.wrap_future(model.worker.submit(decoder, shots))
         limit = self.settings.decode_timeout_seconds
         try:
-            async with asyncio.timeout(limit):
-                answer = await future
+            with self.metrics.waiting(model.settings.id, shots=len(shots)):
+                async with asyncio.timeout(limit):
+                    answer = await future
         except TimeoutError:
             raise DecodeTimeoutError(
                 f"no answer within {limit:g} s; send fewer shots at once, or try again later", retry_after=1

@@ -59,6 +59,7 @@ def log_config(*, form: str, level: str) -> dict[str, Any]:
                 "filters": ["request_id"],
             }
         },
+        "root": {"handlers": ["default"], "level": "WARNING"},
         "loggers": {
             "uvicorn": {"handlers": ["default"], "level": level.upper(), "propagate": False},
             "uvicorn.access": {"handlers": [], "propagate": False},

@@ -77,12 +77,30 @@ class Settings(BaseSettings):
     decoder_cache_size: int = Field(
         default=8, ge=1, description="Decoders kept per model besides that of its default experiment."
     )
+    max_connections: int = Field(
+        default=1024, ge=1, description="Most connections of one worker; requests on what comes above get 503."
+    )
+    header_timeout_seconds: float = Field(
+        default=10, gt=0, description="A connection that takes longer to send a request's headers is closed."
+    )
+    keep_alive_seconds: int = Field(
+        default=30, ge=1, description="How long a connection may stay open between two requests."
+    )
+    write_timeout_seconds: float = Field(
+        default=30, gt=0, description="A client that reads nothing of its answer for longer is cut off."
+    )
     body_timeout_seconds: float = Field(default=30, gt=0, description="A body that takes longer gets 408.")
     decode_timeout_seconds: float = Field(
         default=120, gt=0, description="A request that waits longer for its answer gets 503."
     )
+    drain_seconds: float = Field(
+        default=1,
+        ge=0,
+        description="How long after SIGTERM new requests are still taken, while /readyz answers 503 and connections "
+        "are closed after their answers. A load balancer should have turned away by then.",
+    )
     shutdown_timeout_seconds: int = Field(
-        default=30, ge=0, description="How long requests at work may take to end after SIGTERM."
+        default=30, ge=0, description="How long requests at work may take to end after that."
     )
     api_keys: SecretStr | None = Field(
         default=None,
