@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,11 +54,12 @@ class Server:
         return found
 
     def started(self) -> int:
-        return self.log.read_text().count("is ready")
+        """How many workers have got ready so far."""
+        return len(re.findall(r"worker \d+ is ready", self.log.read_text()))
 
 
 class Load:
-    """Clients that ask without a pause, on connections kept or new each time, until the port is closed."""
+    """Clients that ask again and again, with pauses that leave the processor to workers that start, on connections kept or new each time, until the port is closed."""
 
     def __init__(self, url: str, clients: int = 6) -> None:
         self.answers: list[tuple[float, int | str]] = []
@@ -78,7 +80,7 @@ class Load:
 
     def _ask(self, keep: bool) -> None:
         client = httpx.Client(timeout=30)
-        while not self._stop.is_set():
+        while not self._stop.wait(0.03):
             sent = time.monotonic()
             try:
                 answer = client.post(self._url, content=SHOT, headers=B8 if keep else B8 | {"connection": "close"})
