@@ -59,7 +59,10 @@ class Server:
 
 
 class Load:
-    """Clients that ask again and again, with pauses that leave the processor to workers that start, on connections kept or new each time, until the port is closed."""
+    """Clients that ask again and again until the port is closed, on connections kept or new each time.
+
+    They pause, so that workers that start have the processor too.
+    """
 
     def __init__(self, url: str, clients: int = 6) -> None:
         self.answers: list[tuple[float, int | str]] = []
