@@ -135,14 +135,13 @@ def test_a_killed_worker_is_replaced_and_later_requests_succeed(serve):
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
         wait_for(lambda: server.started() == 3)
-        wait_for(lambda: load.answers[-1][0] > killed + 2)
+        wait_for(lambda: sum(sent > killed + 2 for sent, _ in load.answers) > 50)
         load.end()
         assert load.failures(after=killed + 2) == []
         # The requests at work on it are lost, at most one a client; none is answered wrongly.
         assert len(load.failures()) <= 6, load.failures()
         assert victim not in server.workers()
         assert len(server.workers()) == 2
-        assert sum(sent > killed + 2 for sent, _ in load.answers) > 10
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
