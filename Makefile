@@ -64,22 +64,24 @@ results: results-bb72 results-bb144 results-comparison results-runtimes results-
 
 results-bb72: $(READY) ## Failures against p of bb72: Z memory over 6, 12 and 18 rounds, X memory over 6
 	$(call measured,figure-bb72) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6,12,18 \
-		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 60 $(call resumed,figure-bb72)
+		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 30 $(call resumed,figure-bb72)
 	$(call measured,figure-bb72-X) || $(BIN)/tandem benchmark accuracy --code bb72 --basis X --rounds 6 \
-		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 60 $(call resumed,figure-bb72-X)
+		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 30 $(call resumed,figure-bb72-X)
 
 results-bb144: $(READY) ## Failures against p of bb144, Z memory over 12 rounds
 	$(call measured,figure-bb144) || $(BIN)/tandem benchmark accuracy --code bb144 --basis Z --rounds 12 \
-		--p 0.002,0.003,0.004,0.005 $(FIGURE) --shots 20000 --max-seconds 100 $(call resumed,figure-bb144)
+		--p 0.002,0.003,0.004,0.005 $(FIGURE) --shots 20000 --max-seconds 60 $(call resumed,figure-bb144)
 
 results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
-		--decoders neural,relay-split,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify,tesseract-short \
+		--decoders neural,relay-split,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify \
 		--shots 10000 --max-seconds 100 --min-shots 1000 --seed $(SEED) $(call resumed,comparison)
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
 	$(call measured,runtimes) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \
-		--p 0.001,0.003 --decoders neural,bposd --shots 100000 --batch 1 --seed $(SEED) $(call once,runtimes)
+		--p 0.003 --decoders neural,bposd --shots 100000 --batch 1 --seed $(SEED) $(call once,runtimes)
+	$(call measured,runtimes-low) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \
+		--p 0.001 --decoders neural,bposd --shots 20000 --batch 1 --seed $(SEED) $(call once,runtimes-low)
 
 results-calibration: $(READY) ## Confidence against failures
 	for basis in Z X; do $(call measured,bb72-$$basis-calibration) || $(BIN)/tandem benchmark calibration --code bb72 \

@@ -1,4 +1,4 @@
-"""The command line, `tandem`, except for `serve`, which the service adds.
+"""The command line, `tandem`, except for `serve` and `decode --url`, which the service adds.
 
 A command raises ValueError or OSError for what its user can put right; that becomes one line on stderr and
 exit code 2; whatever else it raises is a mistake of ours and keeps its traceback.

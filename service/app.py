@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from service import admin, v1
+from service import admin, page, sampling, streaming, v1
 from service.auth import KeyRing
 from service.changes import ModelChanges
 from service.engine import DecoderFactory, Engine, ModelLoadError
@@ -23,9 +23,12 @@ from service.http import Gate
 from service.metrics import Metrics
 from service.middleware import OPEN_PATHS, Observe, RequireKey
 from service.model_file import ModelFile
+from service.oip import routes as oip
+from service.oip.errors import error_response, error_responses
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
 from service.settings import Settings
+from service.streaming import StreamHub
 
 DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of an experiment from
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
@@ -73,27 +76,39 @@ def create_app(
     keys = KeyRing(
         keys=settings.api_keys.get_secret_value() if settings.api_keys else None, file=settings.api_keys_file
     )
+    streams = StreamHub(engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start(on_load_error=on_load_error)
+        streams.start()
         following = asyncio.create_task(app.state.changes.follow())
         yield
         following.cancel()
+        await streams.close()
         await engine.close()
 
+    forms = {oip.PREFIX: error_response}
+
     def surround(inner: ASGIApp) -> ASGIApp:
-        guarded = RequireKey(inner, keys=keys, on_refused=partial(metrics.failure, ""))
+        guarded = RequireKey(inner, keys=keys, forms=forms, on_refused=partial(metrics.failure, ""))
         return Observe(guarded, metrics=metrics, access_log=settings.access_log, draining=lambda: engine.draining)
 
-    app = Application(title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, surround=surround)
+    app = Application(
+        title="Tandem",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        surround=surround,
+    )
     app.state.engine = engine
     app.state.changes = ModelChanges(engine, file=file)
+    app.state.streams = streams
     app.state.gate = Gate(settings.max_requests_in_flight)
-    app.include_router(health)
-    app.include_router(v1.router)
-    app.include_router(admin.router)
-    add_problem_handlers(app, on_problem=_count_problem)
+    for router in (health, v1.router, admin.router, oip.router, sampling.router, page.router, streaming.router):
+        app.include_router(router)
+    add_problem_handlers(app, on_problem=_count_problem, forms=forms)
     maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
     app.openapi = lambda: _openapi(app, maxima=maxima)  # type: ignore[method-assign]
     return app
@@ -120,7 +135,7 @@ async def metrics(request: Request, engine: v1.EngineDependency) -> Response:
 
 
 def _count_problem(request: Request, kind: str) -> None:
-    if request.url.path == "/readyz":
+    if request.scope["path"].endswith(("/readyz", "/ready")):
         return  # it was asked whether the service is ready, and was answered
     engine: Engine = request.app.state.engine
     model = request.path_params.get("model_id", "")
@@ -132,7 +147,7 @@ def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        referred: tuple[type[BaseModel], ...] = (Problem, *v1.SCHEMAS_BY_REFERENCE)
+        referred: tuple[type[BaseModel], ...] = (Problem, *v1.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
         for model in referred:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
@@ -140,10 +155,14 @@ def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
         schemes = {"bearer": {"type": "http", "scheme": "bearer"}, "header": _KEY_HEADER}
         document["components"]["securitySchemes"] = schemes
         for path, operations in document["paths"].items():
+            responses = error_responses if path.startswith(oip.PREFIX) else problem_responses
             for operation in operations.values():
                 if path not in OPEN_PATHS:
                     operation["security"] = [{}, *({name: []} for name in schemes)]
-                    operation["responses"] |= {"401": problem_responses(UnauthorizedError)[401]}
+                    operation["responses"] |= {"401": responses(UnauthorizedError)[401]}
+                if path.startswith(oip.PREFIX):
+                    # FastAPI thinks that a path of text could be invalid.
+                    operation["responses"].pop("422", None)
                 for parameter in operation.get("parameters", ()):
                     if parameter["name"] in maxima:
                         parameter["schema"]["anyOf"][0]["maximum"] = maxima[parameter["name"]]

@@ -1,4 +1,4 @@
-"""The `tandem` command: `decoder.cli` and, on top of it, `serve`."""
+"""The `tandem` command: `decoder.cli` and, on top of it, `serve`, and a `decode` that knows of services."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Annotated
 import typer
 
 from decoder.cli import app, run
+from service.decode_command import decode
+
+app.command()(decode)  # in the place of decoder.cli's, whose options it has too
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The models of the service: their experiments, their decoders, and the threads that run them.
 
-Every wire format (JSON and b8 today) stands on `Engine.decode`; nothing here knows of HTTP.
+Every wire format (JSON, b8, tensors) stands on `Engine.decode`; nothing here knows of HTTP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
 
-from decoder.base import Decoder, PackedBits, SoftDecoder
+from decoder.base import Decoder, FoldingDecoder, LayerFolder, PackedBits, SoftDecoder
 from decoder.registry import detectors_used, make_decoder
 from service.batching import Answer, BatchWorker, decode_packed
 from service.errors import (
@@ -28,6 +28,7 @@ from service.errors import (
     NotReadyError,
     UnknownModelError,
 )
+from service.folding import FoldWorker
 from service.isolation import ChildProcess
 from service.metrics import Metrics
 from service.record import current_record
@@ -151,6 +152,9 @@ class Model:
         self.detectors = detectors_used(model.decoder)
         self.ready = False
         self.gives_confidence: bool | None = None
+        self.folds = False
+        """Whether layers of streams are folded on arrival; false until ready."""
+        self.fold_workers: dict[Basis, FoldWorker] = {}
         self.details: Mapping[str, object] = {}
         self._child = ChildProcess(size=settings.decoder_cache_size + 1)
         self._make = make or self._make_decoder
@@ -161,9 +165,10 @@ class Model:
         self.default = self._experiment(model.basis, model.rounds, model.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
         self.decoders = DecoderCache(self._build, builder=builder, size=settings.decoder_cache_size)
+        self.max_batch_shots = _max_batch_shots(model, settings)
         self.worker = BatchWorker(
             name=model.id,
-            max_batch_shots=_max_batch_shots(model, settings),
+            max_batch_shots=self.max_batch_shots,
             max_queued_shots=settings.max_queued_shots,
             on_batch=partial(metrics.batch, model.id),
         )
@@ -208,6 +213,7 @@ class Model:
         """
         decoder = await self.decoders.get(self.default)
         self.gives_confidence = isinstance(decoder, SoftDecoder)
+        self.folds = isinstance(decoder, FoldingDecoder) and decoder.folder() is not None
         self.details = getattr(decoder, "model_info", {})
         self.ready = True
 
@@ -219,7 +225,20 @@ class Model:
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the thread and the child process."""
         await asyncio.to_thread(self.worker.close)
+        await asyncio.gather(*(worker.close() for worker in self.fold_workers.values()))
         self._child.close()
+
+    def folder(self, basis: Basis) -> LayerFolder:
+        """Makes what folds layers of experiments of any number of rounds, with a decoder of its own.
+
+        Raises:
+            ValueError, OSError: it cannot be made, for want of a network for this basis perhaps.
+        """
+        decoder = self._build(self._experiment(basis, 2, self.settings.p))  # two rounds have a layer of each phase
+        folder = decoder.folder() if isinstance(decoder, FoldingDecoder) else None
+        if folder is None:
+            raise ValueError(f"model {self.settings.id} does not fold layers")
+        return folder
 
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:
         return MemoryExperiment(
@@ -295,6 +314,16 @@ class Engine:
             raise NotReadyError(f"being loaded: {', '.join(missing)}; ask again", retry_after=1)
         if self.awaits_others:
             raise NotReadyError("other workers are still loading their models; ask again", retry_after=1)
+
+    def check_model_ready(self, model: Model) -> None:
+        """Raises:
+        NotReadyError: the model is still being loaded, or cannot be.
+        ClosingError: the service is shutting down.
+        """
+        if self._closing:
+            raise ClosingError("the service is shutting down; send the shots to another instance")
+        if not model.ready:
+            raise NotReadyError(f"model {model.settings.id} is being loaded; wait for /readyz", retry_after=1)
 
     def start(self, *, on_load_error: Callable[[ModelLoadError], None] | None = None) -> None:
         """Starts the threads and begins to load every model. Returns at once: see `check_ready`.
@@ -402,10 +431,7 @@ class Engine:
             BusyError: too many decoders are being made.
             NotReadyError, ClosingError: the model is not loaded yet, or no longer.
         """
-        if self._closing:
-            raise ClosingError("the service is shutting down; send the shots to another instance")
-        if not model.ready:
-            raise NotReadyError(f"model {model.settings.id} is being loaded; wait for /readyz", retry_after=1)
+        self.check_model_ready(model)
         self._check_rounds(choice)
         try:
             return await model.decoders.get(model.decoder_experiment(choice))
@@ -440,6 +466,19 @@ class Engine:
         if (record := current_record()) is not None:
             record.decoded(shots=len(shots), queue_seconds=answer.queue_seconds, compute_seconds=answer.compute_seconds)
         return answer
+
+    def fold_worker(self, model: Model, choice: ExperimentChoice) -> FoldWorker:
+        """Where the layers of a model that folds them go; all rounds and error rates share one."""
+        basis = choice.basis or model.settings.basis
+        if basis not in model.fold_workers:
+            model.fold_workers[basis] = FoldWorker(
+                name=f"{model.settings.id}-{basis}",
+                make=partial(model.folder, basis),
+                max_batch=model.max_batch_shots,
+                max_waiting=self.settings.max_queued_shots,
+                on_batch=partial(self.metrics.batch, model.settings.id),
+            )
+        return model.fold_workers[basis]
 
     def _check_rounds(self, choice: ExperimentChoice) -> None:
         most = self.settings.max_rounds

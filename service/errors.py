@@ -51,6 +51,18 @@ class UnknownModelError(ServiceError):
     status, kind, title = 404, "unknown-model", "Unknown model"
 
 
+class UnknownVersionError(ServiceError):
+    status, kind, title = 404, "unknown-version", "Unknown version"
+
+
+class UnknownStreamError(ServiceError):
+    status, kind, title = 404, "unknown-stream", "Unknown stream"
+
+
+class UnsupportedSubprotocolError(ServiceError):
+    status, kind, title = 400, "unsupported-subprotocol", "Unsupported subprotocol"
+
+
 class NotAcceptableError(ServiceError):
     status, kind, title = 406, "not-acceptable", "No acceptable answer format"
 
@@ -61,6 +73,10 @@ class ConflictError(ServiceError):
 
 class BodyTimeoutError(ServiceError):
     status, kind, title = 408, "body-timeout", "Body came too slowly"
+
+
+class StreamTimeoutError(ServiceError):
+    status, kind, title = 408, "stream-timeout", "Stream was idle for too long"
 
 
 class BodyTooLargeError(ServiceError):
@@ -85,6 +101,14 @@ class InvalidShotsError(ServiceError):
 
 class ModelNotLoadedError(ServiceError):
     status, kind, title = 422, "model-not-loaded", "Model cannot be loaded"
+
+
+class InvalidLayerError(ServiceError):
+    status, kind, title = 422, "invalid-layer", "Invalid layer of detection events"
+
+
+class NoProbabilitiesError(ServiceError):
+    status, kind, title = 422, "no-probabilities", "Decoder gives no probabilities"
 
 
 class DecoderFailedError(ServiceError):

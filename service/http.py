@@ -27,10 +27,11 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Lets a bounded number of requests in at once."""
+    """Lets a bounded number of requests in at once, or of what else `what` says."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, what: str = "requests are at work") -> None:
         self._most = most
+        self._what = what
         self._inside = 0
 
     @contextmanager
@@ -39,7 +40,7 @@ class Gate:
         BusyError: the place is full.
         """
         if self._inside >= self._most:
-            raise BusyError(f"{self._inside} requests are at work already; try again later", retry_after=1)
+            raise BusyError(f"{self._inside} {self._what} already; try again later", retry_after=1)
         self._inside += 1
         try:
             yield

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.stream_metrics import StreamMetrics
+
 SECONDS = (
     1e-4,
     2.5e-4,
@@ -65,6 +67,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.streams = StreamMetrics(registry, buckets=SECONDS)
         if self._shared is None:
             ProcessCollector(registry=registry)
 
@@ -74,6 +77,7 @@ class Metrics:
             metric.labels(model)
         if self._shared is None:
             self._queued.labels(model).set_function(queued_shots)
+        self.streams.add_model(model)
 
     def remove_model(self, model: str) -> None:
         """Shows the shots waiting for a model no longer. What was counted stays."""

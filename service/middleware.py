@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,12 +16,14 @@ from service.auth import KeyRing, bearer
 from service.errors import UnauthorizedError
 from service.logs import ACCESS
 from service.metrics import Metrics
-from service.problems import problem_of, problem_response
+from service.page import FILES
+from service.problems import ErrorForm, form_for, problem_of
 from service.record import RequestRecord, current_record, recording
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""Answered without a key: probes have none, and learn nothing else."""
-QUIET_PATHS = OPEN_PATHS | {"/metrics"}
+PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = PROBES | frozenset(FILES)
+"""Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
+QUIET_PATHS = PROBES | {"/metrics"}
 """Asked for every few seconds: logged at level debug, and not counted as in flight."""
 POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455, 7.4.1); before the handshake is accepted it becomes HTTP 403."""
@@ -57,7 +59,7 @@ class Observe:
         async def send_with_id(message: Message) -> None:
             nonlocal status
             kind = message["type"]
-            if kind in ("http.response.start", "websocket.accept"):
+            if kind in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 status = message.get("status", 101)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = record.id
@@ -78,17 +80,23 @@ class Observe:
 
 
 class RequireKey:
-    """Lets in who brings one of the keys; all others get 401, or on a WebSocket close code 1008.
+    """Lets in who brings one of the keys; all others get 401.
+
+    A WebSocket is refused before it is accepted, by a server that cannot answer 401 to that with close code 1008.
 
     Args:
         app: what answers.
         keys: whether keys are required, and which there are.
+        forms: how refusals are written, by path, where not as problem+json.
         on_refused: is told of each request without a key that is known.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, on_refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing, forms: Mapping[str, ErrorForm], on_refused: Callable[[str], None]
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._forms = forms
         self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,14 +115,15 @@ class RequireKey:
 
     async def _refuse(self, secret: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
         self._on_refused(UnauthorizedError.kind)
-        if scope["type"] == "websocket":
+        if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await receive()
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "an API key is needed"})
             return
         wrong = "this API key is not known, or not any more" if secret else "an API key is needed"
         error = UnauthorizedError(f"{wrong}; send one as Authorization: Bearer KEY, or as X-API-Key")
         challenge = 'Bearer realm="tandem"' + (', error="invalid_token"' if secret else "")  # RFC 6750, 3
-        response = problem_response(problem_of(error), headers={"WWW-Authenticate": challenge})
+        respond = form_for(scope["path"], self._forms)
+        response = respond(problem_of(error), headers={"WWW-Authenticate": challenge})
         await response(scope, receive, send)
 
 

@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -49,6 +49,12 @@ class Problem(BaseModel):
     errors: list[FlawSchema] | None = Field(default=None, description="What exactly is wrong with the request.")
 
 
+class ErrorForm(Protocol):
+    """Writes a problem as the clients of some routes expect it."""
+
+    def __call__(self, problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response: ...
+
+
 def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
     """The answer for a problem; says which request had it."""
     if (record := current_record()) is not None:
@@ -59,6 +65,12 @@ def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = No
         headers=headers,
         media_type=MEDIA_TYPE,
     )
+
+
+def form_for(path: str, forms: Mapping[str, ErrorForm]) -> ErrorForm:
+    """The form of the problems of a path: that of what it lies below, else problem+json."""
+    below = (form for root, form in forms.items() if path == root or path.startswith(f"{root}/"))
+    return next(below, problem_response)
 
 
 def problem_of(error: ServiceError) -> Problem:
@@ -89,8 +101,17 @@ def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, 
     }
 
 
-def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem) -> None:
-    """Makes every error of an application a problem+json answer, those of the framework included."""
+def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[str, ErrorForm]) -> None:
+    """Makes every error of an application a problem+json answer, those of the framework included.
+
+    Args:
+        app: the application.
+        on_problem: is told of each problem.
+        forms: other forms than problem+json, by the path that they hold for, with all that is below it.
+    """
+
+    def respond(request: Request, problem: Problem, *, headers: Mapping[str, str] | None) -> Response:
+        return form_for(request.scope["path"], forms)(problem, headers=headers)
 
     async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
@@ -99,7 +120,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem) -> None:
         if problem.instance:
             logger.error("%s %s: %s (%s)", request.method, request.url.path, error.detail, problem.instance)
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-        return problem_response(problem, headers=headers)
+        return respond(request, problem, headers=headers)
 
     async def invalid_parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -111,7 +132,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem) -> None:
         on_problem(request, status.phrase.lower().replace(" ", "-"))
         detail = f"{request.method} {request.url.path}: {status.description or error.detail}; see /docs"
         problem = Problem(type="about:blank", title=status.phrase, status=status, detail=detail)
-        return problem_response(problem, headers=error.headers)
+        return respond(request, problem, headers=error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         # Starlette raises the error again after this, and the server logs its traceback.

@@ -14,6 +14,7 @@ from service.connections import BoundedProtocol, bounded_protocol
 from service.engine import Engine
 from service.logs import log_config
 from service.settings import Settings
+from service.websockets import StreamServer, websocket_options
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +23,13 @@ FIRST_REQUEST_SECONDS = 1.0
 BACKLOG = 2048
 
 
-class Server(uvicorn.Server):
+class Server(StreamServer):
     """Serves an application until `should_exit` is set, and then drains.
 
     Draining has four steps. For `drain_seconds` all goes on, but /readyz says no and every answer asks to close
     the connection, so that load balancers and clients turn elsewhere. Then connections that wait to be accepted
     are, and the port is closed. New connections have a moment for their first request. Then idle ones are
-    closed, and requests at work have `shutdown_timeout_seconds` to end.
+    closed, streams end, and requests at work have `shutdown_timeout_seconds` to end.
 
     Args:
         app: what to serve.
@@ -61,6 +62,7 @@ class Server(uvicorn.Server):
                 timeout_notify=0,
                 backlog=BACKLOG,
                 server_header=False,
+                **websocket_options(settings),
             )
         )
         self._engine: Engine = app.state.engine

@@ -74,6 +74,18 @@ class Settings(BaseSettings):
         description="Most decode requests at work at once, which bounds the memory of bodies.",
     )
     max_rounds: int = Field(default=40, ge=1, description="Most rounds an experiment may have.")
+    max_stream_connections: int = Field(default=256, ge=1, description="Most WebSocket connections at once.")
+    max_streams: int = Field(default=4096, ge=1, description="Most streams open at once, over all connections.")
+    max_streams_per_connection: int = Field(default=1024, ge=1, description="Most streams open on one connection.")
+    max_stream_message_bytes: int = Field(
+        default=2**16, ge=64, description="A longer message of a stream ends its connection."
+    )
+    stream_idle_seconds: float = Field(
+        default=60, gt=0, description="A stream, or a connection with none, from which nothing comes so long is ended."
+    )
+    stream_send_seconds: float = Field(
+        default=10, gt=0, description="A client of streams that reads nothing for so long is cut off."
+    )
     decoder_cache_size: int = Field(
         default=8, ge=1, description="Decoders kept per model besides that of its default experiment."
     )

@@ -175,7 +175,7 @@ class Supervisor:
         for worker in everyone:
             worker.process.terminate()
         self._listener.close()
-        limit = self._settings.drain_seconds + self._settings.shutdown_timeout_seconds + SPARE_SECONDS
+        limit = self._settings.drain_seconds + 2 * self._settings.shutdown_timeout_seconds + SPARE_SECONDS
         end = time.monotonic() + limit
         for worker in everyone:
             worker.process.join(max(0.0, end - time.monotonic()))

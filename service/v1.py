@@ -64,6 +64,7 @@ async def get_gate(request: Request) -> Gate:
 
 
 EngineDependency = Annotated[Engine, Depends(get_engine)]
+GateDependency = Annotated[Gate, Depends(get_gate)]
 
 
 async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
@@ -172,7 +173,7 @@ async def get_dem(engine: EngineDependency, model: ModelDependency, query: Exper
 async def decode(
     request: Request,
     engine: EngineDependency,
-    gate: Annotated[Gate, Depends(get_gate)],
+    gate: GateDependency,
     model: ModelDependency,
     query: Annotated[DecodeQuery, Query()],
 ) -> Response:

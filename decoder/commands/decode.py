@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +17,7 @@ from decoder.commands.options import (
     DecoderOption,
     DetectorsOption,
     ForceOption,
+    Format,
     FormatOption,
     JsonOption,
     NoiseOption,
@@ -27,12 +31,31 @@ from decoder.commands.options import (
 from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from decoder.base import Decoder, PackedBits
+    from simulation.circuits import MemoryExperiment
 
 BATCH_SHOTS = 1024
 """Shots that a decoder gets at once, and the step of the progress bar."""
+
+InOption = Annotated[Path, typer.Option("--in", help="The file of detection events.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The file of predicted observable flips.")]
+ObsInOption = Annotated[
+    Path | None, typer.Option("--obs-in", help="The file of true observable flips, to count failures.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotFiles:
+    """What is read and written, all in one format."""
+
+    detection_events: Path
+    predictions: Path
+    """Is written."""
+    true_flips: Path | None
+    """To count failures with."""
+    format: Format
+    force: bool
+    """Replace `predictions` if it exists."""
 
 
 def decode(
@@ -45,12 +68,10 @@ def decode(
     noise: NoiseOption = "uniform",
     detectors: DetectorsOption = "XYZ",
     noiseless_last_cycle: PerfectEndOption = False,
-    in_file: Annotated[Path, typer.Option("--in", help="The file of detection events.")],
-    out: Annotated[Path, typer.Option("--out", help="The file of predicted observable flips.")],
+    in_file: InOption,
+    out: OutOption,
     format: FormatOption = "b8",
-    obs_in: Annotated[
-        Path | None, typer.Option("--obs-in", help="The file of true observable flips, to count failures.")
-    ] = None,
+    obs_in: ObsInOption = None,
     weights: WeightsOption = None,
     force: ForceOption = False,
     json_output: JsonOption = False,
@@ -64,10 +85,7 @@ def decode(
       tandem decode --decoder bposd --code bb72 --rounds 6 --basis Z --p 0.002 \\
         --in shots.b8 --out predictions.b8 --obs-in flips.b8
     """
-    check_outputs(out, force=force, inputs=(in_file, obs_in))
-    from decoder.registry import make_decoder
-    from simulation.shot_files import read_shots, write_shots
-
+    files = ShotFiles(detection_events=in_file, predictions=out, true_flips=obs_in, format=format, force=force)
     experiment = make_experiment(
         code=code,
         rounds=rounds,
@@ -77,33 +95,62 @@ def decode(
         detectors=detectors,
         noiseless_last_cycle=noiseless_last_cycle,
     )
-    shots = read_shots(in_file, format=format, num_detectors=experiment.num_detectors)
-    if len(shots) == 0:
-        raise ValueError(f"{in_file} holds no shots")
-    flips = None
-    if obs_in is not None:
-        flips = read_shots(obs_in, format=format, num_observables=experiment.num_observables)
-        if len(flips) != len(shots):
-            raise ValueError(
-                f"{in_file} holds {len(shots)} shots, but {obs_in} holds the flips of {len(flips)}; "
-                "give the two files of one run"
-            )
-    made = make_decoder(decoder, experiment, weights=weights)
+    make = partial(make_here, decoder, experiment, weights=weights)
+    decode_files(files, experiment, make=make, json_output=json_output)
+
+
+def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
+    """A decoder of this process, and what to print of it."""
+    from decoder.registry import make_decoder
+
+    return make_decoder(name, experiment, weights=weights), {"decoder": name}
+
+
+def decode_files(
+    files: ShotFiles,
+    experiment: MemoryExperiment,
+    *,
+    make: Callable[[], tuple[Decoder, Mapping[str, object]]],
+    json_output: bool,
+) -> None:
+    """Decodes files of an experiment's shots, and prints what was done.
+
+    Args:
+        files: what is read and written.
+        experiment: where the shots come from.
+        make: makes the decoder when the files have been read; gives with it what to print of it.
+        json_output: print JSON instead of a table.
+
+    Raises:
+        ValueError: the files do not hold such shots, or not as many flips as shots.
+        OSError: a file cannot be read, or cannot or must not be written.
+    """
+    check_outputs(files.predictions, force=files.force, inputs=(files.detection_events, files.true_flips))
+    from simulation.shot_files import write_shots
+
+    shots, flips = _read(files, experiment)
+    decoder, described = make()
     begun = time.perf_counter()
     with ProgressBar("decoding", total=len(shots), unit="shots", json_output=json_output) as bar:
-        predictions = _decode_all(made, shots, bar.update)
+        predictions = _decode_all(decoder, shots, bar.update)
     seconds = time.perf_counter() - begun
-    write_shots(out, predictions, format=format, num_observables=experiment.num_observables, force=force)
+    write_shots(
+        files.predictions,
+        predictions,
+        format=files.format,
+        num_observables=experiment.num_observables,
+        force=files.force,
+    )
     result: dict[str, object] = {
         "code": str(experiment.code),
-        "rounds": rounds,
-        "basis": basis,
+        "rounds": experiment.rounds,
+        "basis": experiment.basis,
         "p": experiment.noise.p,
         "noise": str(experiment.noise),
-        "decoder": decoder,
+        **described,
         "shots": len(shots),
-        "format": format,
-        "out": str(out),
+        "format": files.format,
+        "out": str(files.predictions),
         "seconds": seconds,
     }
     if flips is not None:
@@ -114,6 +161,25 @@ def decode(
         print_json(result)
     else:
         print_table(["", str(experiment)], result.items())
+
+
+def _read(files: ShotFiles, experiment: MemoryExperiment) -> tuple[PackedBits, PackedBits | None]:
+    """The shots, and what truly flipped."""
+    from simulation.shot_files import read_shots
+
+    events, truth = files.detection_events, files.true_flips
+    shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)
+    if len(shots) == 0:
+        raise ValueError(f"{events} holds no shots")
+    if truth is None:
+        return shots, None
+    flips = read_shots(truth, format=files.format, num_observables=experiment.num_observables)
+    if len(flips) != len(shots):
+        raise ValueError(
+            f"{events} holds {len(shots)} shots, but {truth} holds the flips of {len(flips)}; "
+            "give the two files of one run"
+        )
+    return shots, flips
 
 
 def _decode_all(decoder: Decoder, shots: PackedBits, progress: Callable[[int], None]) -> PackedBits:

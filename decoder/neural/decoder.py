@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from decoder.base import Decoding, Stream, pack_bits, unpack_shots
+from decoder.neural.folding import NetworkFolder
+from decoder.neural.model import RecurrentTransformer
 from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights
 from simulation.circuits import MemoryExperiment
@@ -155,6 +157,17 @@ class NeuralDecoder:
             ValueError: shots out of range.
         """
         return open_stream(self, shots=shots)
+
+    def folder(self) -> NetworkFolder | None:
+        """Folds layers of many experiments, each at a round of its own; see `decoder.base.FoldingDecoder`.
+
+        None for networks that need all layers before they can begin: those with belief propagation, and those of
+        other architectures than tandem.
+        """
+        model = self.model
+        if isinstance(model, RecurrentTransformer) and model.propagation is None:
+            return NetworkFolder(self, model)
+        return None
 
     @torch.inference_mode()
     def _decode(self, shots: npt.NDArray[np.bool_]) -> Decoding:

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from decoder.base import Bits, Decoding
-from decoder.neural.model import EventFold, RecurrentTransformer
+from decoder.neural.folding import NetworkFolder
+from decoder.neural.model import EventFold
 
 if TYPE_CHECKING:
     from decoder.neural.decoder import NeuralDecoder
@@ -25,10 +25,8 @@ def open_stream(decoder: NeuralDecoder, *, shots: int) -> LayerStream:
         raise ValueError(
             f"a stream of shots={shots} must hold 1 to {decoder.max_batch} of them (the decoder's max_batch)"
         )
-    model = decoder.model
-    if isinstance(model, RecurrentTransformer) and model.propagation is None:
-        return FoldingStream(decoder, model, shots=shots)
-    return KeepingStream(decoder, shots=shots)
+    folder = decoder.folder()
+    return KeepingStream(decoder, shots=shots) if folder is None else FoldingStream(decoder, folder, shots=shots)
 
 
 class LayerStream(ABC):
@@ -85,28 +83,19 @@ class LayerStream(ABC):
 
 
 class FoldingStream(LayerStream):
-    """Keeps the network's state and the parity of each memory check's events, whatever the number of rounds."""
+    """Folds each layer into the network's state on arrival."""
 
-    def __init__(self, decoder: NeuralDecoder, model: RecurrentTransformer, *, shots: int) -> None:
+    def __init__(self, decoder: NeuralDecoder, folder: NetworkFolder, *, shots: int) -> None:
         super().__init__(decoder, shots=shots)
-        self.model = model
-        with torch.inference_mode():
-            self.spectra = model.spectra()
-            self.state = model.start(shots)
-            # As a layer of events (1, 1, N, B), for the vote asks no more of all layers than the parity of their sum.
-            self.parity = torch.zeros(1, 1, *self.state.shape[:2], device=self.state.device)
+        self.folder = folder
+        self.state = folder.start(shots)
 
-    @torch.inference_mode()
     def _take(self, t: int, layer: Bits) -> None:
         events = self.decoder.arrange_layer(t, layer)
-        phase = EventFold.phase(t, len(self.decoder.layers))
-        self.state = self.model.step(self.state, events, basis=self.decoder.basis, phase=phase, spectra=self.spectra)
-        self.parity = (self.parity + events[0]) % 2
+        self.state = self.folder.step(self.state, events, phase=EventFold.phase(t, len(self.decoder.layers)))
 
-    @torch.inference_mode()
     def _answer(self) -> Decoding:
-        logits = self.model.readout(self.state)
-        return self.decoder.decoding(self.model.vote.scores(logits.float(), self.parity))
+        return self.folder.readout(self.state)
 
 
 class KeepingStream(LayerStream):

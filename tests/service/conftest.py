@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import socket
+import struct
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any
 
 import anyio
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+import uvicorn
 from fastapi import FastAPI
+from websockets import Subprotocol
+from websockets.asyncio.client import ClientConnection, connect
 
 from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
 from service.app import create_app
 from service.engine import DecoderFactory
 from service.settings import ModelSettings, Settings
+from service.websockets import StreamServer, websocket_options
 
 Client = httpx.AsyncClient
 Serve = Callable[..., AbstractAsyncContextManager[Client]]
@@ -105,6 +115,39 @@ def serve() -> Serve:
     return serve
 
 
+@contextmanager
+def listening(app: FastAPI, *, wait_until_ready: bool = True) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            while wait_until_ready and httpx.get(f"{url}/readyz").status_code != 200:
+                time.sleep(0.01)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[..., AbstractContextManager[str]]:
+    """Runs an application in a thread behind a real socket, and gives its URL when it is ready."""
+    return listening
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """A real service: the shipped network and BP-OSD for bb72, over two rounds unless a request says otherwise."""
+    models = (
+        ModelSettings(id="bb72", code="bb72", rounds=2, p=0.002),
+        ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=2, p=0.002),
+    )
+    with listening(create_app(Settings(models=models, max_rounds=4, max_shots_per_request=50))) as url:
+        yield url
+
+
 def random_shots(count: int, *, num_detectors: int, seed: int = 0) -> npt.NDArray[np.bool_]:
     shots = np.random.default_rng(seed).random((count, num_detectors)) < 0.5
     shots[:, -1] = False
@@ -115,3 +158,119 @@ def random_shots(count: int, *, num_detectors: int, seed: int = 0) -> npt.NDArra
 def shots_of() -> Callable[..., npt.NDArray[np.bool_]]:
     """Random shots whose last detector is quiet."""
     return random_shots
+
+
+class Lab:
+    """Speaks `tandem.stream.v1` as a lab would."""
+
+    def __init__(self, socket: ClientConnection, *, cells: int = 36) -> None:
+        self.socket = socket
+        self.cells = cells
+
+    async def open(self, stream: int, **members: object) -> None:
+        await self.socket.send(json.dumps({"action": "open", "stream": stream, **members}))
+
+    async def close(self, stream: int) -> None:
+        await self.socket.send(json.dumps({"action": "close", "stream": stream}))
+
+    async def layer(self, stream: int, round: int, events: npt.NDArray[np.bool_], *, flags: int = 0) -> None:
+        packed = np.packbits(events, bitorder="little").tobytes()
+        await self.socket.send(struct.pack("<IHBB", stream, round, flags, 0) + packed)
+
+    async def shot(self, stream: int, events: npt.NDArray[np.bool_]) -> None:
+        """Sends all layers of a shot, bool (detectors,)."""
+        for t, layer in enumerate(layers := self.layers(events)):
+            await self.layer(stream, t, layer, flags=int(t == len(layers) - 1))
+
+    def layers(self, events: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+        rounds = len(events) // (2 * self.cells)
+        return np.split(events, [self.cells * (2 * t + 1) for t in range(rounds)])
+
+    async def receive(self) -> dict[str, Any]:
+        async with asyncio.timeout(200):
+            message = await self.socket.recv()
+        assert isinstance(message, str)
+        return json.loads(message)
+
+    async def until(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """So many messages of one kind; "opened" may come in between and nothing else."""
+        found: list[dict[str, Any]] = []
+        while len(found) < count:
+            message = await self.receive()
+            if message["event"] == event:
+                found.append(message)
+            else:
+                assert message["event"] == "opened", message
+        return found
+
+    async def end(self) -> tuple[int | None, str]:
+        """Waits until the server ends the connection: its code and reason."""
+        async with asyncio.timeout(30):
+            await self.socket.wait_closed()
+        return self.socket.close_code, self.socket.close_reason or ""
+
+
+class LabServer:
+    """An application on a port of this machine."""
+
+    def __init__(self, app: FastAPI, server: StreamServer, port: int) -> None:
+        self.app = app
+        self.server = server
+        self.port = port
+        self.http = f"http://127.0.0.1:{port}"
+        self.websocket = f"ws://127.0.0.1:{port}"
+
+    @asynccontextmanager
+    async def lab(self, model: str = "m", *, buffer_bytes: int | None = None) -> AsyncIterator[Lab]:
+        url = f"{self.websocket}/v1/models/{model}/stream"
+        connection = socket.socket()
+        if buffer_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        connection.connect(("127.0.0.1", self.port))
+        protocol = Subprotocol("tandem.stream.v1")
+        async with connect(url, sock=connection, subprotocols=[protocol], compression=None) as websocket:
+            yield Lab(websocket)
+
+    async def metric(self, line: str) -> float:
+        """The value of a metric, named with its labels."""
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(f"{self.http}/metrics")).text
+        values = [found.rpartition(" ")[2] for found in text.splitlines() if found.startswith(f"{line} ")]
+        return float(values[0]) if values else 0.0
+
+    async def until_metric(self, line: str, value: float) -> None:
+        async with asyncio.timeout(20):
+            while await self.metric(line) != value:
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def lab_server() -> Callable[..., AbstractAsyncContextManager[LabServer]]:
+    """Runs an application as `tandem serve` does, but in this process."""
+
+    @asynccontextmanager
+    async def run(
+        *models: ModelSettings,
+        make: DecoderFactory | None = None,
+        buffer_bytes: int | None = None,
+        **settings: object,
+    ) -> AsyncIterator[LabServer]:
+        bounds = Settings(models=models, **settings)  # type: ignore[arg-type]
+        app = create_app(bounds, make_decoder=make)
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10, **websocket_options(bounds))
+        server = StreamServer(config)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            if buffer_bytes is not None:  # connections inherit it
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+            served = asyncio.create_task(server.serve(sockets=[listener]))
+            running = LabServer(app, server, listener.getsockname()[1])
+            async with httpx.AsyncClient() as client, asyncio.timeout(120):
+                while not server.started or (await client.get(f"{running.http}/readyz")).status_code != 200:
+                    await asyncio.sleep(0.02)
+            try:
+                yield running
+            finally:
+                server.should_exit = True
+                await served
+
+    return run

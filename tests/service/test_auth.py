@@ -14,8 +14,8 @@ from service.settings import Settings
 
 ALICE, BOB, ROOT = "alice-0123456789abcdef", "bob-0123456789abcdef", "root-0123456789abcdef"
 DIGEST = sha256(ALICE.encode()).hexdigest()
-OPEN = ("/healthz", "/readyz")
-GUARDED = ("/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "/", "/v1/models/m/circuit")
+OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/script.js")
+GUARDED = ("/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "/v1/models/m/circuit")
 
 
 def write(file: Path, *lines: str) -> None:
@@ -126,16 +126,30 @@ async def test_every_route_but_the_probes_needs_a_key(serve, echo, tmp_path):
         assert (await client.post("/v1/models/m/decode", json={"shots": [[0] * 72]})).status_code == 401
         assert echo.batches == [4]  # the warm-up alone
         write(file, f"alice:{ALICE}")
+        inference = await client.get("/v2/models/m")
+        assert (inference.status_code, list(inference.json())) == (401, ["error"])
         revoked = await client.get("/v1/models", headers={"x-api-key": BOB})
         assert (revoked.status_code, "not any more" in revoked.json()["detail"]) == (401, True)
         metrics = (await client.get("/metrics", headers={"x-api-key": ALICE})).text
-        assert 'tandem_failures_total{model="",reason="unauthorized"} 30.0' in metrics
+        assert 'tandem_failures_total{model="",reason="unauthorized"} 27.0' in metrics
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("headers", "code"), [([], 1008), ([(b"authorization", f"Bearer {ALICE}".encode())], 1000)])
-async def test_a_websocket_needs_a_key_too(headers, code):
-    """Without one it is closed as a violation of policy, before it comes to a route."""
+@pytest.mark.parametrize(
+    ("headers", "extensions", "expected"),
+    [
+        ([], {"websocket.http.response": {}}, ("websocket.http.response.start", 401)),
+        (
+            [(b"x-api-key", ALICE[:-1].encode())],
+            {"websocket.http.response": {}},
+            ("websocket.http.response.start", 401),
+        ),
+        ([(b"x-api-key", ALICE.encode())], {"websocket.http.response": {}}, ("websocket.http.response.start", 404)),
+        ([], {}, ("websocket.close", 1008)),
+    ],
+)
+async def test_a_websocket_needs_a_key_too(headers, extensions, expected):
+    """Before it comes to a route, which here does not know the model."""
     app = create_app(Settings(api_keys=f"alice:{ALICE}"))
     sent = []
 
@@ -146,5 +160,6 @@ async def test_a_websocket_needs_a_key_too(headers, code):
         sent.append(message)
 
     scope = {"type": "websocket", "path": "/v1/models/m/stream", "raw_path": b"", "query_string": b"", "root_path": ""}
-    await app(scope | {"headers": headers, "subprotocols": [], "client": ("10.0.0.1", 1)}, receive, send)
-    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", code)]
+    scope |= {"headers": headers, "subprotocols": [], "client": ("10.0.0.1", 1), "extensions": extensions}
+    await app(scope, receive, send)
+    assert (sent[0]["type"], sent[0].get("status", sent[0].get("code"))) == expected

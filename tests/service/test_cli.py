@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from typing import IO
 import httpx
 import numpy as np
 import pytest
+from websockets import Subprotocol
+from websockets.sync.client import connect
 
 from service.cli import main
 from service.settings import Settings, variable
@@ -97,6 +100,32 @@ def test_serve_decodes_and_finishes_its_work_on_sigterm(server):
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/healthz")
     assert "Traceback" not in server.log.read_text()
+
+
+def test_sigterm_ends_streams_with_an_answer_or_a_reason(server):
+    server.wait_until_ready()
+    url = f"ws://127.0.0.1:{server.port}/v1/models/bb72-bposd/stream"
+    with connect(url, subprotocols=[Subprotocol("tandem.stream.v1")]) as stream:
+        for number in (0, 1):
+            stream.send(json.dumps({"action": "open", "stream": number, "rounds": 2}))
+            assert json.loads(stream.recv(60))["event"] == "opened"
+        rng = np.random.default_rng(0)  # random detection events are hard shots: this one takes a while
+        for t, size in enumerate((36, 72, 36)):
+            events = np.packbits(rng.random(size) < 0.5, bitorder="little").tobytes()
+            stream.send(struct.pack("<IHBB", 0, t, t == 2, 0) + events)
+        wait_for(lambda: 'stream_messages_total{direction="in",model="bb72-bposd"} 5.0' in _metrics(server), 20)
+        server.process.send_signal(signal.SIGTERM)
+        received = [json.loads(message) for message in stream]
+    events = {message["stream"]: message["event"] for message in received}
+    assert events == {0: "answer", 1: "problem"}
+    assert next(message for message in received if message["stream"] == 1)["type"].endswith(":closing")
+    assert stream.close_code == 1001
+    assert server.process.wait(30) == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def _metrics(server: Server) -> str:
+    return httpx.get(f"{server.url}/metrics").text
 
 
 def _a_long_chunked_body_gets_its_answer(server: Server) -> None:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from websockets import Subprotocol
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from service.app import create_app
 from service.server import Server
@@ -160,3 +163,14 @@ def test_draining_takes_what_has_connected_and_asks_to_go(serve):
             received += chunk
         silent.close()
         assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_websocket_without_a_key_hears_401(serve):
+    with serve(api_keys="alice:alice-0123456789abcdef") as (port, _):
+        url, protocol = f"ws://127.0.0.1:{port}/v1/models/m/stream", [Subprotocol("tandem.stream.v1")]
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, subprotocols=protocol)
+        assert refused.value.response.status_code == 401
+        assert "x-request-id" in refused.value.response.headers
+        with connect(url, subprotocols=protocol, additional_headers={"X-API-Key": "alice-0123456789abcdef"}) as stream:
+            assert "x-request-id" in stream.response.headers

@@ -133,7 +133,8 @@ async def test_unknown_model(client, path):
 
 
 async def test_unknown_routes_and_methods(client):
-    assert_problem(await client.get("/v2/nothing"), 404, None)
+    assert_problem(await client.get("/v3/nothing"), 404, None)
+    assert_problem(await client.get("/v1/models/"), 404, None)  # not another name of /v1/models
     response = await client.delete("/v1/models")
     assert_problem(response, 405, None)
     assert response.headers["allow"] == "GET"

@@ -6,7 +6,8 @@ import pytest
 
 pytestmark = pytest.mark.anyio
 
-PROBLEM = {"$ref": "#/components/schemas/Problem"}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+INFERENCE_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
 
 
 @pytest.fixture
@@ -14,16 +15,23 @@ async def document(client) -> dict[str, Any]:
     return (await client.get("/openapi.json")).json()
 
 
-async def test_every_error_of_every_route_is_documented_as_a_problem(document):
+async def test_every_error_of_every_route_is_documented_in_its_form(document):
     for path, operations in document["paths"].items():
+        form = INFERENCE_ERROR if path.startswith("/v2") else PROBLEM
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 if not status.startswith("2"):
-                    assert response["content"] == {"application/problem+json": {"schema": PROBLEM}}, (path, status)
+                    assert response["content"] == form, (path, status)
     assert "401" not in document["paths"]["/readyz"]["get"]["responses"]
     decode = document["paths"]["/v1/models/{model_id}/decode"]["post"]
     assert set(decode["responses"]) == {"200", "401", "404", "406", "408", "413", "415", "422", "500", "503", "504"}
     assert set(decode["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+    for versions in ("", "/versions/{model_version}"):
+        infer = document["paths"][f"/v2/models/{{model_id}}{versions}/infer"]["post"]
+        assert set(infer["responses"]) == {"200", "400", "401", "404", "408", "413", "415", "500", "503"}
+        assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+        names = ["model_id", "model_version", "Inference-Header-Content-Length"]
+        assert {parameter["name"] for parameter in infer["parameters"]} == set(names if versions else names[::2])
 
 
 async def test_every_reference_leads_somewhere(document):
@@ -35,7 +43,7 @@ async def test_every_reference_leads_somewhere(document):
 
     names = {reference.rpartition("/")[2] for reference in references(document)}
     assert names <= set(document["components"]["schemas"])
-    assert "DecodeResponse" in names
+    assert {"DecodeResponse", "InferRequest", "InferResponse"} <= names
 
 
 async def test_bounds_of_the_settings_are_in_the_document(document):

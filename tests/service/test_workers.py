@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from service.client import Client, ServiceError
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
@@ -123,6 +126,36 @@ def _children(pid: int) -> list[int]:
 
 def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_the_client_does_not_notice_that_workers_are_killed(serve):
+    with serve("--workers", "2") as server:
+        server.wait_until_ready()
+        failures, rounds = [], []
+        stop = threading.Event()
+
+        def ask() -> None:
+            shots = np.zeros((1, 72), dtype=np.bool_)
+            with Client(server.url) as client:
+                while not stop.wait(0.01):
+                    try:
+                        rounds.append(client.decode("m", shots).predictions.shape)
+                    except ServiceError as error:
+                        failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for kills in (1, 2):
+            asked = len(rounds)
+            wait_for(lambda asked=asked: len(rounds) > asked + 40)
+            os.kill(server.workers()[0], signal.SIGKILL)
+            wait_for(lambda kills=kills: server.started() == 2 + kills)
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+        assert set(rounds) == {(1, 12)}
 
 
 def test_a_killed_worker_is_replaced_and_later_requests_succeed(serve):

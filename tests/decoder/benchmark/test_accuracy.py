@@ -220,6 +220,26 @@ def test_a_directory_with_files_is_refused_before_the_work(experiments: list[Mem
     assert (tmp_path / "notes.txt").read_text() == "keep me"
 
 
+def test_a_worker_that_is_killed_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    arguments = ["benchmark", "accuracy", "--code", "bb72", "--rounds", "6", "--basis", "Z", "--p", "0.02"]
+    arguments += ["--decoders", "bposd", "--shots", "64", "--processes", "1", "--out", str(tmp_path / "r")]
+    with subprocess.Popen([sys.executable, "-m", "decoder.cli", *arguments], cwd=ROOT, stderr=subprocess.PIPE) as run:
+        # Of its children the worker is the one that was spawned; the other looks after semaphores.
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        workers: list[int] = []
+        while not workers:
+            assert run.poll() is None
+            time.sleep(0.1)
+            ids = [int(number) for number in children.read_text().split()]
+            workers = [i for i in ids if b"spawn_main" in Path(f"/proc/{i}/cmdline").read_bytes()]
+        time.sleep(1)
+        os.kill(workers[0], signal.SIGKILL)
+        message = run.communicate(timeout=60)[1].decode()
+    assert run.returncode == 2
+    assert message.startswith("tandem: a process that decoded was killed")
+    assert message.count("\n") == 1
+
+
 def test_killed_twice_and_resumed_the_counts_are_the_same(tmp_path: Path) -> None:
     """SIGKILL, which nothing can be done about, at two moments between the first block and the last."""
     arguments = [

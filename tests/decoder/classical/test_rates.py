@@ -12,6 +12,7 @@ from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
 BB72 = {"code": "bb72", "rounds": 6, "p": 0.003}
+ONE_ROUND = {"code": "bb72", "rounds": 1, "p": 0.006}
 TOY = {"code": "3,3,1+x+y,1+x+y", "rounds": 3, "p": 0.002}
 """A code of 18 qubits, for slow decoders."""
 
@@ -21,15 +22,17 @@ TOY = {"code": "3,3,1+x+y,1+x+y", "rounds": 3, "p": 0.002}
     ("name", "experiment", "shots", "failures", "of"),
     [
         ("bposd-osd0", BB72, 3000, 330, 10_000),
+        ("bposd-xyz", ONE_ROUND, 1000, 61, 3000),
         ("bp", BB72, 1200, 224, 10_000),
         ("bplsd", BB72, 1200, 189, 10_000),
         ("relay-1", BB72, 4000, 752, 40_000),
         ("relay-5", BB72, 2000, 586, 40_000),
         ("relay-1-xyz", TOY, 2000, 1810, 10_000),
         ("relay-5-xyz", TOY, 2000, 1477, 10_000),
-        ("tesseract-short-sparsify", TOY, 2000, 1369, 10_000),
+        ("tesseract-short-sparsify", TOY, 1000, 1369, 10_000),
         ("tesseract-short", TOY, 200, 406, 3000),
-        ("tesseract-long-sparsify", TOY, 2000, 1369, 10_000),
+        ("tesseract-long", TOY, 100, 406, 3000),
+        ("tesseract-long-sparsify", TOY, 800, 1369, 10_000),
         ("mle", TOY, 60, 37, 300),
     ],
 )

@@ -1,18 +1,19 @@
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from decoder.base import Decoding, StreamingDecoder
-from decoder.classical.bposd import BpOsdDecoder
+from decoder.base import Decoding, Phase, StreamingDecoder
 from decoder.neural.architectures import build_network
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.stream import FoldingStream, KeepingStream
 from decoder.neural.weights import save_weights
+from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import Basis
 
@@ -101,6 +102,41 @@ def test_streams_side_by_side_do_not_mix(weights: dict[str, Path | None]) -> Non
     assert_equal(streams[1].finish(), decoder.decode_soft(second))
 
 
+def phase_of(t: int, decoder: NeuralDecoder) -> Phase:
+    return "first" if t == 0 else "last" if t == len(decoder.layers) - 1 else "middle"
+
+
+@pytest.mark.parametrize("basis", ["Z", "X"])
+def test_experiments_of_different_rounds_are_folded_together(basis: Basis, weights: dict[str, Path | None]) -> None:
+    folder = NeuralDecoder.load(experiment(basis, rounds=2), weights=weights["folding"]).folder()
+    assert folder is not None
+    decoders = [NeuralDecoder.load(experiment(basis, rounds=r), weights=weights["folding"]) for r in (4, 1, 4, 3)]
+    events = [events_of(experiment(basis, rounds=len(d.layers) - 1), 1, seed) for seed, d in enumerate(decoders)]
+    states = [folder.start() for _ in decoders]
+    for t in range(5):
+        for phase in get_args(Phase):
+            turn = [i for i, d in enumerate(decoders) if t < len(d.layers) and phase_of(t, d) == phase]
+            if turn:
+                layers = np.concatenate([events[i][:, decoders[i].layers[t]] for i in turn])
+                for i, state in zip(turn, folder.fold([states[i] for i in turn], layers, phase=phase), strict=True):
+                    states[i] = state
+    answers = folder.answer(states)
+    for i, decoder in enumerate(decoders):
+        alone = decoder.decode_soft(events[i])
+        np.testing.assert_array_equal(answers.predictions[i], alone.predictions[0])
+        np.testing.assert_allclose(answers.confidence[i], alone.confidence[0], atol=1e-4)
+        np.testing.assert_allclose(answers.flip_probabilities[i], alone.flip_probabilities[0], atol=1e-4)
+
+
+def test_networks_that_need_all_layers_do_not_fold(weights: dict[str, Path | None]) -> None:
+    for name in ("shipped", "blue"):
+        assert NeuralDecoder.load(experiment(), weights=weights[name]).folder() is None
+    folder = NeuralDecoder.load(experiment(rounds=1), weights=weights["folding"]).folder()
+    assert folder is not None
+    with pytest.raises(ValueError, match="two rounds or more"):
+        folder.fold([folder.start()], np.zeros((1, 36), bool), phase="first")
+
+
 def test_detectors_may_come_in_any_order(weights: dict[str, Path | None]) -> None:
     made = experiment(rounds=2)
     grid = made.grid
@@ -150,4 +186,4 @@ def test_misuse_is_refused(name: str, weights: dict[str, Path | None]) -> None:
 
 
 def test_classical_decoders_do_not_stream() -> None:
-    assert not isinstance(BpOsdDecoder(experiment(rounds=1).fault_model), StreamingDecoder)
+    assert not isinstance(make_decoder("bposd", experiment(rounds=1)), StreamingDecoder)

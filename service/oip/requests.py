@@ -1,0 +1,130 @@
+"""Bodies of inference requests: JSON, tensors in it, and binary tensors after it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from decoder.base import PackedBits, pack_bits
+from service.errors import InvalidParametersError, InvalidShotsError
+from service.oip.schemas import InferInput, InferParameters, InferRequest
+from service.shots import parse_b8
+from simulation.sampling import packed_size
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A request whose JSON has been read, and whose tensor has not."""
+
+    header: InferRequest
+    binary: bytes
+    """What follows the JSON."""
+
+    @property
+    def parameters(self) -> InferParameters:
+        return self.header.parameters or InferParameters()
+
+
+def parse_request(body: bytes, *, header_length: str | None) -> Request:
+    """Reads the JSON of a body.
+
+    Args:
+        body: JSON, and binary tensors after it.
+        header_length: bytes of the JSON, as the header Inference-Header-Content-Length says; None: all are.
+
+    Raises:
+        InvalidParametersError: a length that cannot be, or parameters that are unknown or out of range.
+        InvalidShotsError: no JSON of this protocol.
+    """
+    length = len(body)
+    if header_length is not None:
+        # int() alone would also read signs and underscores, and refuse thousands of digits in its own way.
+        length = int(header_length) if re.fullmatch("[0-9]{1,15}", header_length) else -1
+        if not 0 < length <= len(body):
+            raise InvalidParametersError(
+                f"{HEADER_LENGTH}: {header_length[:20]} is not the length of the JSON in a body of {len(body)} bytes"
+            )
+    try:
+        header = InferRequest.model_validate_json(body[:length])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        said = f"{path}: {message}" if path else message
+        if first["loc"][:1] == ("parameters",):
+            raise InvalidParametersError(said) from None
+        raise InvalidShotsError(said) from None
+    return Request(header, body[length:])
+
+
+def parse_shots(request: Request, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+    """Reads the tensor of a request.
+
+    Returns:
+        Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)).
+
+    Raises:
+        InvalidShotsError: a shape, a length or values that are not those of shots of the experiment.
+        TooManyShotsError: more than `max_shots`.
+    """
+    (tensor,) = request.header.inputs
+    packed = tensor.name == "detection_events_b8"
+    columns = packed_size(num_detectors) if packed else num_detectors
+    shape = tensor.shape
+    if shape[0] < 1 or shape[1] != columns:
+        raise InvalidShotsError(
+            f"{tensor.name}: shape {shape}, but it must be [shots, {columns}], with at least one shot; "
+            f"this experiment has {num_detectors} detectors"
+        )
+    if packed and tensor.datatype != "UINT8":
+        raise InvalidShotsError(f"{tensor.name}: datatype {tensor.datatype}; bytes are UINT8")
+    values = _values(tensor, request.binary)
+    if len(values) != shape[0] * columns:
+        raise InvalidShotsError(f"{tensor.name}: {len(values)} values, but shape {shape} takes {shape[0] * columns}")
+    if not packed:
+        wrong = np.flatnonzero(values > 1)
+        if len(wrong):
+            shot, detector = divmod(int(wrong[0]), columns)
+            raise InvalidShotsError(
+                f"{tensor.name}: shot {shot} holds {values[wrong[0]]} at detector {detector}; values are 0 or 1"
+            )
+        values = pack_bits(values.view(np.bool_).reshape(shape)).ravel()
+    return parse_b8(values.tobytes(), num_detectors=num_detectors, num_observables=num_observables, max_shots=max_shots)
+
+
+def _values(tensor: InferInput, binary: bytes) -> npt.NDArray[np.uint8]:
+    """The values of a tensor in one row, 0 to 255."""
+    size = tensor.parameters.binary_data_size if tensor.parameters is not None else None
+    if (size is None) == (tensor.data is None):
+        raise InvalidShotsError(f"{tensor.name}: give either data or the parameter binary_data_size")
+    if len(binary) != (size or 0):
+        raise InvalidShotsError(
+            f"{len(binary)} bytes follow the JSON, but its input has {size or 0} as its binary_data_size; "
+            f"the header {HEADER_LENGTH} says where the JSON ends"
+        )
+    if tensor.data is None:
+        return np.frombuffer(binary, dtype=np.uint8)
+    return _listed_values(tensor.name, tensor.data, tensor.shape)
+
+
+def _listed_values(name: str, data: list[Any], shape: list[int]) -> npt.NDArray[np.uint8]:
+    # The types are looked at before numpy sees the list: one long string would make every element as long.
+    kinds = set(map(type, data))
+    if kinds == {list}:
+        if len(data) != shape[0] or set(map(len, data)) != {shape[1]}:
+            raise InvalidShotsError(f"{name}: the lists in data are not {shape[0]} lists of {shape[1]} values")
+        data = list(chain.from_iterable(data))
+        kinds = set(map(type, data))
+    if not kinds <= {int, bool}:
+        raise InvalidShotsError(f"{name}: data must hold whole numbers, or true and false, and nothing else")
+    if data and not 0 <= min(data) <= max(data) <= 255:
+        raise InvalidShotsError(f"{name}: data must be within 0 and 255")
+    return np.array(data, dtype=np.uint8)

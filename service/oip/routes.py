@@ -1,0 +1,198 @@
+"""The routes of the Open Inference Protocol under /v2, for the same models as those under /v1."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+
+from decoder.base import SoftDecoder
+from service.batching import Answer
+from service.engine import Engine, ExperimentChoice, Model
+from service.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    BusyError,
+    ClosingError,
+    DecoderFailedError,
+    DecodeTimeoutError,
+    InvalidParametersError,
+    InvalidShotsError,
+    NotReadyError,
+    TooManyShotsError,
+    UnknownModelError,
+    UnknownVersionError,
+    UnsupportedMediaTypeError,
+)
+from service.http import read_body, unless_disconnected
+from service.oip.errors import error_responses
+from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
+from service.oip.responses import chosen_outputs, infer_response, output_metadata
+from service.oip.schemas import (
+    InferenceError,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    ModelReady,
+    OutputName,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
+from service.v1 import EngineDependency, GateDependency, ModelDependency
+
+PREFIX = "/v2"
+VERSION = "1"
+"""The one version of every model: a model that is replaced is gone."""
+EXTENSIONS = ["binary_tensor_data"]
+
+router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
+
+
+async def check_version(model_version: str) -> None:
+    """Raises:
+    UnknownVersionError: there is no such version.
+    """
+    if model_version != VERSION:
+        raise UnknownVersionError(f"there is no version {model_version!r}; every model has version {VERSION} alone")
+
+
+@router.get("", responses=error_responses())
+async def get_server(request: Request) -> ServerMetadata:
+    """The server, and which extensions of the protocol it speaks."""
+    return ServerMetadata(name="tandem", version=request.app.version, extensions=EXTENSIONS)
+
+
+@router.get("/health/live", responses=error_responses())
+async def live() -> ServerLive:
+    """Whether the process answers at all."""
+    return ServerLive(live=True)
+
+
+@router.get("/health/ready", responses=error_responses(NotReadyError, ClosingError))
+async def ready(engine: EngineDependency) -> ServerReady:
+    """Whether every model has been loaded and has decoded once."""
+    engine.check_ready()
+    return ServerReady(ready=True)
+
+
+MODEL_ERRORS = error_responses(UnknownModelError, UnknownVersionError, NotReadyError, ClosingError)
+VERSIONED = "/models/{model_id}/versions/{model_version}"
+
+
+@router.get("/models/{model_id}", responses=MODEL_ERRORS)
+@router.get(VERSIONED, responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
+async def get_model_metadata(engine: EngineDependency, model: ModelDependency) -> ModelMetadata:
+    """The tensors of a model's default experiment."""
+    engine.check_model_ready(model)
+    default = model.default
+    return ModelMetadata(
+        name=model.settings.id,
+        versions=[VERSION],
+        platform=f"tandem_{model.settings.decoder}",
+        inputs=[TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, default.num_detectors])],
+        outputs=output_metadata(num_observables=default.num_observables, soft=bool(model.gives_confidence)),
+    )
+
+
+@router.get("/models/{model_id}/ready", responses=MODEL_ERRORS)
+@router.get(f"{VERSIONED}/ready", responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
+async def model_ready(engine: EngineDependency, model: ModelDependency) -> ModelReady:
+    """Whether a model has been loaded and has decoded once."""
+    engine.check_model_ready(model)
+    return ModelReady(name=model.settings.id, ready=True)
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_HEADER_LENGTH = {
+    "description": "Bytes of the JSON, where binary tensors follow it.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+INFER: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "The outputs, in the order of the shots.",
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/InferResponse"}},
+                "application/octet-stream": _BINARY,
+            },
+            "headers": {HEADER_LENGTH: _HEADER_LENGTH},
+        },
+        **error_responses(
+            InvalidParametersError,
+            InvalidShotsError,
+            UnknownModelError,
+            UnknownVersionError,
+            BodyTimeoutError,
+            BodyTooLargeError,
+            TooManyShotsError,
+            UnsupportedMediaTypeError,
+            DecoderFailedError,
+            BusyError,
+            DecodeTimeoutError,
+            NotReadyError,
+            ClosingError,
+        ),
+    },
+    "openapi_extra": {
+        "parameters": [{"name": HEADER_LENGTH, "in": "header", "required": False, **_HEADER_LENGTH}],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": f"#/components/schemas/{InferRequest.__name__}"}},
+                "application/octet-stream": _BINARY,
+            },
+        },
+    },
+}
+
+
+@router.post("/models/{model_id}/infer", **INFER)
+@router.post(f"{VERSIONED}/infer", dependencies=[Depends(check_version)], **INFER)
+async def infer(request: Request, engine: EngineDependency, gate: GateDependency, model: ModelDependency) -> Response:
+    """Decodes shots: one input, `detection_events` or `detection_events_b8`.
+
+    The body is JSON, and binary tensors after it if the header Inference-Header-Content-Length says where it ends;
+    its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p.
+    """
+    engine.metrics.request(model.settings.id)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
+    with gate.enter():
+        limits = engine.settings
+        try:
+            body = await read_body(
+                request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
+            )
+            work = _infer(engine, model, body, header_length=request.headers.get(HEADER_LENGTH))
+            answer, request_id, outputs = await unless_disconnected(request, work)
+        except asyncio.CancelledError:
+            # The server gives requests so long to end when it shuts down, and no longer.
+            raise ClosingError("the service shut down before the shots were decoded") from None
+        return infer_response(
+            answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
+        )
+
+
+async def _infer(
+    engine: Engine, model: Model, body: bytes, *, header_length: str | None
+) -> tuple[Answer, str | None, dict[OutputName, bool]]:
+    sent = parse_request(body, header_length=header_length)
+    asked = sent.parameters
+    decoder = await engine.decoder(model, ExperimentChoice(basis=asked.basis, rounds=asked.rounds, p=asked.p))
+    outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder))
+    shots = parse_shots(
+        sent,
+        num_detectors=decoder.num_detectors,
+        num_observables=decoder.num_observables,
+        max_shots=engine.settings.max_shots_per_request,
+    )
+    return await engine.decode(model, decoder, shots), sent.header.id, outputs
+
+
+SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (InferenceError, InferRequest, InferResponse)
+"""Schemas that the routes above refer to without FastAPI knowing."""

@@ -1,0 +1,139 @@
+"""What the JSON of the /v2 routes looks like.
+
+Source: Open Inference Protocol, REST (https://github.com/kserve/open-inference-protocol) and Triton's extension
+binary_tensor_data (https://github.com/triton-inference-server/server/blob/main/docs/protocol).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+
+from service.schemas import ExperimentQuery
+
+InputDatatype = Literal["BOOL", "UINT8"]
+OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
+InputName = Literal["detection_events", "detection_events_b8"]
+OutputName = Literal["predictions", "predictions_b8", "confidence", "flip_probabilities"]
+
+
+class InferenceError(BaseModel):
+    """What went wrong, in this protocol's own form."""
+
+    error: str = Field(description="What went wrong, and what to do.")
+
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerLive(BaseModel):
+    live: Literal[True]
+
+
+class ServerReady(BaseModel):
+    ready: Literal[True]
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: Literal[True]
+
+
+class TensorMetadata(BaseModel):
+    name: str
+    datatype: OutputDatatype
+    shape: list[int] = Field(description="-1: as many as there are shots.")
+
+
+class ModelMetadata(BaseModel):
+    """A model, and the tensors of its default experiment."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata] = Field(description="What an answer holds unless the request lists outputs.")
+
+
+# Strict, because in a request 1 and true, or 6 and "6", are not the same; what is unknown is refused, because an
+# option that has no effect would go unnoticed.
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, data: Any) -> Any:
+        # pydantic would make an error for each unknown name, and a body has room for a million.
+        if isinstance(data, dict):
+            unknown = next((name for name in data if name not in cls.model_fields), None)
+            if unknown is not None:
+                raise ValueError(f"there is no {unknown[:40]!r}; known are {', '.join(cls.model_fields)}")
+        return data
+
+
+class InferParameters(_Sent, ExperimentQuery):
+    """The experiment that the shots come from, and how to answer."""
+
+    binary_data_output: bool | None = Field(default=None, description="Whether outputs are binary unless they say.")
+
+
+class InputParameters(_Sent):
+    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of this tensor after the JSON.")
+
+
+class InferInput(_Sent):
+    name: InputName = Field(
+        description="`detection_events`: one value, 0 or 1, a detector. `detection_events_b8`: stim's b8, each shot "
+        "starts on a byte, the first detector is the lowest bit."
+    )
+    datatype: InputDatatype = Field(description="BOOL or UINT8 for `detection_events`, UINT8 for b8.")
+    shape: list[int] = Field(min_length=2, max_length=2, description="[shots, detectors] or [shots, bytes].")
+    parameters: InputParameters | None = None
+    data: list[Any] | None = Field(
+        default=None, description="The values row by row, in one list or one list a shot; unless they are binary."
+    )
+
+
+class OutputParameters(_Sent):
+    binary_data: bool | None = Field(default=None, description="Whether to answer this output as binary data.")
+
+
+class InferRequestedOutput(_Sent):
+    name: OutputName
+    parameters: OutputParameters | None = None
+
+
+class InferRequest(_Sent):
+    id: str | None = Field(default=None, description="Comes back in the answer.")
+    parameters: InferParameters | None = None
+    inputs: Annotated[list[InferInput], FailFast()] = Field(min_length=1, max_length=1)
+    outputs: Annotated[list[InferRequestedOutput], FailFast()] = Field(
+        default_factory=list, description="Default: those of the metadata."
+    )
+
+
+class InferOutput(BaseModel):
+    name: OutputName
+    datatype: OutputDatatype
+    shape: list[int]
+    parameters: dict[str, int] | None = Field(
+        default=None, description="`binary_data_size`: bytes of this tensor after the JSON."
+    )
+    data: list[bool] | list[int] | list[float] | None = Field(
+        default=None, description="The values row by row, unless they are binary."
+    )
+
+
+class InferResponse(BaseModel):
+    """The answer; binary outputs follow it in their order, little-endian."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[InferOutput]

@@ -1,0 +1,350 @@
+// The page at /: has the service sample a shot and both decoders decode it, and draws what came out.
+
+const RUN_INTERVAL_MS = 500;
+const MAX_LATENCIES = 10000; // of each decoder; the oldest are dropped
+const KEY = "tandem-api-key";
+const CELL = 18; // px
+const NAMES = { neural: "Network", bposd: "BP-OSD" };
+
+const byId = (id) => document.getElementById(id);
+const settings = byId("settings");
+const fields = settings.elements;
+const state = {
+  models: [],
+  count: null, // what was counted since the settings were last changed; null before the first shot
+  shot: null, // the last sample, with the answers
+  run: null, // what tells one run from the next; null when stopped
+  busy: false,
+  width: 0,
+};
+
+// --- The service ---
+
+class ServiceError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Calls the API, by addresses relative to the page; returns the JSON, and how long it took where and in all. */
+async function call(path, { method = "GET", query = {}, body } = {}) {
+  const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ""));
+  const url = given.size ? `${path}?${given}` : path;
+  const headers = { Accept: "application/json" };
+  const key = sessionStorage.getItem(KEY);
+  if (key) headers.Authorization = `Bearer ${key}`;
+  if (body) headers["Content-Type"] = "application/json";
+  const started = performance.now();
+  let response, text;
+  try {
+    response = await fetch(url, { method, headers, body: JSON.stringify(body) });
+    text = await response.text();
+  } catch {
+    throw new ServiceError("The service does not answer. Is it still running?", 0);
+  }
+  const trip = performance.now() - started;
+  if (!response.ok) throw new ServiceError(complaint(response.status, text), response.status);
+  const compute = /\bcompute;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
+  return { data: JSON.parse(text), trip, compute: compute ? Number(compute[1]) : NaN };
+}
+
+/** RFC 9457 problem details in one sentence. */
+function complaint(status, text) {
+  try {
+    const { title, detail } = JSON.parse(text);
+    if (title) return detail ? `${title}: ${detail}` : title;
+  } catch {
+    // Not from the service, but from something in between.
+  }
+  return `The service answered with status ${status}.`;
+}
+
+/** The values of some fields by name; an empty one leaves the choice to the service. */
+function values(...names) {
+  const unreadable = names.find((name) => fields[name].validity.badInput);
+  if (unreadable) throw new ServiceError(`${fields[unreadable].labels[0].textContent.trim()}: enter a number.`);
+  return Object.fromEntries(names.map((name) => [name, fields[name].value]));
+}
+
+function decoders() {
+  const chosen = state.models.find((model) => model.id === fields.model.value);
+  const rivals = state.models.filter(
+    (model) => model.decoder === "bposd" && model.code.id === chosen.code.id && model.id !== chosen.id,
+  );
+  const rival = rivals.find((model) => model.id === `${chosen.id}-bposd`) ?? rivals[0];
+  return rival ? [chosen, rival] : [chosen];
+}
+
+const newCount = () => ({
+  decoders: decoders().map((model) => ({
+    model, name: NAMES[model.decoder] ?? model.decoder, shots: 0, failures: 0, compute: [], trip: [],
+  })),
+});
+
+const decode = ({ model }, query, shots_b8) =>
+  call(`v1/models/${model.id}/decode`, { method: "POST", query: { ...query, flip_probabilities: true }, body: { shots_b8 } });
+
+/** Samples the next shot and has it decoded, by one decoder after the other so that neither disturbs the other's time. */
+async function takeShot() {
+  const isNew = state.count === null;
+  const count = (state.count ??= newCount());
+  const query = values("basis", "rounds", "p");
+  const path = `v1/models/${count.decoders[0].model.id}/sample`;
+  const { data: sample } = await call(path, { method: "POST", query: { ...query, ...values("seed", "first") } });
+  if (isNew) {
+    say("The service prepares its decoders for this experiment.");
+    for (const decoder of count.decoders) await decode(decoder, query, sample.shots_b8);
+  }
+  const answers = [];
+  for (const decoder of count.decoders) answers.push(await decode(decoder, query, sample.shots_b8));
+  if (state.count !== count) return; // the settings were changed meanwhile
+  [fields.rounds.value, fields.p.value] = [sample.experiment.rounds, sample.experiment.p];
+  [fields.seed.value, fields.first.value] = [sample.seed, sample.first + 1];
+  const truth = sample.observable_flips[0];
+  count.decoders.forEach((decoder, i) => {
+    decoder.shots += 1;
+    decoder.failures += wrong(answers[i].data.predictions[0], truth).length > 0;
+    for (const part of ["compute", "trip"]) {
+      decoder[part].push(answers[i][part]);
+      if (decoder[part].length > MAX_LATENCIES) decoder[part].shift();
+    }
+  });
+  state.shot = { sample, truth, answers: answers.map((answer) => answer.data), names: count.decoders.map((d) => d.name) };
+  draw();
+}
+
+const wrong = (prediction, truth) => truth.flatMap((bit, j) => (bit === prediction[j] ? [] : [j]));
+
+// --- Drawing ---
+
+const SVG = "http://www.w3.org/2000/svg";
+function make(element, attributes, ...children) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+const html = (tag, attributes = {}, ...children) => make(document.createElement(tag), attributes, ...children);
+const svg = (tag, attributes = {}, ...children) => make(document.createElementNS(SVG, tag), attributes, ...children);
+const say = (text) => { byId("summary").textContent = text; };
+
+function draw() {
+  say(summary(state.shot));
+  drawRounds(state.shot.sample);
+  drawObservables(state.shot);
+  drawDecoders();
+}
+
+function summary({ sample, truth, answers, names }) {
+  const events = sample.coordinates[0].length;
+  const verdicts = answers.map((answer, i) => {
+    const missed = wrong(answer.predictions[0], truth);
+    const sure = answer.confidence ? ` with confidence ${probability(answer.confidence[0])}` : "";
+    return missed.length ? `${names[i]}: wrong on observable ${missed.join(", ")}${sure}.` : `${names[i]}: right${sure}.`;
+  });
+  return `Shot ${sample.first} of seed ${sample.seed}: ${events} detection event${events === 1 ? "" : "s"}. ${verdicts.join(" ")}`;
+}
+
+function drawRounds({ torus, coordinates, experiment: { rounds } }) {
+  const layers = Array.from({ length: rounds + 1 }, () => []);
+  for (const event of coordinates[0]) layers[event[2]].push(event);
+  byId("rounds").replaceChildren(...layers.map((events, round) => {
+    const name = round === rounds ? "readout" : `round ${round}`;
+    return html("li", {}, html("figure", {},
+      drawTorus(torus, events, name),
+      html("figcaption", {}, html("span", {}, name), html("span", {}, String(events.length || "–")))));
+  }));
+}
+
+/** One layer; a cell's two checks stand where the circuit's QUBIT_COORDS put them: X below left, Z above right. */
+function drawTorus([l, m], events, name) {
+  const [width, height] = [l * CELL, m * CELL];
+  const lines = [];
+  for (let x = 1; x < l; x += 1) lines.push(`M${x * CELL} 0V${height}`);
+  for (let y = 1; y < m; y += 1) lines.push(`M0 ${y * CELL}H${width}`);
+  const words = events.map(([x, y, , type]) => `${type ? "Z" : "X"} (${x}, ${y})`).join(", ") || "no events";
+  const marks = events.map(([x, y, round, type]) => {
+    const [cx, cy] = [(x + (type ? 0.7 : 0.3)) * CELL, (m - 1 - y + (type ? 0.3 : 0.7)) * CELL];
+    const d = type ? `M${cx} ${cy - 4.4}l4.4 4.4l-4.4 4.4l-4.4-4.4z` : `M${cx - 3.4} ${cy - 3.4}l6.8 6.8m0-6.8l-6.8 6.8`;
+    return svg("path", { class: `event ${type ? "z" : "x"}`, d, "data-event": [x, y, round, type] },
+      svg("title", {}, `${type ? "Z" : "X"} check at x = ${x}, y = ${y}`));
+  });
+  return svg("svg", { viewBox: `-1 -1 ${width + 2} ${height + 2}`, width: width + 2, height: height + 2, role: "img", "aria-label": `${name}: ${words}` },
+    svg("path", { class: "lattice", d: lines.join("") }),
+    svg("rect", { class: "seam", width, height }), ...marks);
+}
+
+function drawObservables({ truth, answers, names }) {
+  const soft = answers.findIndex((answer) => answer.flip_probabilities);
+  const heads = ["Observable", "Truth", ...(soft < 0 ? [] : [`${names[soft]}: P(flip)`]), ...names];
+  byId("observables").tHead.replaceChildren(html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head))));
+  const answer = (bit, right) => {
+    const cell = html("td", { class: `${bit ? "flip" : "none"}${right ? "" : " wrong"}` }, String(bit));
+    if (!right) cell.append(html("span", { "aria-hidden": "true" }, " ✗"), html("span", { class: "unseen" }, " wrong"));
+    return cell;
+  };
+  byId("observables").tBodies[0].replaceChildren(...truth.map((bit, j) => html("tr", {},
+    html("th", { scope: "row" }, String(j)),
+    html("td", { class: bit ? "flip" : "none" }, String(bit)),
+    ...(soft < 0 ? [] : [html("td", {}, probability(answers[soft].flip_probabilities[0][j]))]),
+    ...answers.map(({ predictions }) => answer(predictions[0][j], predictions[0][j] === bit)))));
+}
+
+/** Four digits, or the power of ten where they would all be 0 or 9. */
+function probability(value) {
+  if (value > 0 && value < 0.00005) return value.toExponential(0).replace("e-", "e−");
+  return value < 1 && value >= 0.99995 ? "> 0.9999" : value.toFixed(4);
+}
+
+function drawDecoders() {
+  const range = decades(state.count.decoders.flatMap(({ compute, trip }) => [...compute, ...trip]));
+  state.width = byId("decoders").clientWidth;
+  byId("decoders").replaceChildren(...state.count.decoders.map((decoder) => html("div", { class: "decoder" },
+    html("h3", {}, html("span", {}, decoder.name), html("span", { class: "failures" }, failures(decoder))),
+    html("div", { class: "histogram" }, drawHistogram(decoder, range, state.width)),
+    latencyTable(decoder))));
+}
+
+function failures({ failures: k, shots: n }) {
+  const z = 1.959964;
+  const middle = (k + z * z / 2) / (n + z * z);
+  const half = (z / (n + z * z)) * Math.sqrt(k * (n - k) / n + z * z / 4);
+  const percent = (value) => Number((100 * Math.min(1, value)).toPrecision(2));
+  return `${k} failure${k === 1 ? "" : "s"} in ${n} shot${n === 1 ? "" : "s"} (${k ? percent(middle - half) : 0} to ${percent(middle + half)} %)`;
+}
+
+/** Whole powers of ten, at least two decades, around all values in ms. */
+function decades(values) {
+  const low = Math.floor(Math.log10(Math.max(1e-3, Math.min(...values))));
+  return [low, Math.max(low + 2, Math.ceil(Math.log10(Math.max(...values))))];
+}
+
+function drawHistogram({ name, compute, trip }, [low, high], width) {
+  const [height, bins] = [72, (high - low) * 10]; // ten bins a decade
+  const counts = (values) => {
+    const bars = new Array(bins).fill(0);
+    for (const ms of values) bars[Math.min(bins - 1, Math.max(0, Math.floor((Math.log10(ms) - low) * 10)))] += 1;
+    return bars;
+  };
+  const [bars, outline] = [counts(compute), counts(trip)];
+  const most = Math.max(...bars, ...outline);
+  const x = (i) => 1 + i * (width - 2) / bins;
+  const y = (count) => height - (height - 6) * count / most;
+  const ticks = Array.from({ length: high - low + 1 }, (_, i) => svg("g", {},
+    svg("path", { class: "tick", d: `M${x(i * 10)} 4V${height}` }),
+    svg("text", { x: x(i * 10), y: height + 14, "text-anchor": i === 0 ? "start" : i === high - low ? "end" : "middle" }, duration(10 ** (low + i), 1))));
+  const filled = bars.map((count, i) => (count ? `M${x(i)} ${height}V${y(count)}H${x(i + 1)}V${height}z` : "")).join("");
+  const steps = outline.map((count, i) => `V${y(count)}H${x(i + 1)}`).join("");
+  const label = `${name}: latencies of ${compute.length} shots on a logarithmic axis from ${duration(10 ** low, 1)} to ${duration(10 ** high, 1)}`;
+  return svg("svg", { viewBox: `0 0 ${width} 92`, role: "img", "aria-label": label }, ...ticks,
+    svg("path", { class: "compute", d: filled }),
+    svg("path", { class: "trip", d: `M${x(0)} ${height}${steps}` }),
+    svg("path", { class: "axis", d: `M0 ${height}H${width}` }));
+}
+
+function latencyTable({ compute, trip }) {
+  const row = (name, values) => {
+    const sorted = [...values].sort((a, b) => a - b);
+    const rank = (q) => sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)];
+    return html("tr", {}, html("th", { scope: "row" }, name), ...[0.5, 0.99, 1].map((q) => html("td", {}, duration(rank(q), 3))));
+  };
+  return html("table", {},
+    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Latency"), ...["p50", "p99", "max"].map((q) => html("th", { scope: "col" }, q)))),
+    html("tbody", {}, row("Compute", compute), row("Round trip", trip)));
+}
+
+function duration(ms, digits) {
+  const [value, unit] = ms >= 999.5 ? [ms / 1e3, "s"] : ms >= 0.9995 ? [ms, "ms"] : [ms * 1e3, "µs"];
+  return `${digits > 1 ? value.toPrecision(digits) : Math.round(value)} ${unit}`;
+}
+
+// --- Controls ---
+
+/** Runs `work`, one at a time, and shows what went wrong in it. */
+async function attempt(work) {
+  if (state.busy) return;
+  state.busy = true;
+  showError(null);
+  try {
+    await work();
+  } catch (error) {
+    stop();
+    if (state.count?.decoders[0].shots === 0) state.count = null; // the decoders are not prepared yet
+    showError(error);
+    if (!(error instanceof ServiceError)) throw error;
+  } finally {
+    state.busy = false;
+  }
+}
+
+function showError(error) {
+  byId("error").hidden = error === null;
+  byId("error").textContent = error?.message ?? "";
+  const locked = error?.status === 401;
+  const wasLocked = !byId("access").hidden;
+  byId("access").hidden = !locked;
+  if (locked && !wasLocked) byId("access").elements.key.focus();
+  if (error) say("");
+}
+
+async function loadModels() {
+  const { models } = (await call("v1/models")).data;
+  state.models = models;
+  const first = models.filter((model) => model.decoder !== "bposd");
+  fields.model.replaceChildren(...(first.length ? first : models).map(({ id }) => html("option", {}, id)));
+  takeDefaults();
+}
+
+function takeDefaults() {
+  const { experiment: own, limits } = state.models.find((model) => model.id === fields.model.value);
+  [fields.basis.value, fields.rounds.value, fields.p.value] = [own.basis, own.rounds, own.p];
+  fields.rounds.max = limits.max_rounds;
+}
+
+async function sampleOnce() {
+  if (state.models.length === 0) await loadModels();
+  await takeShot();
+}
+
+function stop() {
+  if (!state.run) return;
+  state.run = null;
+  byId("run").textContent = "Run";
+  byId("summary").setAttribute("aria-live", "polite");
+  if (state.shot) say(`Stopped. ${summary(state.shot)}`);
+}
+
+async function run() {
+  const mine = (state.run = {});
+  byId("run").textContent = "Stop";
+  // Two shots a second are more than anyone can listen to; the last one is read out when it stops.
+  byId("summary").setAttribute("aria-live", "off");
+  while (state.run === mine) {
+    const started = performance.now();
+    await attempt(sampleOnce);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(50, started + RUN_INTERVAL_MS - performance.now())));
+  }
+}
+
+settings.addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(sampleOnce);
+});
+settings.addEventListener("input", (event) => {
+  if (event.target === fields.model) takeDefaults();
+  if (event.target !== fields.first) fields.first.value = 0;
+  state.count = null;
+});
+byId("run").addEventListener("click", () => (state.run ? stop() : run()));
+byId("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const field = byId("access").elements.key;
+  sessionStorage.setItem(KEY, field.value);
+  field.value = "";
+  fields.model.focus();
+  attempt(loadModels);
+});
+new ResizeObserver(([{ contentRect }]) => {
+  if (state.count?.decoders[0].shots && Math.round(contentRect.width) !== state.width) drawDecoders();
+}).observe(byId("decoders"));
+attempt(loadModels);

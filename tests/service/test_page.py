@@ -1,0 +1,420 @@
+"""The page at /: its files over HTTP, and in Debian's Chromium what a visitor sees and does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+from decoder.registry import make_decoder
+from service.app import create_app
+from service.settings import ModelSettings, Settings, default_models
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import Samples, sample
+
+CHROMIUM = shutil.which("chromium")
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TIMEOUT_MS = 60_000
+EXPERIMENT = MemoryExperiment.create(code="bb72", basis="X", rounds=3, p=0.02)
+SEED = 5
+KEY = "a key of this test"
+
+# Violations of the policy reach the console as errors too, but these name the directive.
+RECORD_VIOLATIONS = """
+window.violations = [];
+addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
+"""
+FOCUSED = """() => {
+  const at = document.activeElement;
+  const name = (at.labels?.[0] ?? at).textContent.trim().split("\\n")[0].trim();
+  return [name, getComputedStyle(at).outlineWidth];
+}"""
+CONTRASTS = """() => {
+  const luminance = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const background = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+  };
+  const texts = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility() && !node.closest("svg")
+    && [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim()));
+  const marks = [...document.querySelectorAll("path.event")];
+  const of = (node, colour) => {
+    const [a, b] = [luminance(colour), luminance(background(node))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  return {
+    paper: luminance(background(document.body)),
+    texts: texts.map((node) => [of(node, getComputedStyle(node).color), node.outerHTML.slice(0, 80)]),
+    marks: marks.map((node) => {
+      const style = getComputedStyle(node);
+      return [of(node, style.fill === "none" ? style.stroke : style.fill), node.outerHTML.slice(0, 80)];
+    }),
+  };
+}"""
+
+
+class KeyNeeded:
+    """Answers 401 to requests for the API that lack the key, as a service or a proxy with keys does."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        needed = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        if needed and Headers(scope=scope).get("authorization") != f"Bearer {KEY}":
+            problem = {"type": "about:blank", "title": "Unauthorized", "status": 401, "detail": "send an API key"}
+            refusal = JSONResponse(problem, 401, {"WWW-Authenticate": "Bearer"}, "application/problem+json")
+            await refusal(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The address of an application on a free loopback port, when it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            deadline = time.monotonic() + 120
+            while httpx.get(f"{url}readyz", timeout=60).status_code != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    network = next(model for model in default_models() if model.id == "bb72").model_copy(update={"rounds": 3})
+    bposd = ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=3)
+    with served(create_app(Settings(models=(network, bposd), max_rounds=4))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine; Debian's package of that name has it")
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page, and what was noticed while it was open."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+
+    def open(self, url: str) -> None:
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("response", lambda response: "/decode" in response.url and self.answers.append(response))
+        self.page.add_init_script(RECORD_VIOLATIONS)
+        self.page.goto(url)
+
+    def choose(self, *, first: int = 0) -> None:
+        """Sets EXPERIMENT and one of its shots."""
+        self.page.get_by_label("Basis").select_option(EXPERIMENT.basis)
+        for label, value in (("Error rate p", "0.02"), ("Seed", str(SEED)), ("Next shot", str(first))):
+            self.page.get_by_label(label).fill(value)
+
+    def sample(self, *, first: int = 0) -> None:
+        self.choose(first=first)
+        self.page.get_by_role("button", name="Sample a shot").click()
+        self.shows(f"Shot {first} of seed {SEED}:")
+
+    def shows(self, text: str | re.Pattern[str]) -> None:
+        expect(self.page.get_by_role("status")).to_contain_text(text)
+
+
+@pytest.fixture
+def visit(url: str, browser: Browser) -> Iterator[Visit]:
+    """The page of the service, which must not complain, nor ask any other host."""
+    context = browser.new_context(viewport={"width": 1180, "height": 900})
+    visit = Visit(context.new_page())
+    visit.open(url)
+    expect(visit.page.get_by_label("Model")).to_have_value("bb72")
+    yield visit
+    assert visit.page.evaluate("violations") == []
+    assert visit.complaints == []
+    assert {httpx.URL(request).netloc for request in visit.requests} == {httpx.URL(url).netloc}
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    return sample(EXPERIMENT.circuit, shots=300, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def wrong_shot(samples: Samples) -> int:
+    """The first shot that BP-OSD gets wrong."""
+    decoder = make_decoder("bposd", EXPERIMENT)
+    shots = samples.unpacked_detection_events()
+    truth = samples.unpacked_observable_flips()
+    return next(i for i in range(len(shots)) if (decoder.decode_batch(shots[i : i + 1])[0] != truth[i]).any())
+
+
+def table(page: Page) -> list[list[str]]:
+    rows = page.locator("#observables tbody tr").all()
+    return [row.locator("th, td").all_inner_texts() for row in rows]
+
+
+# --- Files ---
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "media_type"),
+    [
+        ("", "index.html", "text/html; charset=utf-8"),
+        ("style.css", "style.css", "text/css; charset=utf-8"),
+        ("script.js", "script.js", "text/javascript; charset=utf-8"),
+        ("icon.svg", "icon.svg", "image/svg+xml"),
+    ],
+)
+def test_files(url, path, name, media_type):
+    response = httpx.get(url + path)
+    assert response.status_code == 200
+    assert response.content == (resources.files("service") / "web" / name).read_bytes()
+    assert response.headers["content-type"] == media_type
+    assert response.headers["x-content-type-options"] == "nosniff"
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self';")
+    assert "unsafe" not in policy
+    head = httpx.head(url + path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == response.headers["content-length"]
+
+
+def test_an_unchanged_file_is_not_sent_again(url):
+    etag = httpx.get(f"{url}script.js").headers["etag"]
+    for known in (etag, f'"other", W/{etag}', "*"):
+        again = httpx.get(f"{url}script.js", headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert httpx.get(f"{url}script.js", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/../app.py", "/web/index.html", "/index.html", "/%2e%2e/app.py", "/..%2fapp.py", "//etc/passwd", "/web/"]
+)
+def test_no_path_leads_to_another_file(url, path):
+    with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: tandem\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"application/problem+json" in answer
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
+    files = resources.files("service") / "web"
+    page = (files / "index.html").read_text()
+    assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=", page)
+    for name in ("index.html", "style.css", "script.js"):
+        addresses = re.findall(r"https?://[^\"'\s)]+", (files / name).read_text())
+        assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, which nobody fetches
+
+
+# --- In a browser ---
+
+
+def test_the_events_drawn_are_those_of_the_circuit(visit, samples):
+    visit.sample(first=3)
+    drawn = visit.page.locator("path.event").evaluate_all("marks => marks.map((mark) => mark.dataset.event)")
+    expected = EXPERIMENT.grid.coordinates[samples.unpacked_detection_events()[3]]
+    assert sorted(tuple(map(int, event.split(","))) for event in drawn) == sorted(map(tuple, expected.tolist()))
+    assert set(expected[:, 3]) == {0, 1}
+    layers = visit.page.locator("#rounds li").all()
+    assert [layer.inner_text().split("\n")[0] for layer in layers] == ["round 0", "round 1", "round 2", "readout"]
+    for t, layer in enumerate(layers):
+        assert layer.locator("path.event").count() == (expected[:, 2] == t).sum()
+    shapes = {kind: visit.page.locator(f"path.event.{kind}").first.get_attribute("d") for kind in "xz"}
+    outlines = {kind: re.sub(r"[-\d. ]+", "", path) for kind, path in shapes.items()}
+    assert outlines["x"] != outlines["z"]
+    visit.shows(f"{len(expected)} detection events")
+
+
+def test_the_table_says_what_the_decoders_say(visit, samples, wrong_shot):
+    visit.sample(first=wrong_shot)
+    shot = samples.unpacked_detection_events()[wrong_shot : wrong_shot + 1]
+    truth = samples.unpacked_observable_flips()[wrong_shot]
+    soft = make_decoder("neural", EXPERIMENT).decode_soft(shot)
+    bposd = make_decoder("bposd", EXPERIMENT).decode_batch(shot)[0]
+    assert (bposd != truth).any()
+
+    rows = table(visit.page)
+    assert [int(row[1]) for row in rows] == truth.astype(int).tolist()
+    for column, prediction in ((3, soft.predictions[0]), (4, bposd)):
+        assert [int(row[column][0]) for row in rows] == prediction.astype(int).tolist()
+        assert ["✗" in row[column] for row in rows] == (prediction != truth).tolist()
+    shown = [float(row[2].removeprefix("> ").replace("\u2212", "-")) for row in rows]
+    assert np.allclose(shown, soft.flip_probabilities[0], atol=2e-4)
+    visit.shows(f"BP-OSD: wrong on observable {', '.join(map(str, np.flatnonzero(bposd != truth)))}.")
+    failures = visit.page.locator(".failures").all_inner_texts()
+    network_failed = int((soft.predictions[0] != truth).any())
+    assert failures[0].startswith("1 failure in" if network_failed else "0 failures in 1 shot (0 to 79 %)")
+    assert failures[1] == "1 failure in 1 shot (21 to 100 %)"
+
+
+def test_the_latencies_are_those_of_the_requests(visit):
+    visit.sample()
+    # The first request of each decoder prepares it and is not counted.
+    counted = visit.answers[2:]
+    assert [answer.url.partition("/decode")[0].rpartition("/")[2] for answer in counted] == ["bb72", "bb72-bposd"]
+    for decoder, answer in zip(visit.page.locator(".decoder").all(), counted, strict=True):
+        compute = float(re.search(r"compute;dur=([\d.]+)", answer.headers["server-timing"])[1])
+        rows = [row.locator("td").all_inner_texts() for row in decoder.locator("tbody tr").all()]
+        units = {"µs": 1e-3, "ms": 1, "s": 1e3}
+        (computed,), (trip,) = ({float(cell.split()[0]) * units[cell.split()[1]] for cell in row} for row in rows)
+        assert computed == pytest.approx(compute, rel=5e-3)
+        assert trip >= computed
+        assert "latencies of 1 shots" in decoder.get_by_role("img").get_attribute("aria-label")
+
+
+def test_a_fresh_seed_is_told_and_the_next_shot_follows(visit):
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    visit.shows("Shot 0 of seed")
+    seed = visit.page.get_by_label("Seed").input_value()
+    assert seed.isdecimal()
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    visit.shows(f"Shot 1 of seed {seed}:")
+    expect(visit.page.locator(".failures").first).to_contain_text("in 2 shots (")
+
+
+def test_the_keyboard_is_enough(visit):
+    page = visit.page
+    seen = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(FOCUSED)
+        seen.append(name)
+        assert outline == "2px"
+        if name == "Seed":
+            page.keyboard.type("17")
+            page.keyboard.press("Enter")
+            visit.shows("Shot 0 of seed 17:")
+        if name == "Run":
+            break
+    labels = ["Model", "Basis", "Rounds", "Error rate p", "Seed", "Next shot", "Sample a shot", "Run"]
+    assert [re.sub(r"(Model|Basis).*", r"\1", name) for name in seen] == ["API", "Metrics", *labels]
+    page.keyboard.press("Space")
+    expect(page.locator(".failures").first).to_contain_text(re.compile(r"in ([4-9]|\d\d+) shots"))
+    assert page.get_by_role("status").get_attribute("aria-live") == "off"
+    page.keyboard.press("Space")
+    visit.shows("Stopped. Shot ")
+    assert page.get_by_role("status").get_attribute("aria-live") == "polite"
+    assert page.evaluate("document.activeElement.textContent") == "Run"
+    shots = page.locator(".failures").first.inner_text()
+    page.wait_for_timeout(1500)
+    at_most_one_more = int(re.search(r"in (\d+)", page.locator(".failures").first.inner_text())[1])
+    assert at_most_one_more <= int(re.search(r"in (\d+)", shots)[1]) + 1
+
+
+def test_other_settings_count_anew(visit):
+    visit.sample()
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    visit.shows("Shot 1 of")
+    visit.page.get_by_label("Rounds").fill("4")
+    assert visit.page.get_by_label("Next shot").input_value() == "0"
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    visit.shows("Shot 0 of")
+    expect(visit.page.locator("#rounds li")).to_have_count(5)
+    assert "in 1 shot (" in visit.page.locator(".failures").first.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_can_be_read(visit, wrong_shot, scheme):
+    visit.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    visit.sample(first=wrong_shot)
+    found = visit.page.evaluate(CONTRASTS)
+    assert (found["paper"] < 0.05) == (scheme == "dark")
+    assert len(found["texts"]) > 60
+    assert [text for ratio, text in found["texts"] if ratio < 4.5] == []  # WCAG 2.2, 1.4.3
+    assert [mark for ratio, mark in found["marks"] if ratio < 3] == []  # 1.4.11
+    assert visit.page.locator("path.event").first.evaluate("mark => getComputedStyle(mark).animationName") == "none"
+
+
+def test_a_narrow_screen_does_not_scroll_sideways(visit):
+    visit.page.set_viewport_size({"width": 360, "height": 740})
+    visit.sample()
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
+    assert visit.page.evaluate("document.querySelector('#observables').getBoundingClientRect().right") <= 360
+
+
+def test_what_the_service_refuses_is_said_in_its_words(visit):
+    visit.page.get_by_label("Rounds").fill("5")
+    visit.page.get_by_role("button", name="Run").click()
+    alert = visit.page.get_by_role("alert")
+    expect(alert).to_have_text("Invalid parameters: rounds=5 is more than the 4 that this service decodes")
+    expect(visit.page.get_by_role("button", name="Run")).to_be_visible()
+    (complaint,) = visit.complaints
+    assert "status of 422" in complaint  # what the browser itself says of any such answer
+    visit.complaints.clear()
+    visit.page.get_by_label("Rounds").fill("2")
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    visit.shows("Shot 0 of")
+    expect(alert).to_be_hidden()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
+    model = ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=1)
+    with served(KeyNeeded(create_app(Settings(models=(model,))))) as url:
+        context = browser.new_context()
+        visit = Visit(context.new_page())
+        visit.open(url)
+        field = visit.page.get_by_label("API key")
+        for key in ("a wrong one", KEY):
+            expect(visit.page.get_by_role("alert")).to_have_text("Unauthorized: send an API key")
+            field.fill(key)
+            field.press("Enter")
+        expect(visit.page.get_by_label("Model")).to_have_value("bb72-bposd")
+        expect(field).to_be_hidden()
+        visit.page.get_by_role("button", name="Sample a shot").click()
+        visit.shows(re.compile("detection events?[.] BP-OSD: (right|wrong)"))
+        assert visit.page.locator("#observables thead th").all_inner_texts() == ["Observable", "Truth", "BP-OSD"]
+        assert json.loads(visit.page.evaluate("JSON.stringify(sessionStorage)")) == {"tandem-api-key": KEY}
+        assert visit.page.evaluate("localStorage.length") == 0
+        visit.page.reload()
+        expect(visit.page.get_by_label("Model")).to_have_value("bb72-bposd")
+        context.close()

@@ -1,0 +1,205 @@
+"""Streams answer what the decoder answers for whole shots."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.base import Decoding, SoftDecoder
+from decoder.neural.architectures import build_network
+from decoder.neural.calibration import Calibration
+from decoder.neural.config import ModelConfig
+from decoder.neural.weights import save_weights
+from decoder.registry import make_decoder
+from service.settings import ModelSettings
+from simulation.circuits import MemoryExperiment
+from simulation.detectors import Basis
+from simulation.sampling import sample
+
+pytestmark = pytest.mark.anyio
+
+SHIPPED = ModelSettings(id="m", code="bb72", rounds=2)
+
+
+@pytest.fixture(scope="module")
+def folding(tmp_path_factory) -> ModelSettings:
+    """A small random network that folds layers on arrival."""
+    torch.manual_seed(0)
+    model = build_network(ModelConfig(width=16, heads=2, readout_mixing="both"))
+    with torch.no_grad():
+        for parameter in model.parameters():  # zeros at first, which would hide what they are multiplied with
+            parameter += 0.1 * torch.randn_like(parameter)
+    path = tmp_path_factory.mktemp("weights") / "folding.safetensors"
+    save_weights(path, model, bases="ZX", rounds=(4,), calibration=Calibration(2.0, 0.5), provenance={})
+    return ModelSettings(id="m", code="bb72", rounds=2, weights=path)
+
+
+def shots_and_answers(
+    basis: Basis, rounds: int, *, shots: int, p: float = 0.004, decoder: str = "neural", weights: Path | None = None
+) -> tuple[np.ndarray, Decoding | np.ndarray]:
+    """Shots bool (shots, detectors), and what the decoder says of them as one batch."""
+    experiment = MemoryExperiment.create(code="bb72", basis=basis, rounds=rounds, p=p)
+    made = make_decoder(decoder, experiment, weights=weights)
+    events = sample(experiment.circuit, shots=shots, seed=rounds).unpacked_detection_events()
+    return events, made.decode_soft(events) if isinstance(made, SoftDecoder) else made.decode_batch(events)
+
+
+def assert_equal(answer: dict, expected: Decoding, shot: int) -> None:
+    np.testing.assert_array_equal(answer["predictions"], expected.predictions[shot])
+    # In which batch a shot is decoded decides on the last digits of its probabilities.
+    np.testing.assert_allclose(answer["confidence"], expected.confidence[shot], atol=1e-4)
+    if answer["flip_probabilities"] is not None:
+        np.testing.assert_allclose(answer["flip_probabilities"], expected.flip_probabilities[shot], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["shipped", "folding"])
+async def test_several_experiments_over_one_connection(lab_server, folding, kind):
+    """Both bases, different rounds, said before or not, layer by layer in turns."""
+    model = SHIPPED if kind == "shipped" else folding
+    experiments = [("Z", 2), ("X", 2), ("Z", 1), ("X", 3), ("Z", 4), ("Z", 4)]
+    asked = [shots_and_answers(basis, rounds, shots=1, weights=model.weights) for basis, rounds in experiments]
+    async with lab_server(model) as server, server.lab() as lab:
+        for stream, (basis, rounds) in enumerate(experiments):
+            said = {"rounds": rounds} if stream % 2 else {}
+            await lab.open(stream, basis=basis, flip_probabilities=stream < 3, **said)
+        layers = [lab.layers(events[0]) for events, _ in asked]
+        for t in range(5):
+            for stream, parts in enumerate(layers):
+                if t < len(parts):
+                    await lab.layer(stream, t, parts[t], flags=int(t == len(parts) - 1))
+        opened, answers = {}, {}
+        while len(answers) < len(experiments):
+            message = await lab.receive()
+            assert message["event"] in ("opened", "answer"), message
+            ({"opened": opened, "answer": answers}[message["event"]])[message["stream"]] = message
+        for stream, (basis, rounds) in enumerate(experiments):
+            assert opened[stream] == {
+                "event": "opened",
+                "stream": stream,
+                "model": "m",
+                "basis": basis,
+                "rounds": rounds if stream % 2 else None,
+                "detectors": [36, 72, 36],
+            }
+            assert answers[stream]["rounds"] == rounds
+            assert (answers[stream]["flip_probabilities"] is not None) == (stream < 3)
+            assert_equal(answers[stream], asked[stream][1], 0)
+        # The numbers are free again.
+        await lab.open(0, basis="X")
+        await lab.shot(0, asked[1][0][0])
+        assert_equal((await lab.until("answer"))[0], asked[1][1], 0)
+        assert await server.metric('tandem_streams_answered_total{model="m"}') == 7
+        assert await server.metric('tandem_stream_answer_seconds_count{model="m"}') == 7
+        assert await server.metric('tandem_open_streams{model="m"}') == 0
+
+
+async def test_a_thousand_streams_at_once_equal_the_batch_bit_for_bit(lab_server):
+    events, expected = shots_and_answers("Z", 6, shots=1000, p=0.001)
+    connections, each = 20, 50
+
+    async def session(server, first: int) -> None:
+        async with server.lab() as lab:
+            for stream in range(each):
+                await lab.open(stream, rounds=6)
+            opened.append(len(await lab.until("opened", each)))
+            await all_open.wait()
+            layers = [lab.layers(shot) for shot in events[first : first + each]]
+            for t in range(7):
+                for stream, parts in enumerate(layers):
+                    await lab.layer(stream, t, parts[t], flags=int(t == 6))
+            for answer in await lab.until("answer", each):
+                answers[first + answer["stream"]] = answer
+
+    opened: list[int] = []
+    all_open = asyncio.Event()
+    answers: dict[int, dict] = {}
+    async with lab_server(SHIPPED) as server, asyncio.TaskGroup() as sessions:
+        for index in range(connections):
+            sessions.create_task(session(server, index * each))
+        while sum(opened) < 1000:
+            await asyncio.sleep(0.02)
+        assert await server.metric('tandem_open_streams{model="m"}') == 1000
+        batches = await server.metric('tandem_batches_total{model="m"}')
+        all_open.set()
+        while len(answers) < 1000:
+            await asyncio.sleep(0.02)
+        assert await server.metric('tandem_batches_total{model="m"}') - batches < 300  # and not one by one
+    for shot, answer in answers.items():
+        assert_equal(answer, expected, shot)
+
+
+async def test_a_thousand_streams_folded_together(lab_server, folding):
+    events, expected = shots_and_answers("X", 6, shots=1000, weights=folding.weights)
+    async with lab_server(folding) as server, server.lab() as lab:
+        for stream in range(1000):
+            await lab.open(stream, basis="X")
+
+        async def send() -> None:
+            layers = [lab.layers(shot) for shot in events]
+            for t in range(7):
+                for stream, parts in enumerate(layers):
+                    await lab.layer(stream, t, parts[t], flags=int(t == 6))
+
+        sending = asyncio.create_task(send())
+        answers = await lab.until("answer", 1000)
+        await sending
+        assert await server.metric('tandem_batches_total{model="m"}') < 300
+    assert {answer["stream"] for answer in answers} == set(range(1000))
+    for answer in answers:
+        assert_equal(answer, expected, answer["stream"])
+
+
+async def test_classical_decoders_wait_for_the_last_layer(lab_server):
+    model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=2, p=0.004)
+    asked = [shots_and_answers("Z", rounds, shots=3, decoder="bposd") for rounds in (2, 1)]
+    async with lab_server(model) as server, server.lab() as lab:
+        for stream in range(6):
+            await lab.open(stream)
+            await lab.shot(stream, asked[stream // 3][0][stream % 3])
+        for answer in await lab.until("answer", 6):
+            expected = asked[answer["stream"] // 3][1]
+            assert np.array_equal(answer["predictions"], expected[answer["stream"] % 3])
+            assert answer["confidence"] is answer["flip_probabilities"] is None
+        await lab.open(0)
+        await lab.layer(0, 0, np.zeros(36, bool), flags=2)
+        problem = (await lab.until("running_problem"))[0]
+        assert problem["type"].endswith(":no-probabilities")
+        assert problem["round"] == 0
+        await lab.layer(0, 1, np.zeros(36, bool), flags=1)  # the stream goes on
+        assert (await lab.until("answer"))[0]["predictions"] == [0] * 12
+
+
+@pytest.mark.parametrize("kind", ["shipped", "folding"])
+async def test_running_probabilities_are_those_of_a_readout_now(lab_server, folding, kind):
+    """As if the data had been read out after round t, and had agreed with its syndrome."""
+    model = SHIPPED if kind == "shipped" else folding
+    events, expected = shots_and_answers("Z", 3, shots=1, p=0.01, weights=model.weights)
+    async with lab_server(model) as server, server.lab() as lab:
+        await lab.open(5)
+        layers = lab.layers(events[0])
+        for t in range(3):
+            await lab.layer(5, t, layers[t], flags=2)
+            running = (await lab.until("running"))[0]
+            assert running["round"] == t
+            experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=t + 1, p=0.01)
+            decoder = make_decoder("neural", experiment, weights=model.weights)
+            shot = np.concatenate([*layers[: t + 1], np.zeros(36, bool)])[None]
+            np.testing.assert_allclose(
+                running["flip_probabilities"], decoder.decode_soft(shot).flip_probabilities[0], atol=1e-4
+            )
+        await lab.layer(5, 3, layers[3], flags=1)
+        assert_equal((await lab.until("answer"))[0], expected, 0)
+
+
+async def test_the_example_of_the_documentation_runs(lab_server, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    example = text.partition("## Streams")[2].partition("```python")[2].partition("```")[0]
+    async with lab_server(ModelSettings(id="bb72", code="bb72")) as server:
+        await asyncio.to_thread(exec, example.replace("localhost:8000", f"127.0.0.1:{server.port}"), {})
+    words = capsys.readouterr().out
+    predicted, true = words.removeprefix("predicted ").rpartition(" ")[0].split(" true ")
+    assert predicted == true
