@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
-from service import page, sampling, streaming, v1
+from service import admin, page, sampling, streaming, v1
+from service.auth import KeyRing
+from service.changes import ModelChanges
 from service.engine import DecoderFactory, Engine, ModelLoadError
-from service.errors import ClosingError, NotReadyError
+from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http import Gate
 from service.metrics import Metrics
+from service.middleware import OPEN_PATHS, Observe, RequireKey
+from service.model_file import ModelFile
 from service.oip import routes as oip
-from service.oip.errors import error_response
+from service.oip.errors import error_response, error_responses
 from service.problems import Problem, add_problem_handlers, problem_responses
 from service.schemas import Status
 from service.settings import Settings
@@ -26,7 +33,20 @@ from service.streaming import StreamHub
 DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of an experiment from
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
 
+_KEY_HEADER = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+
 health = APIRouter(tags=["health"])
+
+
+class Application(FastAPI):
+    """FastAPI inside of more ASGI: middleware added the usual way does not see the answers to unexpected errors."""
+
+    def __init__(self, *, surround: Callable[[ASGIApp], ASGIApp], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._surround = surround
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self._surround(super().build_middleware_stack())
 
 
 def create_app(
@@ -43,35 +63,54 @@ def create_app(
         on_load_error: is told when a model cannot be loaded, after which /readyz never answers 200.
 
     Raises:
-        ValueError: settings that are out of range, or name an unknown code, decoder or noise.
+        ValueError: settings that are out of range, or name an unknown code, decoder or noise; API keys that are none.
+        OSError: the file of API keys cannot be read.
     """
     settings = settings or Settings()
+    file = None if settings.models_file is None else ModelFile(settings.models_file)
+    if file is not None:
+        file.create(settings.models)
+        settings = Settings(**dict(settings) | {"models": file.read()})
     metrics = Metrics()
     engine = Engine(settings, metrics=metrics, make=make_decoder)
+    keys = KeyRing(
+        keys=settings.api_keys.get_secret_value() if settings.api_keys else None, file=settings.api_keys_file
+    )
     streams = StreamHub(engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start(on_load_error=on_load_error)
         streams.start()
+        following = asyncio.create_task(app.state.changes.follow())
         yield
+        following.cancel()
         await streams.close()
         await engine.close()
 
-    app = FastAPI(
-        title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    forms = {oip.PREFIX: error_response}
+
+    def surround(inner: ASGIApp) -> ASGIApp:
+        guarded = RequireKey(inner, keys=keys, forms=forms, on_refused=partial(metrics.failure, ""))
+        return Observe(guarded, metrics=metrics, access_log=settings.access_log, draining=lambda: engine.draining)
+
+    app = Application(
+        title="Tandem",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        surround=surround,
     )
     app.state.engine = engine
+    app.state.changes = ModelChanges(engine, file=file)
     app.state.streams = streams
     app.state.gate = Gate(settings.max_requests_in_flight)
-    app.include_router(health)
-    app.include_router(v1.router)
-    app.include_router(oip.router)
-    app.include_router(sampling.router)
-    app.include_router(page.router)
-    app.include_router(streaming.router)
-    add_problem_handlers(app, on_problem=_count_problem, forms={oip.PREFIX: error_response})
-    app.openapi = lambda: _openapi(app, max_rounds=settings.max_rounds)  # type: ignore[method-assign]
+    for router in (health, v1.router, admin.router, oip.router, sampling.router, page.router, streaming.router):
+        app.include_router(router)
+    add_problem_handlers(app, on_problem=_count_problem, forms=forms)
+    maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
+    app.openapi = lambda: _openapi(app, maxima=maxima)  # type: ignore[method-assign]
     return app
 
 
@@ -103,7 +142,7 @@ def _count_problem(request: Request, kind: str) -> None:
     engine.metrics.failure(model if model in engine.models else "", kind)
 
 
-def _openapi(app: FastAPI, *, max_rounds: int) -> dict[str, Any]:
+def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
     """FastAPI's document, and what it cannot know."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
@@ -113,14 +152,20 @@ def _openapi(app: FastAPI, *, max_rounds: int) -> dict[str, Any]:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
+        schemes = {"bearer": {"type": "http", "scheme": "bearer"}, "header": _KEY_HEADER}
+        document["components"]["securitySchemes"] = schemes
         for path, operations in document["paths"].items():
+            responses = error_responses if path.startswith(oip.PREFIX) else problem_responses
             for operation in operations.values():
+                if path not in OPEN_PATHS:
+                    operation["security"] = [{}, *({name: []} for name in schemes)]
+                    operation["responses"] |= {"401": responses(UnauthorizedError)[401]}
                 if path.startswith(oip.PREFIX):
                     # FastAPI thinks that a path of text could be invalid.
                     operation["responses"].pop("422", None)
                 for parameter in operation.get("parameters", ()):
-                    if parameter["name"] == "rounds":
-                        parameter["schema"]["anyOf"][0]["maximum"] = max_rounds
+                    if parameter["name"] in maxima:
+                        parameter["schema"]["anyOf"][0]["maximum"] = maxima[parameter["name"]]
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import errno
+import os
 import signal
 import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,17 +26,48 @@ def serve(
         int,
         typer.Option(envvar="TANDEM_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."),
     ] = 8000,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="TANDEM_WORKERS",
+            min=1,
+            help="Processes that answer, each with all models and, above 1, one thread to compute a network's answer.",
+        ),
+    ] = 1,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", envvar="TANDEM_INSECURE", help="Listen to other machines although no API keys are set."
+        ),
+    ] = False,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="File of API keys, `name:key` a line; as --set api_keys_file=.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="`text` or `json`; as --set log_format=.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="`debug`, `info`, `warning` or `error`; as --set log_level=.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/api.md; may be repeated."),
+    ] = None,
 ) -> None:
     """Serve all models over HTTP until SIGTERM or Ctrl-C; requests at work are finished first.
 
-    All else is set by environment variables that start with TANDEM_ (docs/api.md).
+    Every setting may also come from the environment, as TANDEM_ and its name; flags win (docs/api.md).
 
     \b
     Example:
-      tandem serve --port 8080
+      tandem serve --port 8080 --set max_rounds=20
     """
+    flags = {"api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
+    _set([*(settings or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
+    _check_access(host, insecure=insecure)
     with _listen(host, port) as listener:
-        _serve(listener)
+        if workers == 1:
+            _serve(listener)
+        else:
+            _supervise(listener, workers)
 
 
 def main() -> None:
@@ -44,11 +77,9 @@ def main() -> None:
 
 def _serve(listener: socket.socket) -> None:
     # These take a second or two to import, which the other commands need not wait for.
-    import uvicorn
-
     from service.app import create_app
+    from service.server import Server
     from service.settings import read_settings
-    from service.websockets import StreamServer, websocket_options
 
     failures: list[Exception] = []
 
@@ -60,23 +91,36 @@ def _serve(listener: socket.socket) -> None:
         server.should_exit = True
 
     settings = read_settings()
-    server = StreamServer(
-        uvicorn.Config(
-            create_app(settings, on_load_error=stop),
-            access_log=settings.access_log,
-            log_config=_log_config(),
-            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
-            **websocket_options(settings),
-        )
-    )
+    server = Server(create_app(settings, on_load_error=stop), settings)
     # uvicorn drains on these signals and then raises them again, which would end the process like a crash.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, ask_to_exit)
-    host, port, *_ = listener.getsockname()
-    typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+    _say_where(listener)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+def _supervise(listener: socket.socket, workers: int) -> None:
+    from service.settings import read_settings, variable
+
+    settings = read_settings()
+    # Workers share the cores: several threads in each would only be in one another's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with TemporaryDirectory(prefix="tandem-") as shared:
+        # Before prometheus_client is imported, which looks at it then.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        if settings.models_file is None:
+            os.environ[variable("models_file")] = str(Path(shared) / "models.json")
+        from service.supervisor import Supervisor
+
+        _say_where(listener)
+        Supervisor(listener, settings, workers=workers).run()
+
+
+def _say_where(listener: socket.socket) -> None:
+    host, port, *_ = listener.getsockname()
+    typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -95,9 +139,24 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _log_config() -> dict[str, Any]:
-    from uvicorn.config import LOGGING_CONFIG
+def _set(assignments: list[str]) -> None:
+    """Puts settings into the environment, from where they are read, also by the processes of workers."""
+    from service.settings import variable
 
-    config = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["service"] = {"handlers": ["default"], "level": "INFO"}
-    return config
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: write --set NAME=VALUE")
+        os.environ[variable(name)] = value
+
+
+def _check_access(host: str, *, insecure: bool) -> None:
+    from service.auth import is_loopback
+    from service.settings import read_settings
+
+    settings = read_settings()
+    if not (insecure or is_loopback(host) or settings.api_keys or settings.api_keys_file):
+        raise ValueError(
+            f"{host} can be reached from other machines and no API keys are set; set TANDEM_API_KEYS or "
+            "--api-keys-file, or say --insecure"
+        )

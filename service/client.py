@@ -167,7 +167,7 @@ class Client(_Connection[httpx.Client]):
                 )
                 return self._checked(response)
             except httpx.RequestError as error:
-                raise unreachable(self.url, error) from error
+                delay = waits.wait(unreachable(self.url, error))
             except ServiceError as error:
                 delay = waits.wait(error)
             time.sleep(delay)
@@ -241,7 +241,7 @@ class AsyncClient(_Connection[httpx.AsyncClient]):
                 )
                 return self._checked(response)
             except httpx.RequestError as error:
-                raise unreachable(self.url, error) from error
+                delay = waits.wait(unreachable(self.url, error))
             except ServiceError as error:
                 delay = waits.wait(error)
             await asyncio.sleep(delay)

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -30,6 +31,7 @@ from service.errors import (
 from service.folding import FoldWorker
 from service.isolation import ChildProcess
 from service.metrics import Metrics
+from service.record import current_record
 from service.settings import ModelSettings, Settings
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
@@ -142,9 +144,10 @@ class Model:
         *,
         metrics: Metrics,
         builder: Builder,
-        make: DecoderFactory,
+        make: DecoderFactory | None = None,
     ) -> None:
         self.settings = model
+        self.version = model_version(model)
         self.code: BivariateBicycleCode = parse_code(model.code)
         self.detectors = detectors_used(model.decoder)
         self.ready = False
@@ -153,7 +156,11 @@ class Model:
         """Whether layers of streams are folded on arrival; false until ready."""
         self.fold_workers: dict[Basis, FoldWorker] = {}
         self.details: Mapping[str, object] = {}
-        self._make = make
+        self._child = ChildProcess(size=settings.decoder_cache_size + 1)
+        self._make = make or self._make_decoder
+        self._leases = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._experiment = lru_cache(EXPERIMENT_CACHE_SIZE)(self._make_experiment)
         self.default = self._experiment(model.basis, model.rounds, model.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
@@ -186,12 +193,40 @@ class Model:
             choice = ExperimentChoice(basis=choice.basis, rounds=choice.rounds)
         return self.experiment(choice)
 
-    def loaded(self, decoder: Decoder) -> None:
-        """Takes note of the default experiment's decoder: the model is ready."""
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keeps the model's thread and decoders while a request uses it, even if it is replaced meanwhile."""
+        self._leases += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._leases -= 1
+            if not self._leases:
+                self._unused.set()
+
+    async def load(self) -> None:
+        """Makes the default experiment's decoder: then the model is ready.
+
+        Raises:
+            ValueError, OSError: it cannot be made, for want of its weights perhaps.
+        """
+        decoder = await self.decoders.get(self.default)
         self.gives_confidence = isinstance(decoder, SoftDecoder)
         self.folds = isinstance(decoder, FoldingDecoder) and decoder.folder() is not None
         self.details = getattr(decoder, "model_info", {})
         self.ready = True
+
+    async def retire(self) -> None:
+        """Waits until no request uses the model, and closes it."""
+        await self._unused.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Refuses new work, finishes what is queued, and stops the thread and the child process."""
+        await asyncio.to_thread(self.worker.close)
+        await asyncio.gather(*(worker.close() for worker in self.fold_workers.values()))
+        self._child.close()
 
     def folder(self, basis: Basis) -> LayerFolder:
         """Makes what folds layers of experiments of any number of rounds, with a decoder of its own.
@@ -210,12 +245,26 @@ class Model:
             code=self.code, basis=basis, rounds=rounds, noise=NoiseModel.parse(self.settings.noise, p)
         )
 
+    def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+        if not model.isolated:
+            return make_decoder(model.decoder, experiment, weights=model.weights)
+        return self._child.decoder(model.decoder, experiment, weights=model.weights)
+
     def _build(self, experiment: MemoryExperiment) -> Decoder:
         """Makes a decoder and lets it decode once, so that no client pays for what first calls set up."""
         decoder = self._make(self.settings, experiment)
         shots = sample(experiment.circuit, shots=WARM_UP_SHOTS, seed=0).detection_events
         decode_packed(decoder, shots)
         return decoder
+
+
+def model_version(model: ModelSettings) -> tuple[object, ...]:
+    """Changes when the settings of a model change, or its weights file does."""
+    try:
+        status = model.weights.stat() if model.weights is not None else None
+    except OSError:
+        status = None
+    return model, status and (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _max_batch_shots(model: ModelSettings, settings: Settings) -> int:
@@ -238,30 +287,33 @@ class Engine:
     def __init__(self, settings: Settings, *, metrics: Metrics, make: DecoderFactory | None = None) -> None:
         self.settings = settings
         self.metrics = metrics
-        self._children: dict[str, ChildProcess] = {}
         self._builder = Builder()
         self._closing = False
+        self.draining = False
+        self.awaits_others = False
+        """Whether to call itself ready only when the other workers are, too."""
         self._loading: asyncio.Task[None] | None = None
         self.load_error: ModelLoadError | None = None
-        self.models = {
-            model.id: Model(model, settings, metrics=metrics, builder=self._builder, make=make or self._make_decoder)
-            for model in settings.models
-        }
-        for model_id, model in self.models.items():
-            metrics.add_model(model_id, queued_shots=partial(getattr, model.worker, "queued_shots"))
+        self._make = make
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.models: Mapping[str, Model] = {}
+        for model in settings.models:
+            self._serve(self.new_model(model))
 
     def check_ready(self) -> None:
         """Raises:
         NotReadyError: a model is still being loaded, or cannot be.
         ClosingError: the service is shutting down.
         """
-        if self._closing:
+        if self._closing or self.draining:
             raise ClosingError("the service is shutting down")
         if self.load_error is not None:
             raise NotReadyError(f"{self.load_error}; restart the service when that is put right")
         missing = [model_id for model_id, model in self.models.items() if not model.ready]
         if missing:
             raise NotReadyError(f"being loaded: {', '.join(missing)}; ask again", retry_after=1)
+        if self.awaits_others:
+            raise NotReadyError("other workers are still loading their models; ask again", retry_after=1)
 
     def check_model_ready(self, model: Model) -> None:
         """Raises:
@@ -283,17 +335,30 @@ class Engine:
             model.worker.start()
         self._loading = asyncio.create_task(self._load(on_load_error))
 
+    async def wait_until_loaded(self) -> None:
+        """Returns when every model is loaded, or one cannot be."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    @property
+    def loaded(self) -> bool:
+        return all(model.ready for model in self.models.values())
+
+    def others_are_ready(self) -> None:
+        """All workers have loaded their models."""
+        self.awaits_others = False
+
+    def drain(self) -> None:
+        """Is not ready any more, so that no new work is sent here, but does what comes nevertheless."""
+        self.draining = True
+
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the threads."""
         self._closing = True
         if self._loading is not None:
             self._loading.cancel()
-        await asyncio.gather(*(asyncio.to_thread(model.worker.close) for model in self.models.values()))
-        for model in self.models.values():
-            await asyncio.gather(*(worker.close() for worker in model.fold_workers.values()))
+        await asyncio.gather(*(model.close() for model in self.models.values()), *self._retiring)
         self._builder.close()
-        for child in self._children.values():
-            child.close()
 
     def model(self, model_id: str) -> Model:
         """Raises:
@@ -304,6 +369,42 @@ class Engine:
         except KeyError:
             known = ", ".join(sorted(self.models))
             raise UnknownModelError(f"there is no model {model_id!r}; this service has {known}") from None
+
+    @contextmanager
+    def lease(self, model_id: str) -> Iterator[Model]:
+        """A model to use for one request; until that ends the model is not closed, though it may be replaced.
+
+        Raises:
+            UnknownModelError: no model has this id.
+        """
+        model = self.model(model_id)
+        with model.lease():
+            yield model
+
+    def new_model(self, model: ModelSettings) -> Model:
+        """A model that is neither loaded nor served yet.
+
+        Raises:
+            ValueError: the settings name an unknown code, decoder or noise.
+        """
+        return Model(model, self.settings, metrics=self.metrics, builder=self._builder, make=self._make)
+
+    def replace(self, model: Model) -> None:
+        """Serves a model that is loaded from now on. Requests at work on one of the same id end there."""
+        old = self.models.get(model.settings.id)
+        self._serve(model)
+        self._retire(old)
+
+    def remove(self, model_id: str) -> None:
+        """Serves a model no longer. Requests at work on it end there.
+
+        Raises:
+            UnknownModelError: no model has this id.
+        """
+        old = self.model(model_id)
+        self.models = {name: model for name, model in self.models.items() if name != model_id}
+        self.metrics.remove_model(model_id)
+        self._retire(old)
 
     def experiment(self, model: Model, choice: ExperimentChoice) -> MemoryExperiment:
         """The experiment that a request means, within the service's bounds.
@@ -354,13 +455,16 @@ class Engine:
         future = asyncio.wrap_future(model.worker.submit(decoder, shots))
         limit = self.settings.decode_timeout_seconds
         try:
-            async with asyncio.timeout(limit):
-                answer = await future
+            with self.metrics.waiting(model.settings.id, shots=len(shots)):
+                async with asyncio.timeout(limit):
+                    answer = await future
         except TimeoutError:
             raise DecodeTimeoutError(
                 f"no answer within {limit:g} s; send fewer shots at once, or try again later", retry_after=1
             ) from None
         self.metrics.queued(model.settings.id, seconds=answer.queue_seconds)
+        if (record := current_record()) is not None:
+            record.decoded(shots=len(shots), queue_seconds=answer.queue_seconds, compute_seconds=answer.compute_seconds)
         return answer
 
     def fold_worker(self, model: Model, choice: ExperimentChoice) -> FoldWorker:
@@ -382,17 +486,22 @@ class Engine:
             detail = f"rounds={choice.rounds} is more than the {most} that this service decodes"
             raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="rounds")])
 
-    def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
-        if not model.isolated:
-            return make_decoder(model.decoder, experiment, weights=model.weights)
-        child = self._children.setdefault(model.id, ChildProcess(size=self.settings.decoder_cache_size + 1))
-        return child.decoder(model.decoder, experiment, weights=model.weights)
+    def _serve(self, model: Model) -> None:
+        # A new mapping, so that whoever goes through the old one is not disturbed.
+        self.models = {**self.models, model.settings.id: model}
+        self.metrics.add_model(model.settings.id, queued_shots=partial(getattr, model.worker, "queued_shots"))
+
+    def _retire(self, model: Model | None) -> None:
+        if model is not None:
+            task = asyncio.create_task(model.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     async def _load(self, on_load_error: Callable[[ModelLoadError], None] | None) -> None:
         for model_id, model in self.models.items():
             started = time.perf_counter()
             try:
-                decoder = await model.decoders.get(model.default)
+                await model.load()
             except Exception as error:
                 self.load_error = ModelLoadError(f"model {model_id} cannot be loaded: {error}")
                 self.load_error.__cause__ = error
@@ -400,5 +509,4 @@ class Engine:
                 if on_load_error is not None:
                     on_load_error(self.load_error)
                 return
-            model.loaded(decoder)
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)

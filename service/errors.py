@@ -39,6 +39,14 @@ class ServiceError(Exception):
         self.retry_after = retry_after
 
 
+class UnauthorizedError(ServiceError):
+    status, kind, title = 401, "unauthorized", "API key missing or not known"
+
+
+class ForbiddenError(ServiceError):
+    status, kind, title = 403, "forbidden", "Not allowed with this API key"
+
+
 class UnknownModelError(ServiceError):
     status, kind, title = 404, "unknown-model", "Unknown model"
 
@@ -57,6 +65,10 @@ class UnsupportedSubprotocolError(ServiceError):
 
 class NotAcceptableError(ServiceError):
     status, kind, title = 406, "not-acceptable", "No acceptable answer format"
+
+
+class ConflictError(ServiceError):
+    status, kind, title = 409, "conflict", "Not possible as things stand"
 
 
 class BodyTimeoutError(ServiceError):
@@ -87,6 +99,10 @@ class InvalidShotsError(ServiceError):
     status, kind, title = 422, "invalid-shots", "Invalid shots"
 
 
+class ModelNotLoadedError(ServiceError):
+    status, kind, title = 422, "model-not-loaded", "Model cannot be loaded"
+
+
 class InvalidLayerError(ServiceError):
     status, kind, title = 422, "invalid-layer", "Invalid layer of detection events"
 
@@ -109,6 +125,10 @@ class BusyError(ServiceError):
 
 class DecodeTimeoutError(ServiceError):
     status, kind, title = 503, "decode-timeout", "Decoding took too long"
+
+
+class DeadlineExceededError(ServiceError):
+    status, kind, title = 504, "deadline-exceeded", "Not done by the deadline asked for"
 
 
 class NotReadyError(ServiceError):

@@ -20,6 +20,8 @@ from simulation.sampling import packed_size
 API_KEY_VARIABLE = "TANDEM_API_KEY"
 B8 = "application/octet-stream"
 JSON = "application/json"
+LOST_CONNECTION_SECONDS = 0.2
+"""How long to wait before a request whose connection was lost is sent again."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Pairs = tuple[tuple[str, str], ...]
@@ -48,7 +50,10 @@ class ServiceError(OSError):
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How long to stay with a service that is busy: one that answers 503 with the header Retry-After."""
+    """How long to stay with a service that is busy: one that answers 503 with the header Retry-After.
+
+    A request whose connection is lost, with a worker that died perhaps, is sent again, too: none changes anything.
+    """
 
     attempts: int = 3
     """Most further attempts of one request; 0 raises at once."""
@@ -73,7 +78,7 @@ class _Waits:
             ServiceError: the error itself, if there is to be none.
         """
         delay = error.retry_after
-        if error.status != httpx.codes.SERVICE_UNAVAILABLE or delay is None:
+        if error.status not in (None, httpx.codes.SERVICE_UNAVAILABLE) or delay is None:
             raise error
         if self.attempts < 1 or delay > self.seconds:
             raise error
@@ -230,9 +235,15 @@ def read(schema: type[Schema], response: httpx.Response) -> Schema:
 
 
 def unreachable(url: httpx.URL, error: Exception) -> ServiceError:
-    """The error of a request that got no answer."""
+    """The error of a request that got no answer. Where a connection was lost, it is worth trying again."""
     reason = str(error) or type(error).__name__
-    return ServiceError(f"no answer from {url}: {reason}; is a service running there?")
+    lost = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)) and not isinstance(
+        error, httpx.ConnectError
+    )
+    return ServiceError(
+        f"no answer from {url}: {reason}; is a service running there?",
+        retry_after=LOST_CONNECTION_SECONDS if lost else None,
+    )
 
 
 def check(response: httpx.Response) -> httpx.Response:

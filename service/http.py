@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -14,9 +15,13 @@ from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     BusyError,
+    DeadlineExceededError,
+    Flaw,
+    InvalidParametersError,
     NotAcceptableError,
     UnsupportedMediaTypeError,
 )
+from service.record import current_record
 
 T = TypeVar("T")
 
@@ -64,6 +69,37 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
     except TimeoutError:
         raise BodyTimeoutError(f"the body was not there within {timeout_seconds:g} s; send fewer shots") from None
     return bytes(body)
+
+
+@asynccontextmanager
+async def deadline(timeout_ms: int | None, *, most_seconds: float) -> AsyncIterator[None]:
+    """Cancels what is done within it when the time that the client gave is over; None gives all the time.
+
+    Args:
+        timeout_ms: milliseconds, from when the request came.
+        most_seconds: how long the service itself waits at most.
+
+    Raises:
+        InvalidParametersError: the client asks for more than the service gives.
+        DeadlineExceededError: the time is over.
+    """
+    if timeout_ms is None:
+        yield
+        return
+    most = int(most_seconds * 1e3)
+    if timeout_ms > most:
+        detail = f"timeout_ms={timeout_ms} is more than the {most} that this service waits"
+        raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="timeout_ms")])
+    record = current_record()
+    spent = 0.0 if record is None else time.perf_counter() - record.started
+    limit = asyncio.timeout(timeout_ms / 1e3 - spent)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceededError(f"not done within {timeout_ms} ms; send fewer shots, or allow more time") from None
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.stream_metrics import StreamMetrics
 
@@ -36,6 +39,8 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        # Set by `tandem serve --workers`: then values are in files, which whoever is asked adds up.
+        self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         model = ("model",)
         self._requests = Counter("tandem_requests", "Decode requests for a known model.", model, registry=registry)
         self._shots = Counter("tandem_shots", "Shots decoded.", model, registry=registry)
@@ -43,7 +48,9 @@ class Metrics:
         self._failures = Counter(
             "tandem_failures", "Requests refused or failed.", ("model", "reason"), registry=registry
         )
-        self._queued = Gauge("tandem_queued_shots", "Shots waiting for a model.", model, registry=registry)
+        self._queued = Gauge(
+            "tandem_queued_shots", "Shots waiting for a model.", model, registry=registry, multiprocess_mode="livesum"
+        )
         self._queue = Histogram(
             "tandem_queue_seconds", "Time a request waited.", model, buckets=SECONDS, registry=registry
         )
@@ -54,15 +61,41 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._in_flight = Gauge(
+            "tandem_requests_in_flight",
+            "Requests being answered, health and metrics not counted.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.streams = StreamMetrics(registry, buckets=SECONDS)
-        ProcessCollector(registry=registry)
+        if self._shared is None:
+            ProcessCollector(registry=registry)
 
     def add_model(self, model: str, *, queued_shots: Callable[[], int]) -> None:
         """Shows a model's metrics from the start, at zero."""
         for metric in (self._requests, self._shots, self._batches, self._queue, self._compute):
             metric.labels(model)
-        self._queued.labels(model).set_function(queued_shots)
+        if self._shared is None:
+            self._queued.labels(model).set_function(queued_shots)
         self.streams.add_model(model)
+
+    def remove_model(self, model: str) -> None:
+        """Shows the shots waiting for a model no longer. What was counted stays."""
+        if self._shared is None:
+            self._queued.remove(model)
+
+    @contextmanager
+    def waiting(self, model: str, *, shots: int) -> Iterator[None]:
+        """Counts shots as long as a request waits for them, where the queues of several processes add up."""
+        if self._shared is None:
+            yield
+            return
+        gauge = self._queued.labels(model)
+        gauge.inc(shots)
+        try:
+            yield
+        finally:
+            gauge.dec(shots)
 
     def request(self, model: str) -> None:
         self._requests.labels(model).inc()
@@ -75,6 +108,10 @@ class Metrics:
     def queued(self, model: str, *, seconds: float) -> None:
         self._queue.labels(model).observe(seconds)
 
+    def in_flight(self, *, counted: bool = True) -> AbstractContextManager[object]:
+        """Counts a request while it is answered."""
+        return self._in_flight.track_inprogress() if counted else nullcontext()
+
     def failure(self, model: str, reason: str) -> None:
         """Counts a failure. `model` must be the id of a served model or empty: labels are kept for ever."""
         self._failures.labels(model, reason).inc()
@@ -82,4 +119,8 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics as text and its media type, in the format that the Accept header asks for."""
         encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        registry = self._registry
+        if self._shared is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=self._shared)  # type: ignore[no-untyped-call]
+        return encode(registry), media_type

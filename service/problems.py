@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.errors import Flaw, InternalError, InvalidParametersError, ServiceError
+from service.record import current_record
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str | None = Field(default=None, description="What went wrong this time, and what to do.")
     instance: str | None = Field(default=None, description="Names this one occurrence, also in the server's log.")
+    request_id: str | None = Field(default=None, description="The request's X-Request-ID.")
     errors: list[FlawSchema] | None = Field(default=None, description="What exactly is wrong with the request.")
 
 
@@ -54,12 +56,21 @@ class ErrorForm(Protocol):
 
 
 def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer for a problem; says which request had it."""
+    if (record := current_record()) is not None:
+        problem = problem.model_copy(update={"request_id": record.id})
     return Response(
         to_json(problem, exclude_none=True),
         status_code=problem.status,
         headers=headers,
         media_type=MEDIA_TYPE,
     )
+
+
+def form_for(path: str, forms: Mapping[str, ErrorForm]) -> ErrorForm:
+    """The form of the problems of a path: that of what it lies below, else problem+json."""
+    below = (form for root, form in forms.items() if path == root or path.startswith(f"{root}/"))
+    return next(below, problem_response)
 
 
 def problem_of(error: ServiceError) -> Problem:
@@ -100,9 +111,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
     """
 
     def respond(request: Request, problem: Problem, *, headers: Mapping[str, str] | None) -> Response:
-        path = request.scope["path"]
-        below = (form for root, form in forms.items() if path == root or path.startswith(f"{root}/"))
-        return next(below, problem_response)(problem, headers=headers)
+        return form_for(request.scope["path"], forms)(problem, headers=headers)
 
     async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)

@@ -38,6 +38,12 @@ class DecodeQuery(ExperimentQuery):
     flip_probabilities: bool = Field(
         default=False, description="Whether to answer the probability that each observable flipped."
     )
+    timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        description="Milliseconds after which the answer is of no use any more. Then it is 504, and shots that "
+        "still wait for their turn are not decoded.",
+    )
 
 
 class DecodeRequest(BaseModel):

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
@@ -89,14 +89,54 @@ class Settings(BaseSettings):
     decoder_cache_size: int = Field(
         default=8, ge=1, description="Decoders kept per model besides that of its default experiment."
     )
+    max_connections: int = Field(
+        default=1024, ge=1, description="Most connections of one worker; requests on what comes above get 503."
+    )
+    header_timeout_seconds: float = Field(
+        default=10, gt=0, description="A connection that takes longer to send a request's headers is closed."
+    )
+    keep_alive_seconds: int = Field(
+        default=30, ge=1, description="How long a connection may stay open between two requests."
+    )
+    write_timeout_seconds: float = Field(
+        default=30, gt=0, description="A client that reads nothing of its answer for longer is cut off."
+    )
     body_timeout_seconds: float = Field(default=30, gt=0, description="A body that takes longer gets 408.")
     decode_timeout_seconds: float = Field(
         default=120, gt=0, description="A request that waits longer for its answer gets 503."
     )
-    shutdown_timeout_seconds: int = Field(
-        default=30, ge=0, description="How long requests at work may take to end after SIGTERM."
+    drain_seconds: float = Field(
+        default=1,
+        ge=0,
+        description="How long after SIGTERM new requests are still taken, while /readyz answers 503 and connections "
+        "are closed after their answers. A load balancer should have turned away by then.",
     )
-    access_log: bool = Field(default=False, description="Log a line for each request.")
+    shutdown_timeout_seconds: int = Field(
+        default=30, ge=0, description="How long requests at work may take to end after that."
+    )
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Comma-separated API keys, each `name:key` or as in `api_keys_file`. Without keys anyone may ask.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, read again when it changes. A line is `name:key` or `name:sha256:DIGEST`; "
+        "`admin:` after the name lets the key replace models.",
+    )
+    model_dir: Path | None = Field(
+        default=None,
+        description="Directory of weights for models put in place over HTTP. Without it, they have the shipped ones.",
+    )
+    models_file: Path | None = Field(
+        default=None,
+        description="JSON list of models that takes the place of `models` once it exists. Models are loaded, replaced "
+        "and removed as it changes, and `PUT` and `DELETE` of models are written to it.",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="How the log on stderr is written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged; at `debug` with the requests for health and metrics."
+    )
+    access_log: bool = Field(default=True, description="Log a line for each request, at level `info`.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -109,6 +149,17 @@ class Settings(BaseSettings):
             if model.rounds > self.max_rounds:
                 raise ValueError(f"model {model.id!r} has {model.rounds} rounds; raise max_rounds={self.max_rounds}")
         return self
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    if name not in Settings.model_fields:
+        raise ValueError(f"there is no setting {name!r}; there are {', '.join(Settings.model_fields)}")
+    return f"TANDEM_{name.upper()}"
 
 
 def read_settings() -> Settings:

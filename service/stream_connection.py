@@ -222,6 +222,7 @@ class Connection:
                         retry_after=1,
                     )
                 held.enter_context(self._places.enter())
+                held.enter_context(model.lease())
             except ServiceError as error:
                 raise StreamRefused(request.stream, error) from error
             cells = model.code.cells

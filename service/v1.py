@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -16,6 +17,7 @@ from service.errors import (
     BodyTooLargeError,
     BusyError,
     ClosingError,
+    DeadlineExceededError,
     DecoderFailedError,
     DecodeTimeoutError,
     InvalidParametersError,
@@ -26,7 +28,7 @@ from service.errors import (
     UnknownModelError,
     UnsupportedMediaTypeError,
 )
-from service.http import Gate, best_answer_type, content_type, read_body, unless_disconnected
+from service.http import Gate, best_answer_type, content_type, deadline, read_body, unless_disconnected
 from service.problems import problem_responses
 from service.schemas import (
     CodeInfo,
@@ -65,8 +67,9 @@ EngineDependency = Annotated[Engine, Depends(get_engine)]
 GateDependency = Annotated[Gate, Depends(get_gate)]
 
 
-async def get_model(model_id: str, engine: EngineDependency) -> Model:
-    return engine.model(model_id)
+async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
+    with engine.lease(model_id) as model:
+        yield model
 
 
 ModelDependency = Annotated[Model, Depends(get_model)]
@@ -76,7 +79,7 @@ ExperimentParameters = Annotated[ExperimentQuery, Query()]
 @router.get("/models", tags=["models"], responses=problem_responses())
 async def list_models(engine: EngineDependency) -> ModelList:
     """All models, each with its default experiment."""
-    return ModelList(models=[_info(engine, model, model.default) for model in engine.models.values()])
+    return ModelList(models=[model_info(engine, model, model.default) for model in engine.models.values()])
 
 
 @router.get(
@@ -84,10 +87,12 @@ async def list_models(engine: EngineDependency) -> ModelList:
     tags=["models"],
     responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
 )
-async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
+async def get_modelmodel_info(
+    engine: EngineDependency, model: ModelDependency, query: ExperimentParameters
+) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
     experiment = engine.experiment(model, _choice(query))
-    return await engine.build(lambda: _info(engine, model, experiment))
+    return await engine.build(lambda: model_info(engine, model, experiment))
 
 
 @router.get(
@@ -150,6 +155,7 @@ async def get_dem(engine: EngineDependency, model: ModelDependency, query: Exper
             DecoderFailedError,
             BusyError,
             DecodeTimeoutError,
+            DeadlineExceededError,
             NotReadyError,
             ClosingError,
         ),
@@ -184,10 +190,11 @@ async def decode(
     with gate.enter():
         limits = engine.settings
         try:
-            body = await read_body(
-                request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
-            )
-            answer = await unless_disconnected(request, _decode(engine, model, _choice(query), sent, body))
+            async with deadline(query.timeout_ms, most_seconds=limits.decode_timeout_seconds):
+                body = await read_body(
+                    request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
+                )
+                answer = await unless_disconnected(request, _decode(engine, model, _choice(query), sent, body))
         except asyncio.CancelledError:
             # The server gives requests so long to end when it shuts down, and no longer.
             raise ClosingError("the service shut down before the shots were decoded") from None
@@ -228,7 +235,8 @@ def _choice(query: ExperimentQuery) -> ExperimentChoice:
     return ExperimentChoice(basis=query.basis, rounds=query.rounds, p=query.p)
 
 
-def _info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:
+def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:
+    """What the service says of a model."""
     settings, code = model.settings, model.code
     return ModelInfo(
         id=settings.id,

@@ -46,7 +46,7 @@ from service.v1 import EngineDependency, GateDependency, ModelDependency
 
 PREFIX = "/v2"
 VERSION = "1"
-"""The one version of every model: a service that is given other weights is another service."""
+"""The one version of every model: a model that is replaced is gone."""
 EXTENSIONS = ["binary_tensor_data"]
 
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -135,6 +136,33 @@ async def test_an_answer_that_takes_too_long(serve, make, echo):
         assert echo.batches == [1, 3]
 
 
+async def test_a_deadline_takes_shots_out_of_the_queue(serve, make, echo):
+    async with serve(make, decode_timeout_seconds=20) as client:
+        held = await hold(client, echo)
+        started = time.perf_counter()
+        response = await client.post(f"{URL}?timeout_ms=150", content=SHOT * 2, headers=B8)
+        assert (response.status_code, kind(response)) == (504, "deadline-exceeded")
+        assert 0.1 < time.perf_counter() - started < 5
+        await until(queued(client, 0))
+        echo.gate.set()
+        assert (await held).status_code == 200
+        assert (await client.post(f"{URL}?timeout_ms=20000", content=SHOT * 3, headers=B8)).status_code == 200
+        assert echo.batches == [1, 3]
+        for wrong in ("0", "-1", "20001", "soon"):
+            response = await client.post(f"{URL}?timeout_ms={wrong}", content=SHOT, headers=B8)
+            assert (response.status_code, kind(response)) == (422, "invalid-parameters")
+            assert response.json()["errors"][0]["parameter"] == "timeout_ms"
+
+
+async def test_a_deadline_counts_the_time_that_the_body_takes(make):
+    app = _app(make)
+    async with app.router.lifespan_context(app):
+        await _loaded(app)
+        arriving = [{"type": "http.request", "body": SHOT, "more_body": True}]
+        sent = await _call(app, arriving, query=b"timeout_ms=100")
+    assert sent[0]["status"] == 504
+
+
 async def test_too_many_experiments_at_once(serve, make, echo):
     async with serve(make) as client:
         echo.gate.clear()  # the warm-up of each new decoder waits
@@ -243,7 +271,9 @@ async def _loaded(app: FastAPI) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _call(app: FastAPI, arriving: list[dict], leaves: asyncio.Event | None = None) -> list[dict]:
+async def _call(
+    app: FastAPI, arriving: list[dict], leaves: asyncio.Event | None = None, query: bytes = b""
+) -> list[dict]:
     """Speaks ASGI itself, to send bodies slowly and to leave."""
     sent = []
 
@@ -264,7 +294,7 @@ async def _call(app: FastAPI, arriving: list[dict], leaves: asyncio.Event | None
         "scheme": "http",
         "path": URL,
         "raw_path": URL.encode(),
-        "query_string": b"",
+        "query_string": query,
         "root_path": "",
         "headers": [(b"content-type", b"application/octet-stream")],
         "client": ("127.0.0.1", 1),

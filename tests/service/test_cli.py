@@ -23,6 +23,9 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect
 
+from service.cli import main
+from service.settings import Settings, variable
+
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
 MODEL = {"id": "bb72-bposd", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002}
@@ -182,3 +185,40 @@ def test_a_port_without_a_listener_is_found_out_too():
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         _a_second_server_on_the_port_says_so_and_exits(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--host", "0.0.0.0"), "--insecure"),
+        (("--host", "0.0.0.0", "--set", "log_format=json"), "no API keys"),
+        (("--set", "max_round=3"), "no setting 'max_round'"),
+        (("--set", "max_rounds"), "NAME=VALUE"),
+        (("--set", "max_rounds=many"), "TANDEM_MAX_ROUNDS"),
+        (("--log-format", "xml"), "TANDEM_LOG_FORMAT"),
+        (("--set", "api_keys=alice:short"), "at least 16"),
+        (("--api-keys-file", "/none/keys"), "/none/keys"),
+    ],
+)
+def test_flags_that_are_wrong_are_one_line(capsys, monkeypatch, arguments, says):
+    """In this process: none of these comes so far as to serve."""
+    for name in Settings.model_fields:  # `--set` writes them; this puts them back
+        monkeypatch.setenv(variable(name), "")
+        monkeypatch.delenv(variable(name))
+    monkeypatch.setattr(sys, "argv", ["tandem", "serve", "--port", "0", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("tandem: ")
+    assert says in line
+
+
+def test_keys_or_a_word_open_the_service_to_others(tmp_path):
+    for arguments in (("--insecure",), ("--set", "api_keys=alice:alice-0123456789abcdef")):
+        with (tmp_path / "log").open("w") as log:
+            process = start("--host", "0.0.0.0", "--port", "0", *arguments, stderr=log)
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("listening on http://0.0.0.0:")
+            process.kill()

@@ -106,7 +106,7 @@ async def test_sampling_counts_among_the_requests_at_work(serve, echo):
 async def test_it_is_documented(client):
     document = (await client.get("/openapi.json")).json()
     operation = document["paths"]["/v1/models/{model_id}/sample"]["post"]
-    assert set(operation["responses"]) == {"200", "404", "422", "500", "503"}
+    assert set(operation["responses"]) == {"200", "401", "404", "422", "500", "503"}
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/SampleResponse"}
     bounds = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}

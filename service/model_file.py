@@ -1,0 +1,77 @@
+"""The models of a service as a file: what every process of it goes by, and what outlives them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from service.settings import ModelSettings
+from simulation.files import write_text
+
+Models = tuple[ModelSettings, ...]
+
+_MODELS = TypeAdapter(Models)
+
+
+class ModelFile:
+    """A JSON list of models. Readers see the old list or the new one; writers take turns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Models:
+        """Raises:
+        ValueError: the file does not hold models.
+        OSError: the file cannot be read.
+        """
+        try:
+            models = _MODELS.validate_json(self.path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{self.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        if len({model.id for model in models}) < len(models) or not models:
+            raise ValueError(f"{self.path}: a list of at least one model, each with an id of its own, is needed")
+        return models
+
+    def create(self, models: Sequence[ModelSettings]) -> None:
+        """Writes models, unless the file exists.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with self._locked(), suppress(FileExistsError):
+            self._write(models, force=False)
+
+    def update(self, change: Callable[[dict[str, ModelSettings]], object]) -> None:
+        """Changes models by id.
+
+        Raises:
+            ValueError, OSError: the file cannot be read or written.
+        """
+        with self._locked():
+            models = {model.id: model for model in self.read()}
+            change(models)
+            self._write(tuple(models.values()), force=True)
+
+    def version(self) -> tuple[int, ...]:
+        """Differs after each change; empty while there is no file."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return ()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _write(self, models: Sequence[ModelSettings], *, force: bool) -> None:
+        content = [model.model_dump(mode="json", exclude_defaults=True) for model in models]
+        write_text(self.path, json.dumps(content, indent=2) + "\n", force=force)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

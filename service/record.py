@@ -1,0 +1,63 @@
+"""What is known of the request at work: for the log, for problems, and for who may do what."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from service.auth import Key
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+/=-]{0,127}")
+
+
+@dataclass(eq=False)
+class RequestRecord:
+    """One request, filled in while it is answered."""
+
+    id: str
+    key: Key | None = None
+    shots: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def decoded(self, *, shots: int, queue_seconds: float, compute_seconds: float) -> None:
+        """Adds an answer; a request may have several."""
+        self.shots += shots
+        self.queue_seconds += queue_seconds
+        self.compute_seconds += compute_seconds
+
+
+_current: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
+
+
+def current_record() -> RequestRecord | None:
+    """The request that this task works for."""
+    return _current.get()
+
+
+@contextmanager
+def recording(wanted_id: str) -> Iterator[RequestRecord]:
+    """One request in this task. Its id is the one wanted, if that is harmless to log, or a new one."""
+    record = RequestRecord(wanted_id if _SANE_ID.fullmatch(wanted_id) else uuid.uuid4().hex)
+    token = _current.set(record)
+    try:
+        yield record
+    finally:
+        _current.reset(token)
+
+
+class RequestIdFilter(logging.Filter):
+    """Puts the request's id on every log record made while it is answered."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = current_record()
+        if request is not None and not hasattr(record, "request_id"):
+            record.request_id = request.id
+        return True

@@ -1,0 +1,176 @@
+"""Connections that are too many, too slow or never end are cut off in time, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from websockets import Subprotocol
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from service.app import create_app
+from service.server import Server
+from service.settings import ModelSettings, Settings
+
+URL = "/v1/models/m/decode"
+HEAD = b"POST " + URL.encode() + b" HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\n"
+
+
+@pytest.fixture
+def serve(echo) -> Callable:
+    """Runs the server of `tandem serve` in a thread, and gives its port and the server."""
+
+    def make(model, experiment):
+        echo.num_detectors = experiment.num_detectors
+        return echo
+
+    @contextmanager
+    def serve(**settings: object) -> Iterator[tuple[int, Server]]:
+        model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
+        chosen = Settings(models=(model,), **{"drain_seconds": 0.3} | settings)  # type: ignore[arg-type]
+        server = Server(create_app(chosen, make_decoder=make), chosen)
+        server.config.log_config = None
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        try:
+            while True:
+                with httpx.Client(timeout=30) as client:
+                    if client.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                        break
+            yield port, server
+        finally:
+            server.should_exit = True
+            thread.join(60)
+
+    return serve
+
+
+def talk(port: int, *sent: bytes, pause: float = 0.0) -> tuple[bytes, float]:
+    """Sends pieces, then reads until the server closes; what came, and after how many seconds."""
+    started = time.monotonic()
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        try:
+            for piece in sent:
+                connection.sendall(piece)
+                time.sleep(pause)
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionError:
+            pass
+    return received, time.monotonic() - started
+
+
+def test_slow_headers(serve):
+    with serve(header_timeout_seconds=0.5) as (port, _):
+        for sent in ((), (b"GET /healthz HT",), (HEAD,)):
+            received, seconds = talk(port, *sent)
+            assert received.startswith(b"HTTP/1.1 408 "), sent
+            assert seconds > 0.4
+        drip = [bytes([byte]) for byte in b"GET /healthz HTTP/1.1\r\nX-Slow: 1"]
+        received, seconds = talk(port, *drip, pause=0.05)
+        assert received.startswith(b"HTTP/1.1 408 ") or received == b""  # it went on sending to a closed connection
+        received, _ = talk(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n", b"GET /hea", pause=0.2)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 408 " in received  # the second request of a connection has a limit of its own
+
+
+def test_headers_that_do_not_end(serve):
+    with serve(header_timeout_seconds=300) as (port, _):
+        received, seconds = talk(port, b"GET / HTTP/1.1\r\n", *[b"X-Long: " + bytes([97]) * 30_000] * 4)
+        assert seconds < 60  # long before the time for headers is over
+        assert received.startswith(b"HTTP/1.1 4") or received == b""
+
+
+def test_slow_and_never_ending_bodies(serve):
+    with serve(body_timeout_seconds=0.5, max_body_bytes=1000) as (port, server):
+        received, seconds = talk(port, HEAD + b"Content-Length: 9\r\n\r\n1234")
+        assert received.startswith(b"HTTP/1.1 408 ")
+        assert b"body-timeout" in received
+        chunk = b"400\r\n" + bytes(1024) + b"\r\n"
+        for head in (HEAD, b"GET /healthz HTTP/1.1\r\nHost: t\r\n"):  # read to its limit, and not read at all
+            received, seconds = talk(port, head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 200, pause=0.02)
+            assert seconds < 25  # and not until the client gives up
+        deadline = time.monotonic() + 10
+        while server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_a_client_that_does_not_read_its_answer(serve):
+    bounds = {"write_timeout_seconds": 0.5, "keep_alive_seconds": 600, "header_timeout_seconds": 600}
+    with serve(**bounds) as (port, server), socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        # More than the system itself keeps for a connection.
+        connection.sendall(b"GET /v1/models/m/dem?rounds=10 HTTP/1.1\r\nHost: t\r\n\r\n" * 40)
+        while not server.server_state.connections:
+            time.sleep(0.01)
+        deadline = time.monotonic() + 60
+        while server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_too_many_connections(serve):
+    with serve(max_connections=3) as (port, server):
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        while len(server.server_state.connections) < 3:
+            time.sleep(0.01)
+        received, _ = talk(port, b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n")
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in head.lower()
+        assert json.loads(body)["type"] == "urn:problem-type:tandem:busy"
+        for connection in held:
+            connection.close()
+        while server.server_state.connections:
+            time.sleep(0.01)
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+
+
+def test_an_idle_connection_is_closed(serve):
+    with serve(keep_alive_seconds=1) as (port, _):
+        received, seconds = talk(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert 0.9 < seconds < 25  # the client gives up after 30
+
+
+def test_draining_takes_what_has_connected_and_asks_to_go(serve):
+    with serve(drain_seconds=0.5) as (port, server):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            assert "connection" not in client.get("/v1/models").headers
+            silent = socket.create_connection(("127.0.0.1", port))
+            server.should_exit = True
+            while (response := client.get("/readyz")).status_code == 200:
+                time.sleep(0.01)
+            assert response.headers["connection"] == "close"
+            assert client.get("/v1/models").status_code == 200
+        time.sleep(0.7)  # the port is closed now; this connection was there before
+        silent.sendall(b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n")
+        received = b""
+        while chunk := silent.recv(65536):
+            received += chunk
+        silent.close()
+        assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_websocket_without_a_key_hears_401(serve):
+    with serve(api_keys="alice:alice-0123456789abcdef") as (port, _):
+        url, protocol = f"ws://127.0.0.1:{port}/v1/models/m/stream", [Subprotocol("tandem.stream.v1")]
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, subprotocols=protocol)
+        assert refused.value.response.status_code == 401
+        assert "x-request-id" in refused.value.response.headers
+        with connect(url, subprotocols=protocol, additional_headers={"X-API-Key": "alice-0123456789abcdef"}) as stream:
+            assert "x-request-id" in stream.response.headers
