@@ -70,7 +70,7 @@ results-bb72: $(READY) ## Failures against p of bb72: Z memory over 6, 12 and 18
 
 results-bb144: $(READY) ## Failures against p of bb144, Z memory over 12 rounds
 	$(call measured,figure-bb144) || $(BIN)/tandem benchmark accuracy --code bb144 --basis Z --rounds 12 \
-		--p 0.002,0.003,0.004,0.005 $(FIGURE) --shots 20000 --max-seconds 40 $(call resumed,figure-bb144)
+		--p 0.002,0.003,0.004,0.005 $(FIGURE) --shots 20000 --max-seconds 12 $(call resumed,figure-bb144)
 
 results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
