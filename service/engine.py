@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,8 +17,8 @@ from typing import TypeVar
 from decoder.base import Decoder, FoldingDecoder, LayerFolder, PackedBits, SoftDecoder
 from decoder.registry import detectors_used, make_decoder
 from service.batching import Answer, BatchWorker, decode_packed
+from service.building import Builder, DecoderCache
 from service.errors import (
-    BusyError,
     ClosingError,
     DecodeTimeoutError,
     Flaw,
@@ -44,9 +42,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 DecoderFactory = Callable[[ModelSettings, MemoryExperiment], Decoder]
 
-MAX_PENDING_BUILDS = 8
-"""Circuits and decoders that may wait to be built; one more is refused."""
-BUILD_RETRY_SECONDS = 5
 EXPERIMENT_CACHE_SIZE = 64
 WARM_UP_SHOTS = 4
 CLASSICAL_BATCH_SHOTS = 64
@@ -64,70 +59,6 @@ class ExperimentChoice:
     basis: Basis | None = None
     rounds: int | None = None
     p: float | None = None
-
-
-class Builder:
-    """One thread that builds circuits and decoders beside the event loop; how many may wait is bounded."""
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="build")
-        self._pending = 0
-
-    async def run(self, build: Callable[[], T]) -> T:
-        """Raises:
-        BusyError: too many builds wait.
-        """
-        if self._pending >= MAX_PENDING_BUILDS:
-            raise BusyError(
-                f"{self._pending} other experiments are being prepared; try again later",
-                retry_after=BUILD_RETRY_SECONDS,
-            )
-        self._pending += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, build)
-        finally:
-            self._pending -= 1
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-class DecoderCache:
-    """Decoders by experiment, the least recently used dropped first. However many ask, each is built once.
-
-    Belongs to one event loop.
-
-    Args:
-        build: makes a decoder; runs in the builder's thread.
-        builder: the thread.
-        size: decoders kept besides the first one asked for, which is never dropped.
-    """
-
-    def __init__(self, build: Callable[[MemoryExperiment], Decoder], *, builder: Builder, size: int) -> None:
-        self._build = build
-        self._builder = builder
-        self._size = size
-        self._first: MemoryExperiment | None = None
-        self._tasks: OrderedDict[MemoryExperiment, asyncio.Task[Decoder]] = OrderedDict()
-
-    async def get(self, experiment: MemoryExperiment) -> Decoder:
-        task = self._tasks.get(experiment)
-        if task is None:
-            task = asyncio.create_task(self._builder.run(partial(self._build, experiment)))
-            self._tasks[experiment] = task
-            task.add_done_callback(lambda task: self._built(experiment, task))
-        self._tasks.move_to_end(experiment)
-        # A client that leaves does not stop a build that others may wait for.
-        return await asyncio.shield(task)
-
-    def _built(self, experiment: MemoryExperiment, task: asyncio.Task[Decoder]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            del self._tasks[experiment]  # the next request tries again
-            return
-        self._first = self._first or experiment
-        done = [key for key, task in self._tasks.items() if task.done() and key != self._first]
-        for key in done[: max(0, len(done) - self._size)]:
-            del self._tasks[key]
 
 
 class Model:
