@@ -15,8 +15,14 @@ from decoder.classical.bposd import BRAVYI, OSD0
 from decoder.classical.extras import Extra
 from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
-from decoder.classical.split_relay import SplitRelaySettings
-from decoder.classical.tesseract import LONG_BEAM, LONG_BEAM_SPARSIFIED, SHORT_BEAM, SHORT_BEAM_SPARSIFIED
+from decoder.classical.split_relay import DEEP_RELAY, SplitRelaySettings
+from decoder.classical.tesseract import (
+    LONG_BEAM,
+    LONG_BEAM_SPARSIFIED,
+    NARROW_BEAM_SPARSIFIED,
+    SHORT_BEAM,
+    SHORT_BEAM_SPARSIFIED,
+)
 from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
@@ -57,7 +63,9 @@ class DecoderSpec:
     detectors: Detectors
     """Which detectors it decodes with: XZ, those of the memory basis, or XYZ, those of both bases."""
     settings: DecoderSettings | None
-    """How a classical decoder decodes; None for the network, whose weights say that."""
+    """How a classical decoder decodes; None for the network, whose weights say that, and for pairs with it."""
+    second: str | None = None
+    """The decoder that gives second opinions in a pair, whose first decoder is the network."""
 
     def classical(self, fault_model: FaultModel, *, grid: DetectorGrid | None) -> Decoder:
         """Makes the classical decoder of a fault model; see `DecoderSettings.decoder`.
@@ -74,6 +82,10 @@ class DecoderSpec:
 
 def _classical(name: str, detectors: Detectors, settings: DecoderSettings, summary: str) -> DecoderSpec:
     return DecoderSpec(name=name, summary=summary, detectors=detectors, settings=settings)
+
+
+def _pair(name: str, second: str, summary: str) -> DecoderSpec:
+    return DecoderSpec(name=name, summary=summary, detectors="XYZ", settings=None, second=second)
 
 
 _SPECS = (
@@ -100,6 +112,24 @@ _SPECS = (
     _classical("tesseract-short-sparsify", "XYZ", SHORT_BEAM_SPARSIFIED, "Tesseract's short beam, sparsified"),
     _classical("tesseract-long-sparsify", "XYZ", LONG_BEAM_SPARSIFIED, "Tesseract's long beam, sparsified (slow)"),
     _classical("mle", "XYZ", EXACT, "the likeliest error by integer programming: exact, for small cases"),
+    _classical(
+        "relay-deep",
+        "XYZ",
+        SplitRelaySettings(rules=DEEP_RELAY),
+        "relay-split with the likeliest of fifty solutions (slow)",
+    ),
+    _classical(
+        "tesseract-narrow-sparsify",
+        "XYZ",
+        NARROW_BEAM_SPARSIFIED,
+        "Tesseract with a third of the short beam, sparsified",
+    ),
+    _pair("tandem", "relay-deep", "the network, and relay-deep for the shots that it is unsure of"),
+    _pair(
+        "tandem-tesseract",
+        "tesseract-narrow-sparsify",
+        "the network, and Tesseract's narrow beam for the shots that it is unsure of",
+    ),
 )
 
 DECODERS: Mapping[str, DecoderSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
@@ -123,7 +153,7 @@ def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | Non
     Args:
         name: one of `DECODERS`.
         experiment: whose shots it is to decode.
-        weights: the network's weights; None for those that are shipped. For "neural" alone.
+        weights: the network's weights; None for those that are shipped. For the network and pairs with it alone.
 
     Raises:
         ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
@@ -137,6 +167,10 @@ def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | Non
         return spec.classical(experiment.fault_model, grid=experiment.grid)
     from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
+    if spec.second is not None:
+        from decoder.tandem.pairs import make_pair
+
+        return make_pair(spec.second, experiment, weights=weights)
     return NeuralDecoder.load(experiment, weights=weights)
 
 
@@ -147,3 +181,12 @@ def detectors_used(name: str) -> Detectors:
         ValueError: no decoder has that name.
     """
     return decoder_spec(name).detectors
+
+
+def has_weights(name: str) -> bool:
+    """Whether a decoder is the network, or a pair with it.
+
+    Raises:
+        ValueError: no decoder has that name.
+    """
+    return decoder_spec(name).settings is None

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import TypeVar
 
 from decoder.base import Decoder, FoldingDecoder, LayerFolder, PackedBits, SoftDecoder
+from decoder.processes import ChildProcess
 from decoder.registry import detectors_used, make_decoder
 from service.batching import Answer, BatchWorker, decode_packed
 from service.building import Builder, DecoderCache
@@ -27,7 +28,6 @@ from service.errors import (
     UnknownModelError,
 )
 from service.folding import FoldWorker
-from service.isolation import ChildProcess
 from service.metrics import Metrics
 from service.record import current_record
 from service.settings import ModelSettings, Settings

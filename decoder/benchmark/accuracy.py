@@ -24,6 +24,7 @@ from decoder.benchmark.count_file import Counts, read_counts, read_seed
 from decoder.benchmark.provenance import collect_provenance
 from decoder.benchmark.report import prepare_directory, write_report
 from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, experiment_columns, per_round_columns
+from decoder.registry import has_weights
 from simulation.circuits import MemoryExperiment
 from simulation.files import write_text
 from simulation.sampling import fresh_seed, usable_cores
@@ -270,7 +271,7 @@ def _trials(
             experiment=experiment,
             decoder=name,
             seed=seed,
-            weights=weights if name == "neural" else None,
+            weights=weights if has_weights(name) else None,
             weights_sha256=_weights_sha256(decoder),
         )
         for experiment, by_name in zip(experiments, made, strict=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.stats
 
 from decoder.base import Decoder, PackedBits
-from decoder.registry import detectors_used, make_decoder
+from decoder.registry import detectors_used, has_weights, make_decoder
 from simulation.circuits import MemoryExperiment
 
 
@@ -75,9 +75,9 @@ def make_decoders(experiment: MemoryExperiment, names: Sequence[str], *, weights
         ValueError: weights without the neural decoder, or that do not fit.
         OSError: the weights cannot be read.
     """
-    if weights is not None and "neural" not in names:
-        raise ValueError("weights are given, but the decoder 'neural' is not among those to run")
-    return {name: make_decoder(name, experiment, weights=weights if name == "neural" else None) for name in names}
+    if weights is not None and not any(has_weights(name) for name in names):
+        raise ValueError("weights are given, but the decoder 'neural' is not among those to run, nor a pair with it")
+    return {name: make_decoder(name, experiment, weights=weights if has_weights(name) else None) for name in names}
 
 
 def predict(decoder: Decoder, events: PackedBits) -> PackedBits:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SPLIT_RELAY = Rules(looks=150, solutions=5)
 """At most 600 iterations and five solutions; the networks that are shipped read as many, or fewer iterations."""
+DEEP_RELAY = Rules(looks=2000, solutions=50)
+"""At most 8,000 iterations and fifty solutions, for the shots that the network is unsure of."""
 
 
 @dataclass(frozen=True, kw_only=True)

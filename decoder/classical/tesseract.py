@@ -81,3 +81,5 @@ SHORT_BEAM_SPARSIFIED = replace(SHORT_BEAM, sparsify_base_degree=3)
 """The short beam with the authors' sparsification for colour codes, which they also use for these codes."""
 LONG_BEAM_SPARSIFIED = replace(LONG_BEAM, sparsify_base_degree=3)
 """The long beam, sparsified alike."""
+NARROW_BEAM_SPARSIFIED = replace(SHORT_BEAM_SPARSIFIED, det_beam=5)
+"""For the shots that the network is unsure of: the short beam takes seconds for such a shot."""

@@ -40,6 +40,8 @@ class WeightsInfo:
     """Makes probabilities of the scores; fitted on held-out shots."""
     provenance: Mapping[str, Any]
     """How it was trained: shots, steps, seconds, error rates, seed, versions, validation."""
+    thresholds: Mapping[str, Mapping[str, Any]]
+    """By second decoder: the "threshold" of the confidence below which that is asked, and how it was chosen."""
 
 
 def shipped_weights(code_id: str) -> Path:
@@ -83,6 +85,25 @@ def save_weights(
         partial.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
 
 
+def store_threshold(path: Path, second: str, chosen: Mapping[str, Any]) -> None:
+    """Writes into a weights file when to ask a second decoder; the file is replaced atomically.
+
+    Args:
+        path: the weights file.
+        second: the second decoder.
+        chosen: its "threshold", and how it was chosen; replaces an earlier one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a weights file.
+        OSError: it cannot be replaced.
+    """
+    header, tensors = read_safetensors(path)
+    header["thresholds"] = {**header.get("thresholds", {}), second: dict(chosen)}
+    with atomic_write(path, force=True) as partial:
+        partial.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
+
+
 def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     """Reads a network onto the CPU, in evaluation mode.
 
@@ -103,6 +124,7 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
             rounds=tuple(sorted({int(r) for r in header["rounds"]})),
             calibration=Calibration(_number(header["temperature"]), _number(header["power"])),
             provenance=header["provenance"],
+            thresholds=dict(header.get("thresholds", {})),
         )
         operators = header["operators"]
     except (KeyError, TypeError) as error:

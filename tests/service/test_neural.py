@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from decoder.base import Decoding, SoftDecoder, pack_bits
+from decoder.processes import ChildProcess
 from decoder.registry import make_decoder
 from service.app import create_app
-from service.isolation import ChildProcess
 from service.settings import Settings, default_models
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -55,10 +56,15 @@ class ChildProcess:
 
     Args:
         size: decoders that it keeps, the least recently used dropped first and made again when wanted.
+        patience_seconds: a call that takes longer ends the child; None waits for ever. A call that starts the child
+            takes some seconds more than others.
+        niceness: how much further back the child stands when there are fewer cores than work, as `os.nice` takes it.
     """
 
-    def __init__(self, *, size: int) -> None:
+    def __init__(self, *, size: int, patience_seconds: float | None = None, niceness: int = 0) -> None:
         self._size = size
+        self._patience_seconds = patience_seconds
+        self._niceness = niceness
         self._lock = threading.Lock()
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
@@ -76,12 +82,19 @@ class ChildProcess:
 
         Raises:
             RuntimeError: the child ended, killed perhaps for its memory. The next call starts another.
+            TimeoutError: it took longer than the child's patience. The next call starts another.
         """
         with self._lock:
             pipe = self._pipe or self._start()
             try:
                 pipe.send((function, args, kwargs))
+                if not pipe.poll(self._patience_seconds):
+                    raise TimeoutError(f"the decoder's process did not answer within {self._patience_seconds:g} s")
                 error, value = pipe.recv()
+            except TimeoutError:
+                self._pipe = None
+                self.close()
+                raise
             except (EOFError, OSError) as lost:
                 self._pipe = None
                 raise RuntimeError("the decoder's process ended; the next batch starts a new one") from lost
@@ -100,7 +113,7 @@ class ChildProcess:
     def _start(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, far_end = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(far_end, self._size), daemon=True)
+        self._process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness), daemon=True)
         self._process.start()
         far_end.close()
         # Python ends such a child with SIGTERM, which this one ignores, and would wait for it for ever.
@@ -153,8 +166,9 @@ def _make(key: DecoderKey) -> Decoder:
 _decoder: Callable[[DecoderKey], Decoder] = _make
 
 
-def _serve(pipe: Connection, size: int) -> None:
+def _serve(pipe: Connection, size: int, niceness: int) -> None:
     """Answers calls until the parent closes its end of the pipe or is no more."""
+    os.nice(niceness)
     global _decoder
     _decoder = lru_cache(size)(_make)
     # Ctrl-C and SIGTERM may reach all processes of the service; the parent drains first and then ends the child.

@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 
+from decoder.processes import ChildProcess
 from decoder.registry import make_decoder
-from service.isolation import ChildProcess
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
