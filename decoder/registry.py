@@ -122,7 +122,7 @@ _SPECS = (
         "tesseract-narrow-sparsify",
         "XYZ",
         NARROW_BEAM_SPARSIFIED,
-        "Tesseract with a third of the short beam, sparsified",
+        "Tesseract, a third of the short beam, sparsified",
     ),
     _pair("tandem", "relay-deep", "the network, and relay-deep for the shots that it is unsure of"),
     _pair(

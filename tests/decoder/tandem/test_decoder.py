@@ -17,7 +17,7 @@ from simulation.sampling import sample
 
 
 class Parity:
-    """Predicts the first observables from the first detection events, and is the less sure the more events there are."""
+    """Predicts the first observables from the first detection events, the less surely the more events there are."""
 
     def __init__(self, *, flipped: bool = False, detectors: int = 72, observables: int = 12) -> None:
         self.num_detectors, self.num_observables = detectors, observables
