@@ -20,6 +20,7 @@ from decoder.commands.codes import codes
 from decoder.commands.decode import decode
 from decoder.commands.sample import sample
 from decoder.commands.train import train
+from decoder.commands.tune import tune
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -110,7 +111,7 @@ def tandem(
         raise typer.Exit(USAGE_ERROR)
 
 
-for _command in (codes, circuit, sample, train, decode):
+for _command in (codes, circuit, sample, train, tune, decode):
     app.command()(_command)
 app.add_typer(benchmark, name="benchmark")
 

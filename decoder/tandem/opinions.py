@@ -45,7 +45,7 @@ class OpinionPool:
         weights: those of the neural decoder.
         processes: how many; None for one on each core but one.
         patience_seconds: a worker that is at one shot for longer is replaced. Counts the start of a worker, too.
-        max_waiting: the most shots that may wait.
+        max_waiting: the most shots that may wait; None for any number.
 
     Raises:
         ValueError: a number below 1, or not above 0 seconds.
@@ -58,15 +58,16 @@ class OpinionPool:
         weights: Path | None = None,
         processes: int | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
-        max_waiting: int = MAX_WAITING,
+        max_waiting: int | None = MAX_WAITING,
     ) -> None:
         processes = max(1, usable_cores() - 1) if processes is None else processes
-        if processes < 1 or max_waiting < 1 or not patience_seconds > 0:
+        if processes < 1 or (max_waiting is not None and max_waiting < 1) or not patience_seconds > 0:
             raise ValueError(
                 f"processes={processes} and max_waiting={max_waiting} must be at least 1, and "
                 f"patience_seconds={patience_seconds} above 0"
             )
         self.name = name
+        self.processes = processes
         self._weights = weights
         self._max_waiting = max_waiting
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -106,7 +107,7 @@ class OpinionPool:
         for shot in shots:
             future: Future[Bits] = Future()
             futures.append(future)
-            if self.waiting >= self._max_waiting:
+            if self._max_waiting is not None and self.waiting >= self._max_waiting:
                 future.set_exception(NoOpinionError(f"{self._max_waiting} shots wait for {self.name} already"))
             else:
                 self._jobs.put((future, experiment, shot[None]))

@@ -1,0 +1,184 @@
+"""Which threshold? Failures of a pair against the share of the shots that are passed on, on held-out shots."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.base import Bits, SoftDecoder
+from decoder.benchmark.common import binomial_interval
+from decoder.tandem.opinions import OpinionPool
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import sample
+
+SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+CHUNK_SHOTS = 1024
+
+Progress = Callable[[int, int], None]
+"""Is told how many second opinions are there, and how many are wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningPoint:
+    """A pair on one experiment, with a threshold that passes on at most a share of the shots."""
+
+    basis: str
+    p: float
+    share: float
+    """The share of the shots that was allowed."""
+    threshold: float
+    """Of the confidence: exactly the shots passed on have less."""
+    passed_on: int
+    """Shots that the second decoder answered."""
+    failures: int
+    """Block failures of the pair."""
+    shots: int
+    first_failures: int
+    """Block failures of the first decoder alone."""
+    seconds_per_opinion: float | None
+    """Time of a worker for each shot passed on, the pool's overhead included; None where none was."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The exact 95 % interval of the pair's failure rate."""
+        return binomial_interval(self.failures, self.shots)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What both decoders make of the shots of one experiment, the least confident first."""
+
+    experiment: MemoryExperiment
+    confidence: npt.NDArray[np.float64]
+    """(shots,), ascending."""
+    first_failed: npt.NDArray[np.bool_]
+    """(shots,)."""
+    second_failed: npt.NDArray[np.bool_]
+    """(asked,): of the least confident."""
+    seconds_per_opinion: float | None
+
+    def threshold(self, share: float) -> float:
+        """The confidence of the first shot that no longer fits into a share; equally sure shots stay together."""
+        # Rounded, as 0.07 * 100 is not quite 7.
+        fits = min(math.floor(round(share * len(self.confidence), 6)), len(self.second_failed))
+        return float(self.confidence[min(fits, len(self.confidence) - 1)])
+
+    def at(self, threshold: float, *, share: float) -> TuningPoint:
+        """The pair with a threshold that passes on no more shots than the second has seen."""
+        passed = int(np.searchsorted(self.confidence, threshold, side="left"))
+        failures = int(self.second_failed[:passed].sum() + self.first_failed[passed:].sum())
+        return TuningPoint(
+            basis=self.experiment.basis,
+            p=self.experiment.noise.p,
+            share=share,
+            threshold=threshold,
+            passed_on=passed,
+            failures=failures,
+            shots=len(self.confidence),
+            first_failures=int(self.first_failed.sum()),
+            seconds_per_opinion=self.seconds_per_opinion,
+        )
+
+
+def measure(
+    first: SoftDecoder,
+    pool: OpinionPool,
+    experiment: MemoryExperiment,
+    *,
+    shots: int,
+    seed: int,
+    most: float = SHARES[-1],
+    progress: Progress | None = None,
+) -> Curve:
+    """Decodes shots with the first decoder and the least confident of them with the second.
+
+    Args:
+        first: the first decoder, for this experiment.
+        pool: the second decoder.
+        experiment: where the shots come from.
+        shots: how many.
+        seed: theirs.
+        most: the share of them that the second gets.
+        progress: called after each second opinion.
+
+    Raises:
+        ValueError: no shots, or a share that is not above 0 and at most 1.
+        NoOpinionError: the second decoder cannot be made, or crashed.
+    """
+    if shots < 1:
+        raise ValueError(f"shots={shots} must be at least 1")
+    if not 0 < most <= 1:
+        raise ValueError(f"the share of the shots that are passed on, {most}, must be above 0 and at most 1")
+    samples = sample(experiment.circuit, shots=shots, seed=seed)
+    parts = [
+        first.decode_soft(samples.detection_events[i : i + CHUNK_SHOTS], bit_packed_shots=True)
+        for i in range(0, shots, CHUNK_SHOTS)
+    ]
+    confidence = np.concatenate([part.confidence for part in parts])
+    truth = np.unpackbits(samples.observable_flips, axis=1, count=experiment.num_observables, bitorder="little")
+    first_failed = _wrong(np.concatenate([part.predictions for part in parts]), truth)
+    order = np.argsort(confidence, kind="stable")
+    asked = order[: math.floor(round(most * shots, 6))]
+    if len(asked):
+        pool.warm_up(experiment)
+    began = time.perf_counter()
+    futures = [pool.ask(experiment, samples.detection_events[[row]])[0] for row in asked]
+    for done, _ in enumerate(as_completed(futures), 1):
+        if progress is not None:
+            progress(done, len(asked))
+    seconds = time.perf_counter() - began
+    predictions = np.array([future.result() for future in futures], np.bool_).reshape(-1, experiment.num_observables)
+    return Curve(
+        experiment,
+        confidence[order],
+        first_failed[order],
+        _wrong(predictions, truth[asked]),
+        seconds * pool.processes / len(asked) if len(asked) else None,
+    )
+
+
+def choose(curves: Sequence[Curve], *, share: float | None = None, failure_rate: float | None = None) -> float:
+    """The threshold for all experiments.
+
+    Args:
+        curves: of each experiment.
+        share: at most this share of the shots of any experiment is to be passed on. Without either of the two the
+            share of `SHARES` with the fewest failures, the smallest of several.
+        failure_rate: the smallest share of `SHARES` with at most these failures a shot, over all experiments.
+
+    Raises:
+        ValueError: both are given, one is out of range, or no share fails so rarely.
+    """
+    if share is not None and failure_rate is not None:
+        raise ValueError("a share of the shots and a failure rate are both wanted; give one of them")
+    if share is not None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} must be from 0 to 1")
+        return min(curve.threshold(share) for curve in curves)
+    thresholds = [min(curve.threshold(share) for curve in curves) for share in SHARES]
+    rates = [_failure_rate(curves, threshold) for threshold in thresholds]
+    if failure_rate is None:
+        return thresholds[int(np.argmin(rates))]
+    for threshold, rate in zip(thresholds, rates, strict=True):
+        if rate <= failure_rate:
+            return threshold
+    raise ValueError(
+        f"no share of up to {SHARES[-1]:.0%} of the shots fails as rarely as {failure_rate:g} a shot; "
+        f"the best fails {min(rates):.3g} times"
+    )
+
+
+def _failure_rate(curves: Sequence[Curve], threshold: float) -> float:
+    points = [curve.at(threshold, share=0) for curve in curves]
+    return sum(point.failures for point in points) / sum(point.shots for point in points)
+
+
+def _wrong(predictions: Bits, truth: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    wrong: npt.NDArray[np.bool_] = (predictions != truth.astype(np.bool_)).any(axis=1)
+    return wrong
