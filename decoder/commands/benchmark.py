@@ -116,7 +116,7 @@ def accuracy(
         experiment
         for one_code in _codes(code)
         for some_rounds in listed("--rounds", rounds, int)
-        for one_basis in _bases(basis)
+        for one_basis in parse_bases(basis)
         for experiment in _experiments(
             p,
             code=one_code,
@@ -270,7 +270,12 @@ def _codes(text: str) -> list[str]:
     return [text] if "^" in text or "+" in text else listed("--code", text, str)
 
 
-def _bases(text: str) -> list[Basis]:
+def parse_bases(text: str) -> list[Basis]:
+    """The bases of an option that takes several.
+
+    Raises:
+        ValueError: there is another one.
+    """
     bases = [part.strip().upper() for part in text.split(",")]
     if not set(bases) <= set(get_args(Basis)):
         raise ValueError(f"--basis takes X, Z or X,Z, not {text!r}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoder.commands.benchmark import BasesOption, RatesOption, _bases
+from decoder.commands.benchmark import BasesOption, RatesOption, parse_bases
 from decoder.commands.options import CodeOption, JsonOption, RoundsOption, WeightsOption, listed, make_experiment
 from decoder.commands.output import ProgressBar, print_json, print_table
 
@@ -70,10 +70,11 @@ def tune(
     from decoder.neural.weights import shipped_weights, store_threshold
     from decoder.registry import decoder_spec
     from decoder.tandem.opinions import OpinionPool
-    from decoder.tandem.tuning import SHARES, choose, measure
+    from decoder.tandem.tuning import SHARES, check_choice, choose, measure
     from simulation.files import write_text
     from simulation.sampling import fresh_seed, usable_cores
 
+    check_choice(share=share, failure_rate=failure_rate)
     name = SECONDS.get(second, second)
     spec = decoder_spec(name)
     if spec.settings is not None and spec.settings.extra is not None:
@@ -83,7 +84,7 @@ def tune(
     experiments = [
         make_experiment(code=code, rounds=rounds, basis=one, p=rate, noise="uniform")
         for rate in rates
-        for one in _bases(basis)
+        for one in parse_bases(basis)
     ]
     weights = shipped_weights(str(experiments[0].code)) if weights is None else weights
     firsts = [NeuralDecoder.load(experiment, weights=weights) for experiment in experiments]

@@ -155,11 +155,8 @@ def choose(curves: Sequence[Curve], *, share: float | None = None, failure_rate:
     Raises:
         ValueError: both are given, one is out of range, or no share fails so rarely.
     """
-    if share is not None and failure_rate is not None:
-        raise ValueError("a share of the shots and a failure rate are both wanted; give one of them")
+    check_choice(share=share, failure_rate=failure_rate)
     if share is not None:
-        if not 0 <= share <= 1:
-            raise ValueError(f"share={share} must be from 0 to 1")
         return min(curve.threshold(share) for curve in curves)
     thresholds = [min(curve.threshold(share) for curve in curves) for share in SHARES]
     rates = [_failure_rate(curves, threshold) for threshold in thresholds]
@@ -172,6 +169,19 @@ def choose(curves: Sequence[Curve], *, share: float | None = None, failure_rate:
         f"no share of up to {SHARES[-1]:.0%} of the shots fails as rarely as {failure_rate:g} a shot; "
         f"the best fails {min(rates):.3g} times"
     )
+
+
+def check_choice(*, share: float | None, failure_rate: float | None) -> None:
+    """Refuses before anything is measured what `choose` would refuse.
+
+    Raises:
+        ValueError: both are given, or one is out of range.
+    """
+    if share is not None and failure_rate is not None:
+        raise ValueError("a share of the shots and a failure rate are both wanted; give one of them")
+    for name, value in (("share", share), ("failure_rate", failure_rate)):
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}={value} must be from 0 to 1")
 
 
 def _failure_rate(curves: Sequence[Curve], threshold: float) -> float:
