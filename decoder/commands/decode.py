@@ -100,10 +100,20 @@ def decode(
 
 
 def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
-    """A decoder of this process, and what to print of it."""
-    from decoder.registry import make_decoder
+    """A decoder of this process, and what to print of it. Of a pair the second works in processes on all cores."""
+    from decoder.registry import decoder_spec, make_decoder
 
-    return make_decoder(name, experiment, weights=weights), {"decoder": name}
+    second = decoder_spec(name).second
+    if second is None:
+        return make_decoder(name, experiment, weights=weights), {"decoder": name}
+    from decoder.tandem.opinions import OpinionPool
+    from decoder.tandem.pairs import make_pair
+    from simulation.sampling import usable_cores
+
+    make_decoder(second, experiment)  # if it cannot be made, that is said now
+    pool = OpinionPool(second, processes=usable_cores(), max_waiting=None)
+    pair = make_pair(second, experiment, weights=weights, pool=pool)
+    return pair, {"decoder": name, "threshold": pair.threshold}
 
 
 def decode_files(
@@ -132,7 +142,7 @@ def decode_files(
     decoder, described = make()
     begun = time.perf_counter()
     with ProgressBar("decoding", total=len(shots), unit="shots", json_output=json_output) as bar:
-        predictions = _decode_all(decoder, shots, bar.update)
+        predictions, opinions = _decode_all(decoder, shots, bar.update)
     seconds = time.perf_counter() - begun
     write_shots(
         files.predictions,
@@ -152,6 +162,7 @@ def decode_files(
         "format": files.format,
         "out": str(files.predictions),
         "seconds": seconds,
+        **opinions,
     }
     if flips is not None:
         from decoder.benchmark.common import count_failures, failure_columns
@@ -182,13 +193,33 @@ def _read(files: ShotFiles, experiment: MemoryExperiment) -> tuple[PackedBits, P
     return shots, flips
 
 
-def _decode_all(decoder: Decoder, shots: PackedBits, progress: Callable[[int], None]) -> PackedBits:
+def _decode_all(
+    decoder: Decoder, shots: PackedBits, progress: Callable[[int], None]
+) -> tuple[PackedBits, Mapping[str, int]]:
+    """The predictions, and for a pair how many shots the second decoder answered, or should have."""
     import numpy as np
 
+    from decoder.base import pack_bits
     from decoder.benchmark.common import predict
+    from decoder.tandem.decoder import Opinion, TandemDecoder
 
-    batches = []
-    for start in range(0, len(shots), BATCH_SHOTS):
-        batches.append(predict(decoder, shots[start : start + BATCH_SHOTS]))
-        progress(min(start + BATCH_SHOTS, len(shots)))
-    return np.concatenate(batches)
+    batches, opinions = [], []
+    try:
+        for start in range(0, len(shots), BATCH_SHOTS):
+            batch = shots[start : start + BATCH_SHOTS]
+            if isinstance(decoder, TandemDecoder):
+                decoded = decoder.decode_soft(batch, bit_packed_shots=True)
+                batches.append(pack_bits(decoded.predictions))
+                opinions.append(decoded.opinions)
+            else:
+                batches.append(predict(decoder, batch))
+            progress(min(start + BATCH_SHOTS, len(shots)))
+    finally:
+        if isinstance(decoder, TandemDecoder):
+            decoder.close()
+    counts = np.bincount(np.concatenate(opinions), minlength=len(Opinion)) if opinions else None
+    return np.concatenate(batches), (
+        {}
+        if counts is None
+        else {"second_opinions": int(counts[Opinion.SECOND]), "second_opinions_failed": int(counts[Opinion.FAILED])}
+    )

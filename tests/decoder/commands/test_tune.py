@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from decoder.neural.weights import load_weights, shipped_weights
+from decoder.neural.weights import load_weights, shipped_weights, store_threshold
 from decoder.tandem.pairs import make_pair
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -63,3 +64,18 @@ def test_a_pair_without_a_threshold_says_how_to_tune_one(weights):
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.008)
     with pytest.raises(ValueError, match=r"tandem tune --code bb72 --second bposd"):
         make_pair("bposd", experiment, weights=weights)
+
+
+def test_files_are_decoded_by_the_pair(succeed, weights, folder):
+    store_threshold(Path(weights), "relay-deep", {"threshold": 0.9})
+    succeed("sample bb72 --rounds 2 --p 0.008 --basis Z --shots 50 --seed 1 --out shots.b8 --obs-out flips.b8")
+    decode = "decode --code bb72 --rounds 2 --p 0.008 --basis Z --in shots.b8 --obs-in flips.b8"
+    result = json.loads(succeed(f"{decode} --decoder tandem --weights {weights} --out pair.b8 --json"))
+    assert result["threshold"] == 0.9
+    assert 0 < result["second_opinions"] < 50
+    assert result["second_opinions_failed"] == 0
+    experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.008)
+    pair = make_pair("relay-deep", experiment, weights=weights)
+    events = sample(experiment.circuit, shots=50, seed=1).detection_events
+    predictions = pair.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
+    assert (folder / "pair.b8").read_bytes() == predictions.tobytes()
