@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -26,7 +26,7 @@ from service.errors import (
     UnknownVersionError,
     UnsupportedMediaTypeError,
 )
-from service.http import read_body, unless_disconnected
+from service.http import work_on_body
 from service.oip.errors import error_responses
 from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
@@ -162,20 +162,11 @@ async def infer(request: Request, engine: EngineDependency, gate: GateDependency
     engine.metrics.request(model.settings.id)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
-    with gate.enter():
-        limits = engine.settings
-        try:
-            body = await read_body(
-                request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
-            )
-            work = _infer(engine, model, body, header_length=request.headers.get(HEADER_LENGTH))
-            answer, request_id, outputs = await unless_disconnected(request, work)
-        except asyncio.CancelledError:
-            # The server gives requests so long to end when it shuts down, and no longer.
-            raise ClosingError("the service shut down before the shots were decoded") from None
-        return infer_response(
-            answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
-        )
+    work = partial(_infer, engine, model, header_length=request.headers.get(HEADER_LENGTH))
+    answer, request_id, outputs = await work_on_body(request, work, gate=gate, settings=engine.settings)
+    return infer_response(
+        answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
+    )
 
 
 async def _infer(
