@@ -9,7 +9,6 @@ the same core. One shot a request, b8, over one connection that is kept.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 
@@ -23,6 +22,7 @@ from serving import (
     Service,
     Shots,
     milliseconds,
+    pin,
     run,
     sample_shots,
     service,
@@ -75,10 +75,10 @@ async def measure(running: Service, shots: Shots, *, cores: tuple[int, int] | No
     for first in range(0, len(shots), TURN):
         count = min(TURN, len(shots) - first)
         if cores is not None:
-            os.sched_setaffinity(0, {cores[0]})
+            pin(cores[0])
         by_rest = await rest_turn(connection, shots, first, count)
         if cores is not None:
-            os.sched_setaffinity(0, {cores[1]})
+            pin(cores[1])
         by_hand = direct_turn(shots, first, count)
         if first:
             rest += by_rest
@@ -112,9 +112,6 @@ def main() -> int:
     parser.add_argument("--shots", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=2031)
     options = parser.parse_args()
-    import torch
-
-    torch.set_num_threads(1)
     shots = sample_shots(options.shots + TURN, p=P, seed=options.seed)
     with service() as running:
         return report(*run(measure(running, shots, cores=(CLIENT_CORE, SERVER_CORE)))).write(RESULTS)

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import uvloop
 
 from decoder.base import pack_bits
@@ -52,15 +53,20 @@ class Resources:
     resident_mib: float
     threads: int
     descriptors: int
+    cpu_seconds: float
+    """Since it was started."""
 
     @classmethod
     def of(cls, pid: int) -> Resources:
         status = Path(f"/proc/{pid}/status").read_text()
         values = dict(line.split(":", 1) for line in status.splitlines())
+        # After the command, which may hold spaces, in brackets: state, ..., utime and stime as fields 14 and 15.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return cls(
             resident_mib=int(values["VmRSS"].split()[0]) / 1024,
             threads=int(values["Threads"]),
             descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+            cpu_seconds=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
         )
 
 
@@ -114,7 +120,7 @@ def service(
                 command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True
             )
         try:
-            if core is not None:
+            if core is not None and core < (os.cpu_count() or 1):
                 os.sched_setaffinity(process.pid, {core})  # before it has any thread
             assert process.stdout is not None
             found = re.search(r"http://[\d.]+:(\d+)", process.stdout.readline())
@@ -232,6 +238,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
+def pin(core: int) -> None:
+    """Moves this process to a core, if it is there."""
+    if core < (os.cpu_count() or 1):
+        os.sched_setaffinity(0, {core})
+
+
 def decode_request(shots: bytes, *, model: str = MODEL_ID, query: str = "") -> bytes:
     """A request to decode shots in b8, whose answer is their predictions in b8."""
     head = f"POST /v1/models/{model}/decode{query} HTTP/1.1\r\nHost: tandem\r\nContent-Type: {B8}\r\n"
@@ -260,7 +272,8 @@ class Shots:
 
 
 def sample_shots(count: int, *, p: float, seed: int, model: Mapping[str, Any] = MODEL) -> Shots:
-    """Samples shots of a model's experiment and decodes them in this process."""
+    """Samples shots of a model's experiment and decodes them in this process, with one thread."""
+    torch.set_num_threads(1)
     experiment = MemoryExperiment.create(code=model["code"], basis=model["basis"], rounds=model["rounds"], p=p)
     events = sample(experiment.circuit, shots=count, seed=seed).detection_events
     # What the decoder knows of p is what the service's knows: the model's default.

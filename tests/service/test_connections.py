@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -137,6 +138,18 @@ def test_too_many_connections(serve):
         while server.server_state.connections:
             time.sleep(0.01)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+
+
+def test_what_a_loaded_service_holds_is_not_collected_again_and_again(serve):
+    gc.unfreeze()
+    try:
+        with serve():
+            deadline = time.monotonic() + 20
+            while not gc.get_freeze_count():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    finally:
+        gc.unfreeze()
 
 
 def test_an_idle_connection_is_closed(serve):
