@@ -76,7 +76,7 @@ def create_app(
     keys = KeyRing(
         keys=settings.api_keys.get_secret_value() if settings.api_keys else None, file=settings.api_keys_file
     )
-    streams = StreamHub(engine)
+    streams = StreamHub(engine, keys=keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -111,10 +111,6 @@ def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> Mo
             num_detectors=experiment.num_detectors,
             num_observables=experiment.num_observables,
         ),
-        limits=Limits(
-            max_body_bytes=engine.settings.max_body_bytes,
-            max_shots_per_request=engine.settings.max_shots_per_request,
-            max_rounds=engine.settings.max_rounds,
-        ),
+        limits=Limits(**{name: getattr(engine.settings, name) for name in Limits.model_fields}),
         details=dict(model.details),
     )

@@ -16,6 +16,7 @@ from service.errors import (
     BodyTooLargeError,
     BusyError,
     ClosingError,
+    DeadlineExceededError,
     DecoderFailedError,
     DecodeTimeoutError,
     InvalidParametersError,
@@ -26,9 +27,9 @@ from service.errors import (
     UnknownVersionError,
     UnsupportedMediaTypeError,
 )
-from service.http import work_on_body
+from service.http import deadline, work_on_body
 from service.oip.errors import error_responses
-from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
+from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
 from service.oip.schemas import (
     InferenceError,
@@ -48,6 +49,9 @@ PREFIX = "/v2"
 VERSION = "1"
 """The one version of every model: a model that is replaced is gone."""
 EXTENSIONS = ["binary_tensor_data"]
+
+Decoded = tuple[Answer, str | None, dict[OutputName, bool]]
+"""The answer, the request's id, and which outputs are wanted, and as binary data."""
 
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
 
@@ -134,6 +138,7 @@ INFER: dict[str, Any] = {
             DecoderFailedError,
             BusyError,
             DecodeTimeoutError,
+            DeadlineExceededError,
             NotReadyError,
             ClosingError,
         ),
@@ -157,7 +162,8 @@ async def infer(request: Request, engine: EngineDependency, gate: GateDependency
     """Decodes shots: one input, `detection_events` or `detection_events_b8`.
 
     The body is JSON, and binary tensors after it if the header Inference-Header-Content-Length says where it ends;
-    its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p.
+    its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p; `timeout_ms` says how
+    long the answer is wanted.
     """
     engine.metrics.request(model.settings.id)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -169,10 +175,13 @@ async def infer(request: Request, engine: EngineDependency, gate: GateDependency
     )
 
 
-async def _infer(
-    engine: Engine, model: Model, body: bytes, *, header_length: str | None
-) -> tuple[Answer, str | None, dict[OutputName, bool]]:
+async def _infer(engine: Engine, model: Model, body: bytes, *, header_length: str | None) -> Decoded:
     sent = parse_request(body, header_length=header_length)
+    async with deadline(sent.parameters.timeout_ms, most_seconds=engine.settings.decode_timeout_seconds):
+        return await _decode(engine, model, sent)
+
+
+async def _decode(engine: Engine, model: Model, sent: ParsedRequest) -> Decoded:
     asked = sent.parameters
     decoder = await engine.decoder(model, ExperimentChoice(basis=asked.basis, rounds=asked.rounds, p=asked.p))
     outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder))
