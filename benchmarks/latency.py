@@ -56,7 +56,7 @@ def direct_turn(shots: Shots, first: int, count: int) -> list[float]:
     for index in range(first, first + count):
         shot = shots.events[index : index + 1]
         started = time.perf_counter()
-        shots.decoder.decode_soft(shot, bit_packed_shots=True)
+        shots.decoder.decode_batch(shot, bit_packed_shots=True)
         seconds.append(time.perf_counter() - started)
     return seconds
 

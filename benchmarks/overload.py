@@ -42,7 +42,7 @@ QUEUED = 512
 FACTOR = 2.0
 PROMPT_SECONDS = 1.0
 FLAT = 0.05
-STRETCH_SECONDS = 5.0
+STRETCH_SECONDS = 3.0
 KEPT = 0.7
 
 
@@ -66,16 +66,18 @@ class Outcome:
     def slowest(self) -> float:
         """Shots answered a second, in the slowest stretch of some seconds: how fast others let the service be."""
         times = sorted(answered for _, answered in self.accepted)
-        edges = np.arange(times[0], times[-1], STRETCH_SECONDS)
-        return float(np.histogram(times, edges)[0].min()) * PER_REQUEST / STRETCH_SECONDS
+        length = min(STRETCH_SECONDS, times[-1] - times[0])
+        begins = np.linspace(times[0], times[-1] - length, 200)
+        counts = np.searchsorted(times, begins + length, side="right") - np.searchsorted(times, begins)
+        return float(counts.min() * PER_REQUEST / length)
 
     def passed(self) -> int:
-        """The most shots that were answered while one request waited, its own with them."""
+        """How many shots were answered while a request waited, its own with them: the 99th percentile."""
         times = sorted(answered for _, answered in self.accepted)
         places = (
             np.searchsorted(times, answered) - np.searchsorted(times, sent) + 1 for sent, answered in self.accepted
         )
-        return int(max(places)) * PER_REQUEST
+        return int(np.quantile(list(places), 0.99)) * PER_REQUEST
 
 
 async def storm(running: Service, shots: Shots, *, rate: float, seconds: float) -> Outcome:
@@ -85,6 +87,8 @@ async def storm(running: Service, shots: Shots, *, rate: float, seconds: float) 
 
     async def one() -> None:
         request, answer = shots.request(int(draw.integers(len(shots) - PER_REQUEST + 1)), PER_REQUEST)
+        while idle and idle[-1].lost:  # the service closes what was not used for long
+            idle.pop()
         connection = idle.pop() if idle else await Connection.open(running.port)
         outcome.sent += 1
         started = time.perf_counter()
@@ -152,7 +156,7 @@ def report(outcome: Outcome, *, borne: float, seconds: float, most: float) -> Re
     found.goal(f"the 503 prompt: p99 at most {PROMPT_SECONDS:g} s", f"{late:.0f} ms", met=late <= 1e3 * PROMPT_SECONDS)
     passed = outcome.passed()
     found.goal(
-        f"the queue bounds the wait: at most {QUEUED} + {most:g} shots are answered from a request to its answer",
+        f"the queue bounds the wait: at most {QUEUED} + {most:g} shots are answered from a request to its answer (p99)",
         f"{passed}",
         met=passed <= QUEUED + most,
     )

@@ -135,6 +135,8 @@ def service(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 async def _ready(running: Service) -> bool:
