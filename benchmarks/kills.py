@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -129,7 +130,7 @@ async def measure(running: Service, shots: Shots, *, calm_seconds: float) -> tup
     await asyncio.sleep(calm_seconds)
     os.kill(running.workers()[0], signal.SIGKILL)
     killed = time.monotonic()
-    await _until(lambda: running.log.read_text().count("is ready") > WORKERS)
+    await _until(lambda: len(re.findall(r"worker \d+ is ready", running.log.read_text())) > WORKERS)
     replaced = time.monotonic()
     await asyncio.sleep(max(calm_seconds, RECOVERED_SECONDS + 1))
     running.process.send_signal(signal.SIGTERM)
