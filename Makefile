@@ -91,7 +91,7 @@ results-calibration: $(READY) ## Confidence against failures
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force
 
-SERVICE_BENCHMARKS := latency throughput overload streams chaos kills fuzz
+SERVICE_BENCHMARKS := latency throughput load overload streams chaos kills fuzz
 
 bench-service: $(READY) ## Measure the service: docs/results/service/, 20 minutes on an otherwise idle machine of two cores
 	@failed=; for name in $(SERVICE_BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name"; done; \

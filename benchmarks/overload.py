@@ -80,13 +80,15 @@ class Outcome:
         return int(np.quantile(list(places), 0.99)) * PER_REQUEST
 
 
-async def storm(running: Service, shots: Shots, *, rate: float, seconds: float) -> Outcome:
+async def storm(
+    running: Service, shots: Shots, *, rate: float, seconds: float, per_request: int = PER_REQUEST
+) -> Outcome:
     """Sends requests as a Poisson process of `rate` a second, and waits for all answers."""
     draw = np.random.default_rng(shots.seed)
     outcome, idle = Outcome(), list[Connection]()
 
     async def one() -> None:
-        request, answer = shots.request(int(draw.integers(len(shots) - PER_REQUEST + 1)), PER_REQUEST)
+        request, answer = shots.request(int(draw.integers(len(shots) - per_request + 1)), per_request)
         while idle and idle[-1].lost:  # the service closes what was not used for long
             idle.pop()
         connection = idle.pop() if idle else await Connection.open(running.port)

@@ -37,6 +37,7 @@ from serving import (
 
 from service.settings import Settings
 
+P = 0.003
 CLIENTS = 64
 SHARE = 0.7
 WARM_UP_SECONDS = 1.0
@@ -131,7 +132,7 @@ def measure(
 def report(
     turns: dict[int, list[Turn]], calls: dict[int, list[tuple[float, float]]], *, per_call: int, p: float
 ) -> Report:
-    found = Report("throughput", f"{CLIENTS} clients at once")
+    found = Report("throughput" if p == P else f"throughput-p{p:g}", f"{CLIENTS} clients at once, p = {100 * p:g} %")
     for size, some in turns.items():
         shares = [turn.shots_per_second / alone for turn, (alone, _) in zip(some, calls[size], strict=True)]
         p50, p99 = milliseconds([value for turn in some for value in turn.latencies], 0.5, 0.99)
@@ -168,7 +169,7 @@ def report(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--p", type=float, default=0.003)
+    parser.add_argument("--p", type=float, default=P)
     parser.add_argument("--shots", type=int, default=4096, help="different ones")
     parser.add_argument("--seconds", type=float, default=10, help="of a turn")
     parser.add_argument("--rounds", type=int, default=3)

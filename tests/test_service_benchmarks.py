@@ -23,7 +23,7 @@ MODEL = {
     "own_process": False,
     "max_batch_shots": 256,
 }
-NAMES = ("serving", "latency", "throughput", "overload", "streams", "chaos", "kills", "fuzz")
+NAMES = ("serving", "latency", "throughput", "load", "overload", "streams", "chaos", "kills", "fuzz")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,13 @@ def test_overload(scripts, running, shots, monkeypatch):
     found = goals(report)
     assert found["every answer right, or 503 with Retry-After"]
     assert len(found) == 6
+
+
+def test_load(scripts, running, shots, monkeypatch):
+    monkeypatch.setattr(scripts["throughput"], "WARM_UP_SECONDS", 0.1)
+    report = scripts["load"].measure(running, shots, seconds=0.5, start_mib=1.0)
+    assert len(report.rows) == len(scripts["load"].SHARES)
+    assert report.met
 
 
 def test_streams(scripts, running, shots):

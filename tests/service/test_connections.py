@@ -72,6 +72,24 @@ def talk(port: int, *sent: bytes, pause: float = 0.0) -> tuple[bytes, float]:
     return received, time.monotonic() - started
 
 
+TRICKS = (b"../m", b"..%2fm", b"%2e%2e", b".", b"m%00", b"m%20", b"m;v=1", b"M", b"%6d/..", b"m/../m", b"..\\m", b"%ff")
+
+
+def test_tricks_with_paths_find_no_model(serve):
+    with serve() as (port, _), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        reader = connection.makefile("rb")
+        for trick in (*TRICKS, b"/etc/passwd", b"%2fetc%2fpasswd", b"m/circuit/..", b"", b"x" * 5000):
+            for route in (b"/v1/models/" + trick, b"/v2/models/" + trick + b"/ready"):
+                connection.sendall(b"GET " + route + b" HTTP/1.1\r\nHost: t\r\n\r\n")
+                assert reader.readline().startswith(b"HTTP/1.1 404 "), route
+                length = 0
+                while (line := reader.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                reader.read(length)
+        reader.close()
+
+
 def test_slow_headers(serve):
     with serve(header_timeout_seconds=0.5) as (port, _):
         for sent in ((), (b"GET /healthz HT",), (HEAD,)):
