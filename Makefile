@@ -15,7 +15,7 @@ PIP             := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL         := $(PIP) install --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format pytest serve image constraints clean
+.PHONY: help setup demo test lint format pytest serve bench-service image constraints clean
 .NOTPARALLEL: results
 .PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-report
 
@@ -90,6 +90,12 @@ results-calibration: $(READY) ## Confidence against failures
 
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force
+
+SERVICE_BENCHMARKS := latency throughput load overload streams chaos kills fuzz
+
+bench-service: $(READY) ## Measure the service: docs/results/service/, 20 minutes on an otherwise idle machine of two cores
+	@failed=; for name in $(SERVICE_BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name"; done; \
+		[ -z "$$failed" ] || { echo "missed a goal:$$failed"; exit 1; }
 
 image: ## Build the container image (needs Docker)
 	docker build -t tandem .

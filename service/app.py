@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from service import admin, page, sampling, streaming, v1
+from service import admin, decoding, page, sampling, streaming, v1
 from service.auth import KeyRing
 from service.changes import ModelChanges
 from service.engine import DecoderFactory, Engine, ModelLoadError
@@ -76,7 +76,7 @@ def create_app(
     keys = KeyRing(
         keys=settings.api_keys.get_secret_value() if settings.api_keys else None, file=settings.api_keys_file
     )
-    streams = StreamHub(engine)
+    streams = StreamHub(engine, keys=keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -106,7 +106,17 @@ def create_app(
     app.state.changes = ModelChanges(engine, file=file)
     app.state.streams = streams
     app.state.gate = Gate(settings.max_requests_in_flight)
-    for router in (health, v1.router, admin.router, oip.router, sampling.router, page.router, streaming.router):
+    # FastAPI looks through them in this order, the one that has to be fast first.
+    for router in (
+        decoding.router,
+        health,
+        v1.router,
+        admin.router,
+        oip.router,
+        sampling.router,
+        page.router,
+        streaming.router,
+    ):
         app.include_router(router)
     add_problem_handlers(app, on_problem=_count_problem, forms=forms)
     maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
@@ -147,7 +157,7 @@ def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        referred: tuple[type[BaseModel], ...] = (Problem, *v1.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
+        referred: tuple[type[BaseModel], ...] = (Problem, *decoding.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
         for model in referred:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))

@@ -110,6 +110,11 @@ class KeyRing:
                 found = key
         return found
 
+    def all(self) -> frozenset[Key]:
+        """The keys that are accepted now."""
+        self._refresh()
+        return frozenset(self._keys)
+
     @property
     def _keys(self) -> Iterable[Key]:
         return (*self._fixed, *self._from_file)

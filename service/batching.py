@@ -11,8 +11,10 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +51,10 @@ class BatchObserver(Protocol):
     def __call__(self, *, shots: int, seconds: float) -> None: ...
 
 
+Deliver = Callable[[Callable[[], None]], object]
+"""Runs what tells those who wait of the outcome of a batch; not in the worker's thread, perhaps."""
+
+
 @dataclass(eq=False)
 class _Job:
     decoder: Decoder
@@ -68,16 +74,15 @@ class _Job:
         self.taken += len(piece)
         return piece
 
-    def finish(self) -> None:
+    def settle(self, outcome: Answer | Exception) -> None:
         # False where the client gave up in the meantime: nobody waits for the answer.
         if self.future.set_running_or_notify_cancel():
-            self.future.set_result(self._answer())
+            if isinstance(outcome, Answer):
+                self.future.set_result(outcome)
+            else:
+                self.future.set_exception(outcome)
 
-    def fail(self, error: Exception) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-    def _answer(self) -> Answer:
+    def answer(self) -> Answer:
         soft = [part for part in self.parts if isinstance(part, Decoding)]
         predictions = [part.predictions if isinstance(part, Decoding) else part for part in self.parts]
         return Answer(
@@ -89,6 +94,9 @@ class _Job:
         )
 
 
+Outcomes = list[tuple[_Job, Answer | Exception]]
+
+
 class BatchWorker:
     """A bounded queue of jobs and the thread that works it off.
 
@@ -98,17 +106,25 @@ class BatchWorker:
             others have their turn in between.
         max_queued_shots: most shots that may wait.
         on_batch: is told of each batch.
+        deliver: is handed the outcome of all jobs of a batch at once; by default it is told in the worker's thread.
     """
 
     def __init__(
-        self, *, name: str, max_batch_shots: int, max_queued_shots: int, on_batch: BatchObserver | None = None
+        self,
+        *,
+        name: str,
+        max_batch_shots: int,
+        max_queued_shots: int,
+        on_batch: BatchObserver | None = None,
+        deliver: Deliver | None = None,
     ) -> None:
         self._name = name
         self._max_batch_shots = max_batch_shots
         self._max_queued_shots = max_queued_shots
         self._on_batch = on_batch
+        self._deliver = deliver or (lambda settle: settle())
         self._jobs: deque[_Job] = deque()
-        self._running: list[_Job] = []
+        self._unsettled: set[_Job] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_per_shot = 0.0
@@ -159,7 +175,7 @@ class BatchWorker:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: all(job.future.done() for job in (*self._jobs, *self._running)))
+            self._changed.wait_for(lambda: all(job.future.done() for job in (*self._jobs, *self._unsettled)))
 
     def _retry_after(self, waiting: int) -> int:
         low, high = RETRY_AFTER_BOUNDS
@@ -173,10 +189,14 @@ class BatchWorker:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._decode(batch)
-            with self._changed:
-                self._running = []
-                self._changed.notify_all()
+            self._deliver(partial(self._settle, self._decode(batch)))
+
+    def _settle(self, outcomes: Outcomes) -> None:
+        for job, outcome in outcomes:
+            job.settle(outcome)
+        with self._changed:
+            self._unsettled = {job for job in self._unsettled if not job.future.done()}
+            self._changed.notify_all()
 
     def _next_batch(self) -> list[tuple[_Job, PackedBits]]:
         """Waits for work; empty when closed and drained."""
@@ -201,10 +221,11 @@ class BatchWorker:
         # What is left of a long job goes to the back, so that short ones are not stuck behind it.
         self._jobs = others
         self._jobs.extend(unfinished)
-        self._running = [job for job, _ in batch]
+        self._unsettled.update(job for job, _ in batch)
         return batch
 
-    def _decode(self, batch: list[tuple[_Job, PackedBits]]) -> None:
+    def _decode(self, batch: list[tuple[_Job, PackedBits]]) -> Outcomes:
+        """The outcomes of the jobs that a batch ends."""
         pieces = [piece for _, piece in batch]
         shots = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         started = time.perf_counter()
@@ -212,8 +233,7 @@ class BatchWorker:
             decoded = decode_packed(batch[0][0].decoder, shots)
         except Exception:
             logger.exception("model %s failed on a batch of %d shots", self._name, len(shots))
-            self._fail([job for job, _ in batch])
-            return
+            return self._failed([job for job, _ in batch])
         seconds = time.perf_counter() - started
         self._seconds_per_shot += 0.2 * (seconds / len(shots) - self._seconds_per_shot)
         if self._on_batch is not None:
@@ -224,13 +244,13 @@ class BatchWorker:
             job.parts.append(_part(decoded, begin, end))
             job.compute_seconds += seconds
             begin = end
-            if not job.remaining:
-                job.finish()
+        return [(job, job.answer()) for job, _ in batch if not job.remaining]
 
-    def _fail(self, jobs: list[_Job]) -> None:
+    def _failed(self, jobs: list[_Job]) -> Outcomes:
         for job in jobs:
-            self._forget(job)
-            job.fail(DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log"))
+            self._forget(job)  # what is left of it
+        error = DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log")
+        return [(job, error) for job in jobs]
 
 
 def decode_packed(decoder: Decoder, shots: PackedBits) -> Decoding | Bits:

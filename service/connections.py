@@ -39,10 +39,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._receiving = False
         self.asked = False
         """Whether a first request has come: a new connection is given the time for that when the server drains."""
-        refused = len(self.connections) > self.settings.max_connections
-        if refused:
+        self._refused = len(self.connections) > self.settings.max_connections
+        if self._refused:
             self.app = too_many_connections
-        self._arm(REFUSED_SECONDS if refused else self.settings.header_timeout_seconds, _TOO_SLOW)
+        self._arm(REFUSED_SECONDS if self._refused else self.settings.header_timeout_seconds, _TOO_SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -55,6 +55,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._cut_off(_TOO_LONG)
+
+    def _should_upgrade(self) -> bool:
+        # A WebSocket would go past the application that refuses.
+        return not self._refused and super()._should_upgrade()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

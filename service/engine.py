@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -17,7 +18,7 @@ from typing import TypeVar
 from decoder.base import Decoder, FoldingDecoder, LayerFolder, PackedBits, SoftDecoder
 from decoder.processes import ChildProcess
 from decoder.registry import detectors_used, make_decoder
-from service.batching import Answer, BatchWorker, decode_packed
+from service.batching import Answer, BatchWorker, Deliver, decode_packed
 from service.building import Builder, DecoderCache
 from service.errors import (
     ClosingError,
@@ -75,6 +76,7 @@ class Model:
         *,
         metrics: Metrics,
         builder: Builder,
+        deliver: Deliver,
         make: DecoderFactory | None = None,
     ) -> None:
         self.settings = model
@@ -102,6 +104,7 @@ class Model:
             max_batch_shots=self.max_batch_shots,
             max_queued_shots=settings.max_queued_shots,
             on_batch=partial(metrics.batch, model.id),
+            deliver=deliver,
         )
 
     def experiment(self, choice: ExperimentChoice) -> MemoryExperiment:
@@ -223,10 +226,13 @@ class Engine:
         self.draining = False
         self.awaits_others = False
         """Whether to call itself ready only when the other workers are, too."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._loading: asyncio.Task[None] | None = None
         self.load_error: ModelLoadError | None = None
         self._make = make
         self._retiring: set[asyncio.Task[None]] = set()
+        self.revision = 0
+        """Counts models put in place, and those that are gone."""
         self.models: Mapping[str, Model] = {}
         for model in settings.models:
             self._serve(self.new_model(model))
@@ -262,6 +268,7 @@ class Engine:
         Args:
             on_load_error: is told when a model cannot be loaded; the engine will then never be ready.
         """
+        self._loop = asyncio.get_running_loop()
         for model in self.models.values():
             model.worker.start()
         self._loading = asyncio.create_task(self._load(on_load_error))
@@ -318,7 +325,14 @@ class Engine:
         Raises:
             ValueError: the settings name an unknown code, decoder or noise.
         """
-        return Model(model, self.settings, metrics=self.metrics, builder=self._builder, make=self._make)
+        return Model(
+            model,
+            self.settings,
+            metrics=self.metrics,
+            builder=self._builder,
+            deliver=self._deliver,
+            make=self._make,
+        )
 
     def replace(self, model: Model) -> None:
         """Serves a model that is loaded from now on. Requests at work on one of the same id end there."""
@@ -383,7 +397,7 @@ class Engine:
             DecodeTimeoutError: no answer within the time set.
             DecoderFailedError: the decoder raised on the batch.
         """
-        future = asyncio.wrap_future(model.worker.submit(decoder, shots))
+        future = _awaitable(model.worker.submit(decoder, shots))
         limit = self.settings.decode_timeout_seconds
         try:
             with self.metrics.waiting(model.settings.id, shots=len(shots)):
@@ -417,7 +431,14 @@ class Engine:
             detail = f"rounds={choice.rounds} is more than the {most} that this service decodes"
             raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="rounds")])
 
+    def _deliver(self, settle: Callable[[], None]) -> None:
+        # One call for all that a batch answers: each wakes the loop's thread, which takes the interpreter's lock.
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+            self._loop.call_soon_threadsafe(settle)
+
     def _serve(self, model: Model) -> None:
+        self.revision += 1
         # A new mapping, so that whoever goes through the old one is not disturbed.
         self.models = {**self.models, model.settings.id: model}
         self.metrics.add_model(model.settings.id, queued_shots=partial(getattr, model.worker, "queued_shots"))
@@ -426,7 +447,11 @@ class Engine:
         if model is not None:
             task = asyncio.create_task(model.retire())
             self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._retiring.discard(task)
+        self.revision += 1
 
     async def _load(self, on_load_error: Callable[[ModelLoadError], None] | None) -> None:
         for model_id, model in self.models.items():
@@ -441,3 +466,21 @@ class Engine:
                     on_load_error(self.load_error)
                 return
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)
+
+
+def _awaitable(job: Future[Answer]) -> asyncio.Future[Answer]:
+    """The future of a job that is settled in this loop's thread. `asyncio.wrap_future` is for other threads."""
+    waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def settle(done: Future[Answer]) -> None:
+        if waiter.done() or done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            waiter.set_result(done.result())
+        else:
+            waiter.set_exception(error)
+
+    job.add_done_callback(settle)
+    waiter.add_done_callback(lambda waiter: job.cancel() if waiter.cancelled() else None)
+    return waiter

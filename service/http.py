@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     BusyError,
+    ClosingError,
     DeadlineExceededError,
     Flaw,
     InvalidParametersError,
@@ -22,6 +23,7 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.record import current_record
+from service.settings import Settings
 
 T = TypeVar("T")
 
@@ -118,6 +120,40 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
     finally:
         gone.cancel()
         task.cancel()
+
+
+async def work_on_body(
+    request: Request,
+    work: Callable[[bytes], Coroutine[Any, Any, T]],
+    *,
+    gate: Gate,
+    settings: Settings,
+    timeout_ms: int | None = None,
+) -> T:
+    """Reads a body and works on it, within the bounds of the settings and as long as the client stays.
+
+    Args:
+        request: whose body.
+        work: what to make of it.
+        gate: bounds how many do so at once.
+        settings: bound the body.
+        timeout_ms: see `deadline`.
+
+    Raises:
+        BusyError: too many requests are at work.
+        ClosingError: the server gave the work up.
+        ServiceError, ClientDisconnect: as `read_body`, `deadline` and the work.
+    """
+    with gate.enter():
+        try:
+            async with deadline(timeout_ms, most_seconds=settings.decode_timeout_seconds):
+                body = await read_body(
+                    request, max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds
+                )
+                return await unless_disconnected(request, work(body))
+        except asyncio.CancelledError:
+            # The server gives requests so long to end when it shuts down, and no longer.
+            raise ClosingError("the service shut down before the shots were decoded") from None
 
 
 def content_type(request: Request, supported: Sequence[str]) -> str:

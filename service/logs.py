@@ -38,9 +38,15 @@ class TextFormatter(logging.Formatter):
         fields = dict(getattr(record, "fields", {}))
         if hasattr(record, "request_id"):
             fields = {"request_id": record.request_id} | fields
-        # repr of strings: a line break in what a client sent must not begin a line of the log
-        said = (f"{name}={json.dumps(value, default=str)}" for name, value in fields.items())
+        said = [f"{name}={_quoted(value)}" for name, value in fields.items()]
         return " ".join([super().formatMessage(record), *said])
+
+
+def _quoted(value: object) -> str:
+    # Strings as JSON has them: a line break in what a client sent must not begin a line of the log.
+    if type(value) in (int, float):
+        return repr(value)
+    return json.dumps(value) if type(value) is str else json.dumps(value, default=str)
 
 
 def log_config(*, form: str, level: str) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class Metrics:
         self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         model = ("model",)
         self._requests = Counter("tandem_requests", "Decode requests for a known model.", model, registry=registry)
+        self._samples = Counter(
+            "tandem_sample_requests", "Requests to sample shots for a known model.", model, registry=registry
+        )
         self._shots = Counter("tandem_shots", "Shots decoded.", model, registry=registry)
         self._batches = Counter("tandem_batches", "Batches decoded.", model, registry=registry)
         self._failures = Counter(
@@ -63,7 +66,7 @@ class Metrics:
         )
         self._in_flight = Gauge(
             "tandem_requests_in_flight",
-            "Requests being answered, health and metrics not counted.",
+            "Requests being answered, health, metrics and streams not counted.",
             registry=registry,
             multiprocess_mode="livesum",
         )
@@ -73,7 +76,7 @@ class Metrics:
 
     def add_model(self, model: str, *, queued_shots: Callable[[], int]) -> None:
         """Shows a model's metrics from the start, at zero."""
-        for metric in (self._requests, self._shots, self._batches, self._queue, self._compute):
+        for metric in (self._requests, self._samples, self._shots, self._batches, self._queue, self._compute):
             metric.labels(model)
         if self._shared is None:
             self._queued.labels(model).set_function(queued_shots)
@@ -99,6 +102,9 @@ class Metrics:
 
     def request(self, model: str) -> None:
         self._requests.labels(model).inc()
+
+    def sample_request(self, model: str) -> None:
+        self._samples.labels(model).inc()
 
     def batch(self, model: str, *, shots: int, seconds: float) -> None:
         self._batches.labels(model).inc()

@@ -71,7 +71,7 @@ class Observe:
 
         quiet = scope["path"] in QUIET_PATHS
         try:
-            with self._metrics.in_flight(counted=not quiet):
+            with self._metrics.in_flight(counted=scope["type"] == "http" and not quiet):
                 await self._app(scope, receive, send_with_id)
         finally:
             level = logging.DEBUG if quiet else logging.INFO

@@ -86,6 +86,7 @@ async def sample_shots(
     Send `shots_b8` to `/v1/models/{id}/decode` for the same basis, rounds and p, and compare the predictions with
     `observable_flips`. Shots of a seed are those of `tandem sample` with that seed.
     """
+    engine.metrics.sample_request(model.settings.id)
     choice = ExperimentChoice(basis=query.basis, rounds=query.rounds, p=query.p)
     experiment = engine.experiment(model, choice)
     with gate.enter():

@@ -12,6 +12,25 @@ Shot = Annotated[list[Bit], FailFast()]
 Shots = Annotated[list[Shot], FailFast(), Field(min_length=1)]
 
 
+class Sent(BaseModel):
+    """A JSON object that a client sends.
+
+    Of names that are unknown the first alone is told: a body has room for a million, and pydantic would make an
+    error of each.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            unknown = next((name for name in data if name not in cls.model_fields), None)
+            if unknown is not None:
+                raise ValueError(f"there is no {unknown[:40]!r}; known are {', '.join(cls.model_fields)}")
+        return data
+
+
 class ExperimentQuery(BaseModel):
     """Which experiment a request is about. What is left out is that of the model's default experiment."""
 
@@ -46,11 +65,10 @@ class DecodeQuery(ExperimentQuery):
     )
 
 
-class DecodeRequest(BaseModel):
+class DecodeRequest(Sent):
     """Shots to decode, either as lists of bits or packed."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "oneOf": [{"required": ["shots"], "not": {"required": ["num_shots"]}}, {"required": ["shots_b8"]}]
         },
@@ -100,6 +118,11 @@ class Limits(BaseModel):
     max_body_bytes: int
     max_shots_per_request: int
     max_rounds: int
+    max_stream_connections: int = Field(description="Connections with streams, all clients together.")
+    max_streams: int = Field(description="Open streams, over all connections.")
+    max_streams_per_connection: int
+    max_stream_message_bytes: int
+    stream_idle_seconds: float = Field(description="Between two layers of a stream.")
 
 
 class ModelInfo(BaseModel):

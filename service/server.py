@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from service.connections import BoundedProtocol, bounded_protocol
 from service.engine import Engine
+from service.garbage import freeze
 from service.logs import log_config
 from service.settings import Settings
 from service.websockets import StreamServer, websocket_options
@@ -47,6 +48,7 @@ class Server(StreamServer):
         load_first: bool = False,
     ) -> None:
         async def notify() -> None:
+            self._freeze()
             if on_tick is not None:
                 on_tick()
 
@@ -68,6 +70,7 @@ class Server(StreamServer):
         self._engine: Engine = app.state.engine
         self._load_first = load_first
         self._settings = settings
+        self._frozen = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and listens."""
@@ -94,6 +97,12 @@ class Server(StreamServer):
                 await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
             await self._for(FIRST_REQUEST_SECONDS, lambda: not self._new_connections())
         await super().shutdown(sockets)
+
+    def _freeze(self) -> None:
+        """After every change of models, once."""
+        if self._engine.loaded and self._frozen != self._engine.revision:
+            self._frozen = self._engine.revision
+            freeze()
 
     async def _for(self, seconds: float, done: Callable[[], bool]) -> None:
         end = asyncio.get_running_loop().time() + seconds

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
-    max_batch_shots: int = Field(default=1024, ge=1, description="Most shots a network is handed at once.")
+    max_batch_shots: int = Field(default=256, ge=1, description="Most shots a network is handed at once.")
     max_queued_shots: int = Field(
         default=50_000, ge=1, description="Most shots waiting for one model; what would exceed it gets 503."
     )

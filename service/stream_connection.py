@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
+from service.auth import Key
 from service.engine import Engine, ExperimentChoice
 from service.errors import (
     BusyError,
@@ -19,6 +20,7 @@ from service.errors import (
     InternalError,
     ServiceError,
     StreamTimeoutError,
+    UnauthorizedError,
     UnknownStreamError,
 )
 from service.http import Gate
@@ -60,10 +62,14 @@ class Connection:
         model_id: the model that all its streams are for.
         engine: whose models.
         places: bounds the streams of all connections.
+        key: the API key that it was made with; None if none is required.
     """
 
-    def __init__(self, websocket: WebSocket, model_id: str, *, engine: Engine, places: Gate) -> None:
+    def __init__(
+        self, websocket: WebSocket, model_id: str, *, engine: Engine, places: Gate, key: Key | None = None
+    ) -> None:
         self.model_id = model_id
+        self._key = key
         self.metrics = engine.metrics.streams
         self._websocket = websocket
         self._engine = engine
@@ -113,8 +119,17 @@ class Connection:
             await stream.answered()
         self.stop(Close(1001, "the service is shutting down"))
 
-    def sweep(self, now: float) -> None:
-        """Ends what has been idle for too long; `now` as of `time.monotonic`."""
+    def sweep(self, now: float, *, keys: Set[Key]) -> None:
+        """Ends what has been idle for too long, and all if the key is none any more.
+
+        Args:
+            now: as of `time.monotonic`.
+            keys: those that are accepted now.
+        """
+        if self._key is not None and self._key not in keys:
+            self.failed(UnauthorizedError("the API key was revoked"))
+            self.stop(Close(1008, "the API key is not known any more"))
+            return
         limit = self._settings.stream_idle_seconds
         for stream in list(self._streams.values()):
             if not stream.complete and now - stream.touched > limit:

@@ -7,14 +7,16 @@ import time
 
 from fastapi import APIRouter, FastAPI, WebSocket
 
+from service.auth import KeyRing
 from service.engine import Engine
 from service.errors import ClosingError, ServiceError, UnsupportedSubprotocolError
 from service.http import Gate
 from service.problems import problem_of, problem_response
+from service.record import current_record
 from service.stream_connection import Connection
 from service.stream_protocol import SUBPROTOCOL
 
-MAX_SWEEP_SECONDS = 5.0
+MAX_SWEEP_SECONDS = 1.0
 
 router = APIRouter()
 
@@ -24,10 +26,12 @@ class StreamHub:
 
     Args:
         engine: whose models; its settings have the bounds.
+        keys: a connection that was made with one of them ends when it is revoked.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, keys: KeyRing) -> None:
         settings = engine.settings
+        self._keys = keys
         self._engine = engine
         self._gate = Gate(settings.max_stream_connections, what="connections for streams are open")
         self._places = Gate(settings.max_streams, what="streams are open")
@@ -74,7 +78,9 @@ class StreamHub:
             )
         with self._gate.enter(), self._engine.metrics.streams.connections.track_inprogress():
             await websocket.accept(SUBPROTOCOL)
-            connection = Connection(websocket, model_id, engine=self._engine, places=self._places)
+            record = current_record()
+            key = None if record is None else record.key
+            connection = Connection(websocket, model_id, engine=self._engine, places=self._places, key=key)
             self._connections.add(connection)
             try:
                 await connection.run()
@@ -84,8 +90,9 @@ class StreamHub:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(self._engine.settings.stream_idle_seconds / 4, MAX_SWEEP_SECONDS))
+            keys = self._keys.all()
             for connection in list(self._connections):
-                connection.sweep(time.monotonic())
+                connection.sweep(time.monotonic(), keys=keys)
 
 
 @router.websocket("/v1/models/{model_id}/stream")

@@ -21,7 +21,6 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from ldpc import mod2
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
@@ -105,6 +104,8 @@ class BivariateBicycleCode:
     @cached_property
     def k(self) -> int:
         """Number of logical qubits, n - rank(hx) - rank(hz); the ranks are equal by the ZX duality."""
+        from ldpc import mod2  # takes half a second to import, with sinter and matplotlib
+
         return self.n - 2 * int(mod2.rank(self.hx))
 
     @property

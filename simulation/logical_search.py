@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ldpc import BpOsdDecoder, mod2
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
@@ -97,8 +96,15 @@ def any_x_logicals(code: BivariateBicycleCode) -> NDArray[np.uint8]:
     span = _Span()
     for check in _dense(code.hx):
         span.add(_as_integer(check))
-    kernel = _dense(mod2.kernel(code.hz))
+    kernel = _dense(_kernel(code.hz))
     return kernel[[span.add(_as_integer(row)) for row in kernel]]
+
+
+def _kernel(matrix: csr_matrix) -> csr_matrix:
+    """What a matrix over GF(2) sends to zero, one row a vector of a basis."""
+    from ldpc import mod2  # takes half a second to import, with sinter and matplotlib
+
+    return mod2.kernel(matrix)
 
 
 def _light_operator(
@@ -108,6 +114,8 @@ def _light_operator(
     constraints = vstack([code.hx, csr_matrix(x_logical)], format="csr")
     # Equal priors would leave belief propagation undecided between translates, which are equally good.
     priors = 0.01 * np.exp(0.5 * rng.standard_normal(code.n))
+    from ldpc import BpOsdDecoder
+
     decoder = BpOsdDecoder(
         constraints,
         error_channel=priors.tolist(),
@@ -161,7 +169,7 @@ class _Pool:
         classes = np.array([_as_bits(row, self._code.k) for row in span.rows], dtype=np.uint8)
         if not len(classes):
             return self.random_x_logical(rng)
-        return self._random_combination(_dense(mod2.kernel(csr_matrix(classes))), rng)
+        return self._random_combination(_dense(_kernel(csr_matrix(classes))), rng)
 
     def _random_combination(self, choices: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """The X-type operator of a random nonzero sum of rows of choices, uint8 (any number, k)."""

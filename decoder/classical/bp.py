@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import scipy.sparse as sp
-from ldpc import BpDecoder as LdpcBpDecoder
 
 from decoder.classical.problem import Problem
 from decoder.classical.syndrome import Solver, SyndromeSettings, check_choices, errors_of
@@ -40,7 +39,9 @@ class BpSettings(SyndromeSettings):
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`."""
-        return errors_of(LdpcBpDecoder(**self.bp_arguments(problem), input_vector_type="syndrome"))
+        from ldpc import BpDecoder  # takes half a second to import, with sinter and matplotlib
+
+        return errors_of(BpDecoder(**self.bp_arguments(problem), input_vector_type="syndrome"))
 
     def bp_arguments(self, problem: Problem) -> dict[str, Any]:
         """What all decoders of ldpc that begin with belief propagation are given."""

@@ -11,8 +11,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from ldpc import BpLsdDecoder as LdpcBpLsdDecoder
-from ldpc import mod2
 
 from decoder.classical.bp import BpSettings
 from decoder.classical.bposd import check_order
@@ -43,8 +41,10 @@ class BpLsdSettings(BpSettings):
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`."""
+        from ldpc import BpLsdDecoder, mod2
+
         arguments = self.bp_arguments(problem)
-        by_lsd = errors_of(LdpcBpLsdDecoder(**arguments, lsd_method=self.lsd_method, lsd_order=self.lsd_order))
+        by_lsd = errors_of(BpLsdDecoder(**arguments, lsd_method=self.lsd_method, lsd_order=self.lsd_order))
         by_bp = super().solver(problem)
         # ldpc 2.4.1 never returns from growing clusters that no error can explain.
         relations = mod2.kernel(sp.csr_matrix(problem.faults.check_matrix.T)).astype(np.int64)

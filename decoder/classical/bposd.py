@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import scipy.sparse as sp
-from ldpc import BpOsdDecoder as LdpcBpOsdDecoder
-from ldpc import mod2
 
 from decoder.classical.bp import BpSettings
 from decoder.classical.problem import Problem
@@ -41,9 +39,11 @@ class BpOsdSettings(BpSettings):
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`."""
+        from ldpc import BpOsdDecoder
+
         order = self._clipped_order(problem)
         return errors_of(
-            LdpcBpOsdDecoder(
+            BpOsdDecoder(
                 **self.bp_arguments(problem), osd_method=self.osd_method if order else "OSD_0", osd_order=order
             )
         )
@@ -53,6 +53,8 @@ class BpOsdSettings(BpSettings):
 
         ldpc 2.4.1 writes past the end of its candidate strings when the order is above that.
         """
+        from ldpc import mod2
+
         checks = problem.faults.check_matrix
         rows, columns = map(int, checks.shape)
         if self.osd_order <= columns - rows:

@@ -21,7 +21,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class ParsedRequest:
     """A request whose JSON has been read, and whose tensor has not."""
 
     header: InferRequest
@@ -33,7 +33,7 @@ class Request:
         return self.header.parameters or InferParameters()
 
 
-def parse_request(body: bytes, *, header_length: str | None) -> Request:
+def parse_request(body: bytes, *, header_length: str | None) -> ParsedRequest:
     """Reads the JSON of a body.
 
     Args:
@@ -62,10 +62,10 @@ def parse_request(body: bytes, *, header_length: str | None) -> Request:
         if first["loc"][:1] == ("parameters",):
             raise InvalidParametersError(said) from None
         raise InvalidShotsError(said) from None
-    return Request(header, body[length:])
+    return ParsedRequest(header, body[length:])
 
 
-def parse_shots(request: Request, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+def parse_shots(request: ParsedRequest, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
     """Reads the tensor of a request.
 
     Returns:

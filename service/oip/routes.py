@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -16,6 +16,7 @@ from service.errors import (
     BodyTooLargeError,
     BusyError,
     ClosingError,
+    DeadlineExceededError,
     DecoderFailedError,
     DecodeTimeoutError,
     InvalidParametersError,
@@ -26,9 +27,9 @@ from service.errors import (
     UnknownVersionError,
     UnsupportedMediaTypeError,
 )
-from service.http import read_body, unless_disconnected
+from service.http import deadline, work_on_body
 from service.oip.errors import error_responses
-from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
+from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
 from service.oip.schemas import (
     InferenceError,
@@ -48,6 +49,9 @@ PREFIX = "/v2"
 VERSION = "1"
 """The one version of every model: a model that is replaced is gone."""
 EXTENSIONS = ["binary_tensor_data"]
+
+Decoded = tuple[Answer, str | None, dict[OutputName, bool]]
+"""The answer, the request's id, and which outputs are wanted, and as binary data."""
 
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
 
@@ -134,6 +138,7 @@ INFER: dict[str, Any] = {
             DecoderFailedError,
             BusyError,
             DecodeTimeoutError,
+            DeadlineExceededError,
             NotReadyError,
             ClosingError,
         ),
@@ -157,31 +162,26 @@ async def infer(request: Request, engine: EngineDependency, gate: GateDependency
     """Decodes shots: one input, `detection_events` or `detection_events_b8`.
 
     The body is JSON, and binary tensors after it if the header Inference-Header-Content-Length says where it ends;
-    its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p.
+    its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p; `timeout_ms` says how
+    long the answer is wanted.
     """
     engine.metrics.request(model.settings.id)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
-    with gate.enter():
-        limits = engine.settings
-        try:
-            body = await read_body(
-                request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds
-            )
-            work = _infer(engine, model, body, header_length=request.headers.get(HEADER_LENGTH))
-            answer, request_id, outputs = await unless_disconnected(request, work)
-        except asyncio.CancelledError:
-            # The server gives requests so long to end when it shuts down, and no longer.
-            raise ClosingError("the service shut down before the shots were decoded") from None
-        return infer_response(
-            answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
-        )
+    work = partial(_infer, engine, model, header_length=request.headers.get(HEADER_LENGTH))
+    answer, request_id, outputs = await work_on_body(request, work, gate=gate, settings=engine.settings)
+    return infer_response(
+        answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
+    )
 
 
-async def _infer(
-    engine: Engine, model: Model, body: bytes, *, header_length: str | None
-) -> tuple[Answer, str | None, dict[OutputName, bool]]:
+async def _infer(engine: Engine, model: Model, body: bytes, *, header_length: str | None) -> Decoded:
     sent = parse_request(body, header_length=header_length)
+    async with deadline(sent.parameters.timeout_ms, most_seconds=engine.settings.decode_timeout_seconds):
+        return await _decode(engine, model, sent)
+
+
+async def _decode(engine: Engine, model: Model, sent: ParsedRequest) -> Decoded:
     asked = sent.parameters
     decoder = await engine.decoder(model, ExperimentChoice(basis=asked.basis, rounds=asked.rounds, p=asked.p))
     outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder))

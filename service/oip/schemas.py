@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from service.schemas import ExperimentQuery
+from service.schemas import ExperimentQuery, Sent
 
 InputDatatype = Literal["BOOL", "UINT8"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
@@ -63,23 +63,16 @@ class ModelMetadata(BaseModel):
 # option that has no effect would go unnoticed.
 
 
-class _Sent(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_names(cls, data: Any) -> Any:
-        # pydantic would make an error for each unknown name, and a body has room for a million.
-        if isinstance(data, dict):
-            unknown = next((name for name in data if name not in cls.model_fields), None)
-            if unknown is not None:
-                raise ValueError(f"there is no {unknown[:40]!r}; known are {', '.join(cls.model_fields)}")
-        return data
+class _Sent(Sent):
+    model_config = ConfigDict(strict=True)
 
 
 class InferParameters(_Sent, ExperimentQuery):
     """The experiment that the shots come from, and how to answer."""
 
+    timeout_ms: int | None = Field(
+        default=None, ge=1, description="Milliseconds after which the answer is of no use any more: then it is 504."
+    )
     binary_data_output: bool | None = Field(default=None, description="Whether outputs are binary unless they say.")
 
 

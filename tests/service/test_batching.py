@@ -72,6 +72,25 @@ def test_what_queued_while_a_batch_ran_is_the_next_batch_and_each_job_gets_its_o
     assert worker.queued_shots == 0
 
 
+def test_all_that_a_batch_answers_is_delivered_at_once_and_closing_waits_for_it(make_worker, echo, shots):
+    delivered: list[Callable[[], None]] = []
+    worker = make_worker(deliver=delivered.append)
+    hold(worker, echo)
+    jobs = [worker.submit(echo, pack_bits(shots(2, seed))) for seed in range(3)]
+    echo.gate.set()
+    while len(delivered) < 2:  # the one that held the worker, and the three
+        time.sleep(0.01)
+    assert not any(job.done() for job in jobs)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    delivered[1]()
+    assert all(job.done() for job in jobs)
+    assert closing.is_alive()
+    delivered[0]()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_queue_and_compute_time_are_told_apart(make_worker, echo, shots):
     worker = make_worker()
     hold(worker, echo)

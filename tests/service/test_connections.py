@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from websockets import Subprotocol
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from service.app import create_app
@@ -44,7 +45,7 @@ def serve(echo) -> Callable:
         thread.start()
         try:
             while True:
-                with httpx.Client(timeout=30) as client:
+                with httpx.Client(timeout=30) as client:  # a probe needs no key
                     if client.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
                         break
             yield port, server
@@ -69,6 +70,24 @@ def talk(port: int, *sent: bytes, pause: float = 0.0) -> tuple[bytes, float]:
         except ConnectionError:
             pass
     return received, time.monotonic() - started
+
+
+TRICKS = (b"../m", b"..%2fm", b"%2e%2e", b".", b"m%00", b"m%20", b"m;v=1", b"M", b"%6d/..", b"m/../m", b"..\\m", b"%ff")
+
+
+def test_tricks_with_paths_find_no_model(serve):
+    with serve() as (port, _), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        reader = connection.makefile("rb")
+        for trick in (*TRICKS, b"/etc/passwd", b"%2fetc%2fpasswd", b"m/circuit/..", b"", b"x" * 5000):
+            for route in (b"/v1/models/" + trick, b"/v2/models/" + trick + b"/ready"):
+                connection.sendall(b"GET " + route + b" HTTP/1.1\r\nHost: t\r\n\r\n")
+                assert reader.readline().startswith(b"HTTP/1.1 404 "), route
+                length = 0
+                while (line := reader.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                reader.read(length)
+        reader.close()
 
 
 def test_slow_headers(serve):
@@ -139,6 +158,37 @@ def test_too_many_connections(serve):
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
 
 
+def test_too_many_connections_for_a_websocket(serve):
+    with serve(max_connections=3) as (port, server):
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        while len(server.server_state.connections) < 3:
+            time.sleep(0.01)
+        url, protocol = f"ws://127.0.0.1:{port}/v1/models/m/stream", [Subprotocol("tandem.stream.v1")]
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, subprotocols=protocol)
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.headers["retry-after"] == "1"
+        held.pop().close()
+        while len(server.server_state.connections) > 2:
+            time.sleep(0.01)
+        with connect(url, subprotocols=protocol):
+            pass
+        for connection in held:
+            connection.close()
+
+
+def test_what_a_loaded_service_holds_is_not_collected_again_and_again(serve):
+    gc.unfreeze()
+    try:
+        with serve():
+            deadline = time.monotonic() + 20
+            while not gc.get_freeze_count():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    finally:
+        gc.unfreeze()
+
+
 def test_an_idle_connection_is_closed(serve):
     with serve(keep_alive_seconds=1) as (port, _):
         received, seconds = talk(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -174,3 +224,21 @@ def test_a_websocket_without_a_key_hears_401(serve):
         assert "x-request-id" in refused.value.response.headers
         with connect(url, subprotocols=protocol, additional_headers={"X-API-Key": "alice-0123456789abcdef"}) as stream:
             assert "x-request-id" in stream.response.headers
+
+
+def test_a_websocket_ends_when_its_key_is_revoked(serve, tmp_path):
+    alice, bob = "alice-0123456789abcdef", "bob-0123456789abcdef"
+    (file := tmp_path / "keys").write_text(f"alice:{alice}\nbob:{bob}\n")
+    with serve(api_keys_file=file) as (port, _):
+        url, protocol = f"ws://127.0.0.1:{port}/v1/models/m/stream", [Subprotocol("tandem.stream.v1")]
+        with (
+            connect(url, subprotocols=protocol, additional_headers={"X-API-Key": alice}) as kept,
+            connect(url, subprotocols=protocol, additional_headers={"X-API-Key": bob}) as revoked,
+        ):
+            file.write_text(f"alice:{alice}\n")
+            with pytest.raises(ConnectionClosed) as closed:
+                revoked.recv(timeout=20)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, "key" in closed.value.rcvd.reason) == (1008, True)
+            kept.send('{"action": "open", "stream": 0}')
+            assert '"opened"' in kept.recv(timeout=20)

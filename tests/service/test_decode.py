@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -166,7 +168,7 @@ async def test_parts_that_a_decoder_does_not_have_are_left_out(client):
         ({"shots_b8": base64.b64encode(bytes(36)).decode(), "num_shots": 0}, "#/num_shots"),
         ({"shots": [[0] * NUM_DETECTORS], "shots_b8": ""}, "#"),
         ({"shots": [[0] * NUM_DETECTORS], "num_shots": 1}, "#"),
-        ({"shots": [[0] * NUM_DETECTORS], "shot": 1}, "#/shot"),
+        ({"shots": [[0] * NUM_DETECTORS], "shot": 1}, "#"),
         ({}, "#"),
         ([], "#"),
     ],
@@ -187,6 +189,16 @@ async def test_millions_of_wrong_values_are_one_message(client):
     response = await client.post(URL, json={"shots": [[2] * NUM_DETECTORS] * 5000})
     assert response.status_code == 422
     assert len(response.json()["errors"]) == 1
+
+
+async def test_many_unknown_names_are_one_error_and_take_no_time(client):
+    body = json.dumps({f"name{index}": 0 for index in range(200_000)})
+    started = time.process_time()
+    response = await client.post(URL, content=body, headers={"content-type": "application/json"})
+    assert time.process_time() - started < 0.6  # an error each takes more than a second
+    assert (response.status_code, kind(response)) == (422, "invalid-shots")
+    (error,) = response.json()["errors"]
+    assert "there is no 'name0'; known are shots" in error["detail"]
 
 
 @pytest.mark.parametrize(

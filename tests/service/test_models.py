@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import anyio
 import pytest
 import stim
@@ -27,6 +30,21 @@ def assert_problem(response, status: int, kind: str | None) -> dict:
 async def test_healthz(client):
     response = await client.get("/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_importing_the_service_imports_nothing_that_draws_or_computes():
+    heavy = ("matplotlib", "sinter", "torch", "numba", "ldpc")
+    code = f"import sys, service.app; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+async def test_the_limits_are_told(serve, echo):
+    bounds = {"max_streams": 7, "max_stream_connections": 5, "stream_idle_seconds": 1.5, "max_rounds": 9}
+    async with serve(lambda model, experiment: matching(echo, experiment), **bounds) as client:
+        limits = (await client.get("/v1/models/m")).json()["limits"]
+        assert limits.items() >= bounds.items()
+        assert {"max_body_bytes", "max_streams_per_connection", "max_stream_message_bytes"} <= set(limits)
 
 
 async def test_readyz_answers_503_until_every_model_has_decoded(serve, echo):

@@ -232,6 +232,24 @@ async def test_too_much(served, version):
     assert "at most 5" in error_of(await served.post(url, json={"inputs": [many]}), 413)
 
 
+async def test_a_deadline(serve, make, echo):
+    async with serve(make, decode_timeout_seconds=20) as client:
+        echo.batches.clear()
+        echo.gate.clear()
+        held = asyncio.create_task(client.post(URL, json={"inputs": [QUIET]}))
+        while not echo.batches:
+            await asyncio.sleep(0.01)
+        late = await client.post(URL, json={"inputs": [QUIET], "parameters": {"timeout_ms": 100}})
+        assert "100 ms" in error_of(late, 504)
+        echo.gate.set()
+        assert (await held).status_code == 200
+        assert (await client.post(URL, json={"inputs": [QUIET], "parameters": {"timeout_ms": 20_000}})).is_success
+        for wrong in (0, 20_001, "100", 1.5):
+            response = await client.post(URL, json={"inputs": [QUIET], "parameters": {"timeout_ms": wrong}})
+            assert "timeout_ms" in error_of(response, 400)
+        assert echo.batches == [1, 1]
+
+
 async def test_bounds_are_those_of_the_native_api(serve, make, echo):
     async with serve(make, max_requests_in_flight=1, max_body_bytes=500) as client:
         long = {"inputs": [QUIET], "id": "x" * 500}

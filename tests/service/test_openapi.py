@@ -28,7 +28,7 @@ async def test_every_error_of_every_route_is_documented_in_its_form(document):
     assert set(decode["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
     for versions in ("", "/versions/{model_version}"):
         infer = document["paths"][f"/v2/models/{{model_id}}{versions}/infer"]["post"]
-        assert set(infer["responses"]) == {"200", "400", "401", "404", "408", "413", "415", "500", "503"}
+        assert set(infer["responses"]) == {"200", "400", "401", "404", "408", "413", "415", "500", "503", "504"}
         assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
         names = ["model_id", "model_version", "Inference-Header-Content-Length"]
         assert {parameter["name"] for parameter in infer["parameters"]} == set(names if versions else names[::2])

@@ -46,6 +46,17 @@ async def test_they_can_be_decoded_as_they_are(client):
     assert np.array_equal(response.json()["predictions"], make_decoder("bposd", experiment).decode_batch(shots))
 
 
+async def test_requests_are_counted(client):
+    async def counted() -> float:
+        lines = (await client.get("/metrics")).text.splitlines()
+        name = 'tandem_sample_requests_total{model="bb72-bposd"} '
+        return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    before = await counted()
+    assert (await client.post(URL)).status_code == 200
+    assert await counted() == before + 1
+
+
 async def test_without_a_seed_a_fresh_one_is_drawn_and_told(client):
     drawn = [(await client.post(f"{URL}?p=0.01&shots=5")).json() for _ in range(2)]
     assert drawn[0]["seed"] != drawn[1]["seed"]

@@ -202,6 +202,14 @@ async def test_too_many_connections(lab_server, make):
             assert await answers(lab, 0)
 
 
+async def test_open_connections_are_no_requests_in_flight(lab_server, make):
+    async with lab_server(MODEL, make=make) as server, server.lab() as lab:
+        await lab.open(0)
+        await lab.until("opened")
+        assert await server.metric("tandem_stream_connections") == 1
+        assert await server.metric("tandem_requests_in_flight") == 0
+
+
 @pytest.mark.parametrize("bound", ["max_streams", "max_streams_per_connection"])
 async def test_too_many_streams(lab_server, make, bound):
     async with lab_server(MODEL, make=make, **{bound: 2}) as server, server.lab() as lab:

@@ -1,0 +1,223 @@
+"""Many requests among which some are malformed and some clients leave: no wrong answer, and nothing is left behind.
+
+python benchmarks/chaos.py --requests 200000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from serving import (
+    CLIENT_CORE,
+    MODEL_ID,
+    RESULTS,
+    SERVER_CORE,
+    Connection,
+    Report,
+    Resources,
+    Service,
+    Shots,
+    decode_request,
+    pin,
+    run,
+    sample_shots,
+    service,
+)
+
+CLIENTS = 32
+MALFORMED = DISCONNECTING = 0.01
+WARM_UP = 0.05
+"""The share of the requests after which the memory is looked at for the first time."""
+FLAT = 0.05
+SETTLE_SECONDS = 3.0
+
+DECODE = f"POST /v1/models/{MODEL_ID}/decode".encode()
+END = b" HTTP/1.1\r\nHost: tandem\r\n"
+OCTETS = b"Content-Type: application/octet-stream\r\n"
+JSON = b"Content-Type: application/json\r\n"
+
+
+def _sized(body: bytes) -> bytes:
+    return b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+MALFORMED_REQUESTS = {
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "no known method": b"BREW /pot" + END + b"\r\n",
+    "wrong method": b"GET" + DECODE[4:] + END + b"\r\n",
+    "no such path": b"GET /../../etc/passwd" + END + b"\r\n",
+    "a path for a model": b"POST /v1/models/..%2f..%2fetc%2fpasswd/decode" + END + OCTETS + _sized(b"x"),
+    "no such model": decode_request(bytes(54), model="nobody"),
+    "no such parameter": decode_request(bytes(54), query="?colour=red"),
+    "no such experiment": decode_request(bytes(54), query="?rounds=0"),
+    "no content type": DECODE + END + _sized(bytes(54)),
+    "no length that is one": DECODE + END + OCTETS + b"Content-Length: -5\r\n\r\n",
+    "two lengths": DECODE + END + OCTETS + b"Content-Length: 54\r\nContent-Length: 4\r\n\r\n" + bytes(54),
+    "no chunks": DECODE + END + OCTETS + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+    "no shots": decode_request(b""),
+    "no whole shots": decode_request(bytes(55)),
+    "no JSON": DECODE + END + JSON + _sized(b'{"shots": [[0, 1'),
+    "no bits": DECODE + END + JSON + _sized(b'{"shots": [[0, 1, 2]]}'),
+    "no base64": DECODE + END + JSON + _sized(b'{"shots_b8": "*"}'),
+    "headers without end": DECODE + END + b"X-Long: " + b"a" * 100_000 + b"\r\n\r\n",
+}
+
+
+@dataclass
+class Outcome:
+    """What came of all requests."""
+
+    answered: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Malformed requests, by what was wrong."""
+    left: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+
+
+class Client:
+    """Sends whatever comes next, on a connection that is kept as long as the service keeps it."""
+
+    def __init__(self, port: int, shots: Shots, outcome: Outcome, *, seed: int) -> None:
+        self._port = port
+        self._shots = shots
+        self._outcome = outcome
+        self._draw = np.random.default_rng([shots.seed, seed])
+        self._connection: Connection | None = None
+
+    async def next(self) -> None:
+        if self._connection is None or self._connection.lost:
+            self._connection = await Connection.open(self._port)
+        kind = self._draw.random()
+        try:
+            if kind < MALFORMED:
+                await self._malformed(self._connection)
+            elif kind < MALFORMED + DISCONNECTING:
+                await self._leave(self._connection)
+            else:
+                await self._ask(self._connection)
+        except ConnectionError as error:
+            self._outcome.wrong[f"{error}"] += 1
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _ask(self, connection: Connection) -> None:
+        request, answer = self._shots.request(int(self._draw.integers(len(self._shots))))
+        reply = await connection.ask(request)
+        if reply.status == 200 and reply.body == answer:
+            self._outcome.answered += 1
+        else:
+            self._outcome.wrong[f"{reply.status} {reply.body[:200]!r}"] += 1
+
+    async def _malformed(self, connection: Connection) -> None:
+        name = list(MALFORMED_REQUESTS)[self._draw.integers(len(MALFORMED_REQUESTS))]
+        try:
+            reply = await connection.ask(MALFORMED_REQUESTS[name])
+        except ConnectionError:
+            # Where headers are cut off, the answer may be lost to what was still being sent.
+            if name != "headers without end":
+                self._outcome.wrong[f"{name}: no answer"] += 1
+            else:
+                self._outcome.refused[name] += 1
+            return
+        if 400 <= reply.status < 500:
+            self._outcome.refused[name] += 1
+        else:
+            self._outcome.wrong[f"{name}: {reply.status}"] += 1
+        connection.close()
+        self._connection = None
+
+    async def _leave(self, connection: Connection) -> None:
+        request, _ = self._shots.request(int(self._draw.integers(len(self._shots))))
+        whole = self._draw.random() < 0.5
+        connection.send(request if whole else request[: self._draw.integers(1, len(request))])
+        await asyncio.sleep(float(self._draw.choice([0.0, 0.002, 0.02])))
+        connection.abort()
+        self._connection = None
+        self._outcome.left += 1
+
+
+async def send(running: Service, shots: Shots, *, requests: int, seed: int, outcome: Outcome) -> None:
+    """Sends so many requests, by several clients at once."""
+    left = requests
+
+    async def work(client: Client) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await client.next()
+        client.close()
+
+    clients = [Client(running.port, shots, outcome, seed=CLIENTS * seed + index) for index in range(CLIENTS)]
+    await asyncio.gather(*(work(client) for client in clients))
+
+
+def measure(running: Service, shots: Shots, *, requests: int) -> Report:
+    outcome = Outcome()
+    first = max(1, int(WARM_UP * requests))
+    started = time.monotonic()
+    held = []
+    for seed, count in enumerate((first, requests - first)):
+        run(send(running, shots, requests=count, seed=seed, outcome=outcome))
+        time.sleep(SETTLE_SECONDS)  # for the service to see that the last connections are closed
+        held.append(Resources.of(running.process.pid))
+    return report(running, outcome, held, seconds=time.monotonic() - started)
+
+
+def report(running: Service, outcome: Outcome, held: list[Resources], *, seconds: float) -> Report:
+    before, after = held
+    found = Report("chaos", "Malformed requests and clients that leave")
+    malformed = sum(outcome.refused.values())
+    found.rows += [
+        {"requests": "answered", "": outcome.answered},
+        {"requests": "malformed, refused with 4xx", "": malformed},
+        {"requests": "given up by their clients", "": outcome.left},
+    ]
+    wrong = ", ".join(f"{count} x {what}" for what, count in outcome.wrong.most_common(3)) or "none"
+    found.goal("no wrong answer", f"wrong: {wrong}", met=not outcome.wrong)
+    for name, one, other in (
+        ("threads", before.threads, after.threads),
+        ("descriptors", before.descriptors, after.descriptors),
+    ):
+        found.goal(f"no leak of {name}", f"{one} to {other}", met=other <= one)
+    grown = after.resident_mib / before.resident_mib - 1
+    found.goal(
+        f"memory grows by at most {100 * FLAT:g} %",
+        f"{before.resident_mib:.0f} to {after.resident_mib:.0f} MiB ({100 * grown:+.1f} %)",
+        met=grown <= FLAT,
+    )
+    tracebacks = running.tracebacks()
+    found.goal("no traceback in the log", f"{tracebacks}", met=tracebacks == 0)
+    kinds = ", ".join(f"{name} ({count})" for name, count in sorted(outcome.refused.items()))
+    found.notes += [
+        f"bb72, Z memory, 6 rounds, one shot a request; {CLIENTS} clients, {seconds:.0f} s. Before: after the first "
+        f"{100 * WARM_UP:g} % of the requests; after: at the end.",
+        f"Malformed, at {100 * MALFORMED:g} %: {kinds}.",
+        f"Clients that leave, at {100 * DISCONNECTING:g} %: in the middle of a request or before its answer.",
+        f"Service on core {SERVER_CORE}, clients on core {CLIENT_CORE}.",
+    ]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--p", type=float, default=0.001)
+    parser.add_argument("--shots", type=int, default=8192, help="different ones")
+    parser.add_argument("--seed", type=int, default=2031)
+    options = parser.parse_args()
+    shots = sample_shots(options.shots, p=options.p, seed=options.seed)
+    pin(CLIENT_CORE)
+    with service() as running:
+        return measure(running, shots, requests=options.requests).write(RESULTS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

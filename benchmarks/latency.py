@@ -1,0 +1,121 @@
+"""How long one shot takes over HTTP, beside the decoder asked directly.
+
+    python benchmarks/latency.py --shots 4000
+
+The same shots, in turns of a few at a time: by REST to a service on one core, and by a decoder of this process moved to
+the same core. One shot a request, b8, over one connection that is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import numpy as np
+from serving import (
+    CLIENT_CORE,
+    RESULTS,
+    SERVER_CORE,
+    Connection,
+    Report,
+    Service,
+    Shots,
+    milliseconds,
+    pin,
+    run,
+    sample_shots,
+    service,
+)
+
+P = 0.003
+TURN = 25
+EXTRA_MS = 1.0
+TAIL = 3.0
+
+
+async def rest_turn(connection: Connection, shots: Shots, first: int, count: int) -> list[float]:
+    """Seconds of so many shots, one after the other.
+
+    Raises:
+        ValueError: an answer that is not that of the decoder.
+    """
+    seconds = []
+    for index in range(first, first + count):
+        request, answer = shots.request(index)
+        started = time.perf_counter()
+        reply = await connection.ask(request)
+        seconds.append(time.perf_counter() - started)
+        if reply.status != 200 or reply.body != answer:
+            raise ValueError(f"shot {index}: {reply}")
+    return seconds
+
+
+def direct_turn(shots: Shots, first: int, count: int) -> list[float]:
+    seconds = []
+    for index in range(first, first + count):
+        shot = shots.events[index : index + 1]
+        started = time.perf_counter()
+        shots.decoder.decode_batch(shot, bit_packed_shots=True)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+async def measure(running: Service, shots: Shots, *, cores: tuple[int, int] | None) -> tuple[list[float], list[float]]:
+    """Seconds of every shot by REST, and asked directly.
+
+    Args:
+        running: the service.
+        shots: to decode; the first turn is the warm-up and not counted.
+        cores: of the client and of the service; None leaves the processes where they are.
+    """
+    rest: list[float] = []
+    direct: list[float] = []
+    connection = await Connection.open(running.port)
+    for first in range(0, len(shots), TURN):
+        count = min(TURN, len(shots) - first)
+        if cores is not None:
+            pin(cores[0])
+        by_rest = await rest_turn(connection, shots, first, count)
+        if cores is not None:
+            pin(cores[1])
+        by_hand = direct_turn(shots, first, count)
+        if first:
+            rest += by_rest
+            direct += by_hand
+    connection.close()
+    return rest, direct
+
+
+def report(rest: list[float], direct: list[float]) -> Report:
+    found = Report("latency", "One shot at a time over HTTP")
+    for name, seconds in (("REST", rest), ("decoder asked directly", direct)):
+        p50, p90, p99, most = milliseconds(seconds, 0.5, 0.9, 0.99, 1)
+        row = {"": name, "shots": len(seconds), "p50 ms": p50, "p90 ms": p90, "p99 ms": p99, "max ms": most}
+        found.rows.append({key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()})
+    (p50, p99), (own, own_p99) = milliseconds(rest, 0.5, 0.99), milliseconds(direct, 0.5, 0.99)
+    extra = milliseconds(np.subtract(rest, direct), 0.5)[0]
+    found.goal(f"p50 at most the decoder's + {EXTRA_MS:g} ms", f"+ {p50 - own:.2f} ms", met=p50 <= own + EXTRA_MS)
+    found.goal(f"p99 at most {TAIL:g} times p50", f"{p99 / p50:.2f} times", met=p99 <= TAIL * p50)
+    found.notes += [
+        f"bb72, Z memory, 6 rounds, p = {100 * P:g} %; one shot a request, b8, one connection; default settings.",
+        f"Shot by shot, REST takes {extra:.2f} ms more (median); the decoder's own p99 is {own_p99 / own:.2f} times "
+        "its p50. All answers were those of the decoder.",
+        f"Turns of {TURN} shots. Service and decoder on core {SERVER_CORE} with one thread of torch, client on core "
+        f"{CLIENT_CORE}.",
+    ]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shots", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=2031)
+    options = parser.parse_args()
+    shots = sample_shots(options.shots + TURN, p=P, seed=options.seed)
+    with service() as running:
+        return report(*run(measure(running, shots, cores=(CLIENT_CORE, SERVER_CORE)))).write(RESULTS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
