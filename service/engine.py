@@ -282,6 +282,7 @@ class Engine:
     def drain(self) -> None:
         """Is not ready any more, so that no new work is sent here, but does what comes nevertheless."""
         self.draining = True
+        self.metrics.ready(False)
 
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the threads."""
@@ -441,3 +442,5 @@ class Engine:
                     on_load_error(self.load_error)
                 return
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)
+        if not self.draining:
+            self.metrics.ready(True)
