@@ -38,8 +38,6 @@ def make_app() -> FastAPI:
     return create_app(settings)
 
 
-@serve.deployment(name="tandem")
-@serve.ingress(make_app)
 class Replica:
     """One engine with all models. Ray sends it requests when `check_health` has returned once."""
 
@@ -56,4 +54,4 @@ class Replica:
         engine.check_ready()
 
 
-app = Replica.bind()
+app = serve.deployment(name="tandem")(serve.ingress(make_app)(Replica)).bind()
