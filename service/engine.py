@@ -289,6 +289,7 @@ class Engine:
     def drain(self) -> None:
         """Is not ready any more, so that no new work is sent here, but does what comes nevertheless."""
         self.draining = True
+        self.metrics.ready(False)
 
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the threads."""
@@ -466,6 +467,8 @@ class Engine:
                     on_load_error(self.load_error)
                 return
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)
+        if not self.draining:
+            self.metrics.ready(True)
 
 
 def _awaitable(job: Future[Answer]) -> asyncio.Future[Answer]:

@@ -137,3 +137,7 @@ class NotReadyError(ServiceError):
 
 class ClosingError(ServiceError):
     status, kind, title = 503, "closing", "Shutting down"
+
+
+class ReplicaLostError(ServiceError):
+    status, kind, title = 503, "replica-lost", "Replica lost"

@@ -70,6 +70,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._ready = Gauge(
+            "tandem_ready",
+            "Workers that have loaded all models and are not shutting down.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.streams = StreamMetrics(registry, buckets=SECONDS)
         if self._shared is None:
             ProcessCollector(registry=registry)
@@ -117,6 +123,10 @@ class Metrics:
     def in_flight(self, *, counted: bool = True) -> AbstractContextManager[object]:
         """Counts a request while it is answered."""
         return self._in_flight.track_inprogress() if counted else nullcontext()
+
+    def ready(self, ready: bool) -> None:
+        """Says whether this worker is ready for requests."""
+        self._ready.set(ready)
 
     def failure(self, model: str, reason: str) -> None:
         """Counts a failure. `model` must be the id of a served model or empty: labels are kept for ever."""

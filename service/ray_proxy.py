@@ -1,0 +1,44 @@
+"""What a client is told when the Ray replica at work on its request dies: 503, and to ask again.
+
+Ray's proxies say 500 in plain text, after which no client can know that another replica would have the answer. They
+take this middleware from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=service.ray_proxy:middlewares, in the environment
+of `ray start` or `serve run`.
+"""
+
+from __future__ import annotations
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ReplicaLostError
+from service.oip.errors import error_response
+from service.problems import form_for, problem_of
+
+FORMS = {"/v2": error_response}
+
+
+class AnswerForTheLost:
+    """Answers requests that got no answer. One that ends within its answer is left to the server, which cuts it off."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        await self._app(scope, receive, watched)
+        if scope["type"] == "http" and not started:
+            error = ReplicaLostError("the replica at work on this request is lost; send it again", retry_after=0)
+            respond = form_for(scope["path"], FORMS)
+            response = respond(problem_of(error), headers={"Retry-After": str(error.retry_after)})
+            await response(scope, receive, send)
+
+
+def middlewares() -> list[Middleware]:
+    """What Ray Serve puts around its HTTP proxies."""
+    return [Middleware(AnswerForTheLost)]

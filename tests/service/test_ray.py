@@ -1,0 +1,121 @@
+"""Replicas on a Ray cluster of this machine, and what their clients see when one is killed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+import yaml
+from starlette.types import Message, Receive, Scope, Send
+
+pytest.importorskip("ray.serve")
+
+from service.ray_proxy import AnswerForTheLost, middlewares
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = REPOSITORY / "deploy" / "ray" / "serve.yaml"
+
+
+def script() -> ModuleType:
+    name = "ray_replicas"
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_replica_killed_under_load_costs_no_later_request():
+    replicas = script()
+    with replicas.cluster() as cluster:
+        assert len(cluster.replicas()) == 2
+        requests = replicas.kill_one(cluster, clients=6, before=1, after=3.5)
+        mark = cluster.mark
+    assert replicas.marked(mark) == set()
+
+    assert sum(request.outcome == "right" for request in requests) > 20
+    lost = [request for request in requests if request.outcome != "right"]
+    assert {request.outcome for request in lost} <= {"503 urn:problem-type:tandem:replica-lost"}
+    assert not any(request.retrying for request in lost)
+    assert all(request.started < 2 for request in lost)
+    assert any(request.started > 2 for request in requests)
+    assert "0 failed" in replicas.summary(requests, command="-")
+
+
+@pytest.fixture
+def ray_replica(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    from service import ray_serve
+
+    monkeypatch.delenv("TANDEM_INSECURE", raising=False)
+    return ray_serve
+
+
+def test_without_keys_a_replica_does_not_start(ray_replica: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="TANDEM_API_KEYS"):
+        ray_replica.make_app()
+    monkeypatch.setenv("TANDEM_INSECURE", "0")
+    with pytest.raises(ValueError, match="TANDEM_API_KEYS"):
+        ray_replica.make_app()
+
+
+def test_the_configuration_is_one_that_serve_takes(ray_replica: ModuleType):
+    from ray.serve.schema import ServeDeploySchema
+
+    config = yaml.safe_load(CONFIG.read_text())
+    parsed = ServeDeploySchema.model_validate(config)
+    [application] = parsed.applications
+    module, _, name = application.import_path.partition(":")
+    assert module == ray_replica.__name__
+    bound = getattr(ray_replica, name)
+    [deployment] = application.deployments
+    assert bound._bound_deployment.name == deployment.name
+    assert deployment.num_replicas == 2
+    # Ray ignores names that it does not know.
+    for given, schema in (
+        (config, parsed),
+        (config["http_options"], parsed.http_options),
+        (config["applications"][0], application),
+        (config["applications"][0]["deployments"][0], deployment),
+    ):
+        assert set(given) <= set(type(schema).model_fields)
+
+
+async def answers_nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    pass
+
+
+async def answers_half(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+
+
+@pytest.mark.anyio
+async def test_a_request_without_answer_is_answered_503():
+    [middleware] = middlewares()
+    app = middleware.cls(answers_nothing)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://proxy") as client:
+        answer = await client.get("/v1/models")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "0")
+        assert answer.json()["type"] == "urn:problem-type:tandem:replica-lost"
+        inference = await client.post("/v2/models/m/infer")
+        assert (inference.status_code, list(inference.json())) == (503, ["error"])
+
+
+@pytest.mark.anyio
+async def test_nothing_is_added_to_an_answer_that_has_begun():
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    await AnswerForTheLost(answers_half)({"type": "http", "path": "/v1/models"}, receive, send)
+    await AnswerForTheLost(answers_nothing)({"type": "websocket", "path": "/v1/models/m/stream"}, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
