@@ -43,6 +43,8 @@ class Answer:
     """Time from submission to the end in which the job was not being computed."""
     compute_seconds: float
     """How long the batches ran that the job was part of."""
+    opinions: npt.NDArray[np.uint8] | None = None
+    """(shots,): who answered each, of `decoder.tandem.decoder.Opinion`; None for models that are no pairs."""
 
 
 class BatchObserver(Protocol):

@@ -131,6 +131,7 @@ class Client(_Connection[httpx.Client]):
         p: float | None = None,
         confidence: bool = False,
         flip_probabilities: bool = False,
+        deadline_ms: float | None = None,
         bit_packed_shots: bool = False,
     ) -> RemoteDecoding:
         """Decodes shots, in as many requests as the service's limits ask for.
@@ -144,6 +145,8 @@ class Client(_Connection[httpx.Client]):
             p: its physical error rate.
             confidence: whether to answer the probability of each prediction.
             flip_probabilities: whether to answer the probability that each observable flipped.
+            deadline_ms: of pairs: milliseconds after which a shot keeps the network's answer if its second opinion is
+                not there; None: the model's own. The answer's `opinions` tell which shots did.
             bit_packed_shots: whether `shots` is bit-packed.
 
         Raises:
@@ -153,7 +156,12 @@ class Client(_Connection[httpx.Client]):
         info = self.model(model_id, basis=basis, rounds=rounds, p=p)
         packed = packed_shots(shots, num_detectors=info.experiment.num_detectors, bit_packed=bit_packed_shots)
         params = decode_params(
-            basis=basis, rounds=rounds, p=p, confidence=confidence, flip_probabilities=flip_probabilities
+            basis=basis,
+            rounds=rounds,
+            p=p,
+            confidence=confidence,
+            flip_probabilities=flip_probabilities,
+            deadline_ms=deadline_ms,
         )
         calls = decode_calls(info, packed, params=params)
         return joined(info, packed, [read_decoding(info, call, self._send(call)) for call in calls])
@@ -221,13 +229,19 @@ class AsyncClient(_Connection[httpx.AsyncClient]):
         p: float | None = None,
         confidence: bool = False,
         flip_probabilities: bool = False,
+        deadline_ms: float | None = None,
         bit_packed_shots: bool = False,
     ) -> RemoteDecoding:
         """As `Client.decode`; requests go one after the other, and several `decode` side by side."""
         info = await self.model(model_id, basis=basis, rounds=rounds, p=p)
         packed = packed_shots(shots, num_detectors=info.experiment.num_detectors, bit_packed=bit_packed_shots)
         params = decode_params(
-            basis=basis, rounds=rounds, p=p, confidence=confidence, flip_probabilities=flip_probabilities
+            basis=basis,
+            rounds=rounds,
+            p=p,
+            confidence=confidence,
+            flip_probabilities=flip_probabilities,
+            deadline_ms=deadline_ms,
         )
         calls = decode_calls(info, packed, params=params)
         return joined(info, packed, [read_decoding(info, call, await self._send(call)) for call in calls])

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from service.batching import Answer
+from service.bodies import read_shots
 from service.direct import DirectRoute
-from service.engine import Engine, ExperimentChoice, Model
+from service.engine import Engine, Model, no_pair
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -19,6 +20,7 @@ from service.errors import (
     DeadlineExceededError,
     DecoderFailedError,
     DecodeTimeoutError,
+    Flaw,
     InvalidParametersError,
     InvalidShotsError,
     NotAcceptableError,
@@ -28,9 +30,10 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.http import best_answer_type, content_type, work_on_body
+from service.partial import NDJSON, answer_in_parts
 from service.problems import problem_responses
 from service.schemas import DecodeQuery, DecodeRequest, DecodeResponse
-from service.shots import answer_json, answer_parts, parse_b8, parse_json
+from service.shots import answer_json, answer_parts
 from service.v1 import B8, JSON, EngineDependency, GateDependency, ModelDependency, choice
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
@@ -46,6 +49,7 @@ router = APIRouter(prefix="/v1", route_class=DirectRoute)
             "content": {
                 JSON: {"schema": {"$ref": "#/components/schemas/DecodeResponse"}},
                 B8: {"schema": {"type": "string", "format": "binary"}},
+                NDJSON: {"schema": {"type": "string"}},
             },
             "headers": {
                 "Server-Timing": {
@@ -99,14 +103,21 @@ async def decode(
     A b8 body is answered in b8 unless `Accept` prefers JSON, and the other way round. A binary answer is the
     predictions in b8; with `confidence=true` then one little-endian float32 a shot, and with
     `flip_probabilities=true` then one a shot and observable, shot by shot. Parts that the decoder does not
-    have are left out; the header X-Tandem-Parts says what is there.
+    have are left out; the header X-Tandem-Parts says what is there. Of a pair `opinions=true` adds one byte a shot:
+    0 the network, which was sure; 1 the second decoder; 2 the network, as the second was late; 3 as it failed.
+
+    With `partial=true` a pair answers a line of JSON at once, in which unsure shots are `pending`, then a line for each
+    second opinion (`shot`, `prediction`, `answered_by`), and at the end `{"done": true}`.
     """
     engine.metrics.request(model.settings.id)
     sent = content_type(request, (JSON, B8))
     wanted = best_answer_type(request, (sent, JSON if sent == B8 else B8))
+    check_pair(model, query, wanted)
+    if query.partial:
+        return await answer_in_parts(request, engine, gate, model, query, sent)
     answer = await work_on_body(
         request,
-        partial(_decode, engine, model, choice(query), sent),
+        partial(_decode, engine, model, query, sent),
         gate=gate,
         settings=engine.settings,
         timeout_ms=query.timeout_ms,
@@ -114,16 +125,22 @@ async def decode(
     return _answer(answer, model.settings.id, query, wanted)
 
 
-async def _decode(engine: Engine, model: Model, experiment: ExperimentChoice, sent: str, body: bytes) -> Answer:
-    decoder = await engine.decoder(model, experiment)
-    parse = parse_json if sent == JSON else parse_b8
-    shots = parse(
-        body,
-        num_detectors=decoder.num_detectors,
-        num_observables=decoder.num_observables,
-        max_shots=engine.settings.max_shots_per_request,
-    )
-    return await engine.decode(model, decoder, shots)
+async def _decode(engine: Engine, model: Model, query: DecodeQuery, sent: str, body: bytes) -> Answer:
+    decoder, shots = await read_shots(engine, model, query, sent, body)
+    return await engine.decode(model, decoder, shots, choice=choice(query), deadline_ms=query.deadline_ms)
+
+
+def check_pair(model: Model, query: DecodeQuery, wanted: str) -> None:
+    """Raises:
+    InvalidParametersError: the query asks for what this model, or this form of answer, does not have.
+    """
+    if model.ready and model.second is None:
+        for name in ("deadline_ms", "opinions", "partial"):
+            if getattr(query, name):
+                raise no_pair(model.settings.id, name)
+    if query.partial and wanted != JSON:
+        detail = "partial answers are JSON; send Accept: application/json"
+        raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="partial")])
 
 
 def _answer(answer: Answer, model_id: str, query: DecodeQuery, wanted: str) -> Response:
@@ -139,7 +156,12 @@ def _answer(answer: Answer, model_id: str, query: DecodeQuery, wanted: str) -> R
             answer, model=model_id, confidence=confidence, flip_probabilities=query.flip_probabilities
         )
         return Response(content, headers=headers, media_type=JSON)
-    parts = answer_parts(answer, confidence=query.confidence is True, flip_probabilities=query.flip_probabilities)
+    parts = answer_parts(
+        answer,
+        confidence=query.confidence is True,
+        flip_probabilities=query.flip_probabilities,
+        opinions=query.opinions,
+    )
     headers["X-Tandem-Parts"] = ", ".join(f"{name}={len(part)}" for name, part in parts.items())
     return Response(b"".join(parts.values()), headers=headers, media_type=B8)
 

@@ -18,6 +18,7 @@ from typing import TypeVar
 from decoder.base import Decoder, FoldingDecoder, LayerFolder, PackedBits, SoftDecoder
 from decoder.processes import ChildProcess
 from decoder.registry import detectors_used, make_decoder
+from decoder.tandem.pairs import tuned_threshold
 from service.batching import Answer, BatchWorker, Deliver, decode_packed
 from service.building import Builder, DecoderCache
 from service.errors import (
@@ -30,6 +31,7 @@ from service.errors import (
 )
 from service.folding import FoldWorker
 from service.metrics import Metrics
+from service.pairs import SecondOpinions, second_of
 from service.record import current_record
 from service.settings import ModelSettings, Settings
 from simulation.circuits import MemoryExperiment
@@ -89,6 +91,9 @@ class Model:
         """Whether layers of streams are folded on arrival; false until ready."""
         self.fold_workers: dict[Basis, FoldWorker] = {}
         self.details: Mapping[str, object] = {}
+        self.second: SecondOpinions | None = None
+        """Of a pair that is ready."""
+        self._metrics = metrics
         self._child = ChildProcess(size=settings.decoder_cache_size + 1)
         self._make = make or self._make_decoder
         self._leases = 0
@@ -123,7 +128,7 @@ class Model:
 
     def decoder_experiment(self, choice: ExperimentChoice) -> MemoryExperiment:
         """The experiment to make a decoder for: the network knows no p, so requests for any p share one."""
-        if self.settings.decoder == "neural":
+        if self.settings.network:
             choice = ExperimentChoice(basis=choice.basis, rounds=choice.rounds)
         return self.experiment(choice)
 
@@ -147,8 +152,16 @@ class Model:
         """
         decoder = await self.decoders.get(self.default)
         self.gives_confidence = isinstance(decoder, SoftDecoder)
-        self.folds = isinstance(decoder, FoldingDecoder) and decoder.folder() is not None
         self.details = getattr(decoder, "model_info", {})
+        second = second_of(self.settings.decoder)
+        if second is None:
+            self.folds = isinstance(decoder, FoldingDecoder) and decoder.folder() is not None
+        else:
+            threshold = self.settings.threshold
+            if threshold is None:
+                threshold = tuned_threshold(self.details, second)
+            self.second = SecondOpinions(self.settings, threshold=threshold, metrics=self._metrics)
+            self.second.warm_up(self.default)
         self.ready = True
 
     async def retire(self) -> None:
@@ -161,6 +174,8 @@ class Model:
         await asyncio.to_thread(self.worker.close)
         await asyncio.gather(*(worker.close() for worker in self.fold_workers.values()))
         self._child.close()
+        if self.second is not None:
+            await asyncio.to_thread(self.second.close)
 
     def folder(self, basis: Basis) -> LayerFolder:
         """Makes what folds layers of experiments of any number of rounds, with a decoder of its own.
@@ -180,9 +195,11 @@ class Model:
         )
 
     def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+        # Of a pair the network alone: the second decoder has processes of its own.
+        name = "neural" if model.network else model.decoder
         if not model.isolated:
-            return make_decoder(model.decoder, experiment, weights=model.weights)
-        return self._child.decoder(model.decoder, experiment, weights=model.weights)
+            return make_decoder(name, experiment, weights=model.weights)
+        return self._child.decoder(name, experiment, weights=model.weights)
 
     def _build(self, experiment: MemoryExperiment) -> Decoder:
         """Makes a decoder and lets it decode once, so that no client pays for what first calls set up."""
@@ -202,7 +219,7 @@ def model_version(model: ModelSettings) -> tuple[object, ...]:
 
 
 def _max_batch_shots(model: ModelSettings, settings: Settings) -> int:
-    default = settings.max_batch_shots if model.decoder == "neural" else CLASSICAL_BATCH_SHOTS
+    default = settings.max_batch_shots if model.network else CLASSICAL_BATCH_SHOTS
     return model.max_batch_shots or min(default, settings.max_batch_shots)
 
 
@@ -384,8 +401,49 @@ class Engine:
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
 
-    async def decode(self, model: Model, decoder: Decoder, shots: PackedBits) -> Answer:
-        """Queues shots and waits for their turn. Cancelling takes them out of the queue.
+    async def decode(
+        self,
+        model: Model,
+        decoder: Decoder,
+        shots: PackedBits,
+        *,
+        choice: ExperimentChoice,
+        deadline_ms: float | None = None,
+    ) -> Answer:
+        """Queues shots and waits for their turn, and of a pair for second opinions. Cancelling takes them out again.
+
+        Args:
+            model: whose queue.
+            decoder: from `decoder`.
+            shots: bit-packed uint8 (shots, ceil(detectors / 8)), at least one.
+            choice: the experiment that they come from.
+            deadline_ms: milliseconds after which a second opinion is late; None takes the model's default.
+
+        Raises:
+            InvalidParametersError: a deadline for a model that is no pair.
+            BusyError: the queue is full.
+            ClosingError: the service is shutting down.
+            DecodeTimeoutError: no answer within the time set.
+            DecoderFailedError: the decoder raised on the batch.
+        """
+        if model.second is None:
+            if deadline_ms is not None:
+                raise no_pair(model.settings.id, "deadline_ms")
+            return await self.decode_first(model, decoder, shots)
+        began = time.perf_counter()
+        answer = await self.decode_first(model, decoder, shots)
+        asked = model.second.ask(answer, model.experiment(choice), shots)
+        return await asked.all(seconds=self.patience(model, deadline_ms) - (time.perf_counter() - began))
+
+    def patience(self, model: Model, deadline_ms: float | None) -> float:
+        """Seconds from a request to the end of its waiting for second opinions."""
+        if deadline_ms is None and model.second is not None:
+            deadline_ms = model.second.deadline_ms
+        most = self.settings.decode_timeout_seconds
+        return most if deadline_ms is None else min(most, deadline_ms / 1e3)
+
+    async def decode_first(self, model: Model, decoder: Decoder, shots: PackedBits) -> Answer:
+        """`decode` without second opinions.
 
         Args:
             model: whose queue.
@@ -469,6 +527,12 @@ class Engine:
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)
         if not self.draining:
             self.metrics.ready(True)
+
+
+def no_pair(model_id: str, name: str) -> InvalidParametersError:
+    """A parameter of pairs in a request for another model."""
+    detail = f"{name} belongs to pairs, and model {model_id} is none; leave it out"
+    return InvalidParametersError(detail, flaws=[Flaw(detail, parameter=name)])
 
 
 def _awaitable(job: Future[Answer]) -> asyncio.Future[Answer]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.tandem.decoder import Opinion
 from service.schemas import DecodeResponse, ModelInfo
 from simulation.detectors import Basis
 from simulation.sampling import packed_size
@@ -97,6 +98,8 @@ class RemoteDecoding:
     """(shots,); None if not asked for, or if the model's decoder does not say."""
     flip_probabilities: npt.NDArray[np.float32] | None
     """(shots, observables); None likewise."""
+    opinions: npt.NDArray[np.uint8] | None = None
+    """(shots,): who answered each, of `decoder.tandem.decoder.Opinion`; None for models that are no pairs."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,19 @@ def experiment_params(*, basis: Basis | None, rounds: int | None, p: float | Non
 
 
 def decode_params(
-    *, basis: Basis | None, rounds: int | None, p: float | None, confidence: bool, flip_probabilities: bool
+    *,
+    basis: Basis | None,
+    rounds: int | None,
+    p: float | None,
+    confidence: bool,
+    flip_probabilities: bool,
+    deadline_ms: float | None,
 ) -> Pairs:
     """The query of a decode request."""
     wanted = {"confidence": confidence, "flip_probabilities": flip_probabilities}
     return (
         *experiment_params(basis=basis, rounds=rounds, p=p),
+        *(() if deadline_ms is None else (("deadline_ms", str(deadline_ms)),)),
         *((name, "true" if value else "false") for name, value in wanted.items()),
     )
 
@@ -175,6 +185,8 @@ def decode_calls(info: ModelInfo, shots: PackedBits, *, params: Pairs) -> Iterat
     most = max(1, min(limits.max_shots_per_request, limits.max_body_bytes // shots.shape[1]))
     soft = any(value == "true" for _, value in params)
     headers = (("Content-Type", B8), ("Accept", JSON if soft else B8))
+    if info.pair is not None:
+        params = (*params, ("opinions", "true"))
     for start in range(0, len(shots), most):
         content = shots[start : start + most].tobytes()
         yield Call("POST", f"v1/models/{_segment(info.id)}/decode", params=params, headers=headers, content=content)
@@ -193,13 +205,19 @@ def read_decoding(info: ModelInfo, call: Call, response: httpx.Response) -> Remo
             np.array(answer.predictions, dtype=np.bool_).reshape(-1, num_observables),
             None if answer.confidence is None else np.array(answer.confidence, dtype=np.float64),
             None if answer.flip_probabilities is None else np.array(answer.flip_probabilities, dtype=np.float32),
+            None
+            if answer.answered_by is None
+            else np.array([Opinion[name.upper()] for name in answer.answered_by], dtype=np.uint8),
         )
     size = packed_size(num_observables)
-    if response.headers.get("content-type") != B8 or len(response.content) % size:
+    each = size + (info.pair is not None)  # a pair's answer ends with a byte a shot
+    if response.headers.get("content-type") != B8 or len(response.content) % each:
         raise _foreign(response)
-    packed = np.frombuffer(response.content, dtype=np.uint8).reshape(-1, size)
+    content = np.frombuffer(response.content, dtype=np.uint8)
+    shots = len(content) // each
+    packed, opinions = content[: shots * size].reshape(-1, size), content[shots * size :]
     bits = np.unpackbits(packed, axis=1, count=num_observables, bitorder="little")
-    return RemoteDecoding(bits.view(np.bool_), None, None)
+    return RemoteDecoding(bits.view(np.bool_), None, None, opinions if info.pair is not None else None)
 
 
 def joined(info: ModelInfo, shots: PackedBits, parts: Sequence[RemoteDecoding]) -> RemoteDecoding:
@@ -211,12 +229,14 @@ def joined(info: ModelInfo, shots: PackedBits, parts: Sequence[RemoteDecoding]) 
     nothing = np.zeros((0, info.experiment.num_observables), dtype=np.bool_)
     confidence = [part.confidence for part in parts if part.confidence is not None]
     flips = [part.flip_probabilities for part in parts if part.flip_probabilities is not None]
+    opinions = [part.opinions for part in parts if part.opinions is not None]
     whole = RemoteDecoding(
         np.concatenate([nothing, *(part.predictions for part in parts)]),
         np.concatenate(confidence) if confidence else None,
         np.concatenate(flips) if flips else None,
+        np.concatenate(opinions) if opinions else None,
     )
-    for values in (whole.predictions, whole.confidence, whole.flip_probabilities):
+    for values in (whole.predictions, whole.confidence, whole.flip_probabilities, whole.opinions):
         if values is not None and len(values) != len(shots):
             raise ServiceError(f"the service answered {len(values)} of {len(shots)} shots; is it of this version?")
     return whole

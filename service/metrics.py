@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.opinion_metrics import OpinionMetrics
 from service.stream_metrics import StreamMetrics
 
 SECONDS = (
@@ -76,6 +77,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.opinions = OpinionMetrics(registry, buckets=SECONDS, shared=self._shared is not None)
         self.streams = StreamMetrics(registry, buckets=SECONDS)
         if self._shared is None:
             ProcessCollector(registry=registry)

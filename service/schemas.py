@@ -47,6 +47,10 @@ class ExperimentQuery(BaseModel):
     )
 
 
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+AnsweredBy = Literal["first", "second", "late", "failed"]
+
+
 class DecodeQuery(ExperimentQuery):
     """The experiment that the shots come from, and what to answer beside the predictions."""
 
@@ -62,6 +66,19 @@ class DecodeQuery(ExperimentQuery):
         ge=1,
         description="Milliseconds after which the answer is of no use any more. Then it is 504, and shots that "
         "still wait for their turn are not decoded.",
+    )
+    deadline_ms: Milliseconds | None = Field(
+        default=None,
+        description="Pairs alone: milliseconds after which a shot keeps the network's answer if its second opinion is "
+        "not there. Default: the model's, or as long as it takes.",
+    )
+    opinions: bool = Field(
+        default=False, description="Pairs alone: whether a b8 answer tells who answered each shot. JSON always does."
+    )
+    partial: bool = Field(
+        default=False,
+        description="Pairs and JSON alone: answer at once with what the network says, and with second opinions as they "
+        "arrive, a JSON object a line (application/x-ndjson).",
     )
 
 
@@ -125,6 +142,12 @@ class Limits(BaseModel):
     stream_idle_seconds: float = Field(description="Between two layers of a stream.")
 
 
+class PairInfo(BaseModel):
+    second: str = Field(description="The decoder that gives second opinions.")
+    threshold: float = Field(description="It is asked where the network is less sure than that.")
+    deadline_ms: float | None = Field(description="When an opinion is late, if a request does not say; null: never.")
+
+
 class ModelInfo(BaseModel):
     id: str
     code: CodeInfo
@@ -137,6 +160,7 @@ class ModelInfo(BaseModel):
     gives_confidence: bool | None = Field(description="Whether answers have probabilities; null until ready.")
     experiment: ExperimentInfo = Field(description="The experiment asked for, by default the model's own.")
     limits: Limits
+    pair: PairInfo | None = Field(default=None, description="Of pairs, when they are ready.")
     details: dict[str, Any] = Field(description="What else the decoder says of itself, such as its weights.")
 
 
@@ -154,6 +178,11 @@ class DecodeResponse(BaseModel):
     )
     flip_probabilities: list[list[float]] | None = Field(
         description="For each shot, the probability that each observable flipped; null likewise."
+    )
+    answered_by: list[AnsweredBy] | None = Field(
+        default=None,
+        description="Pairs alone: who answered each shot. first: the network, which was sure; second: the second "
+        "decoder; late, failed: the network, as the second decoder was not in time, or failed.",
     )
     queue_seconds: float = Field(description="How long the request waited for its turn.")
     compute_seconds: float = Field(description="How long the batches took that its shots were decoded in.")

@@ -10,6 +10,11 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from decoder.registry import DECODERS, has_weights
+
+PAIRED = ("bb72",)
+"""Codes whose pair is served unless other models are named. Each costs a process, and some 200 MB."""
+
 
 class ModelSettings(BaseModel):
     """One model: a decoder for a code, and the experiment that a request means if it names no other."""
@@ -26,7 +31,7 @@ class ModelSettings(BaseModel):
     weights: Path | None = Field(default=None, description="Weights file; the shipped one if not given.")
     own_process: bool | None = Field(
         default=None,
-        description="Decode in a child process. Default: all but `neural`, which frees the interpreter while "
+        description="Decode in a child process. Default: all but the network, which frees the interpreter while "
         "it computes; BP-OSD does not, and would hold up all other requests for the time of a hard shot.",
     )
 
@@ -37,19 +42,48 @@ class ModelSettings(BaseModel):
         "64 for the others, which gain nothing by larger batches and would make others wait.",
     )
 
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Pairs alone: the confidence below which the second decoder is asked. Default: the weights'.",
+    )
+    deadline_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Pairs alone: a shot whose second opinion comes later than so many milliseconds after its request "
+        "keeps the network's answer, if the request does not say otherwise. Default: it is waited for.",
+    )
+    second_processes: int | None = Field(
+        default=None, ge=1, description="Pairs alone: processes of the second decoder. Default: one a core but one."
+    )
+
+    @model_validator(mode="after")
+    def _pairs_alone(self) -> Self:
+        known = {name for name in ("threshold", "deadline_ms", "second_processes") if getattr(self, name) is not None}
+        if known and self.decoder in DECODERS and DECODERS[self.decoder].second is None:
+            raise ValueError(f"{', '.join(sorted(known))} belongs to pairs such as tandem, and {self.decoder} is none")
+        return self
+
+    @property
+    def network(self) -> bool:
+        """Whether the network decodes the shots, all of them or first of all."""
+        return self.decoder in DECODERS and has_weights(self.decoder)
+
     @property
     def isolated(self) -> bool:
-        return self.decoder != "neural" if self.own_process is None else self.own_process
+        return not self.network if self.own_process is None else self.own_process
 
 
 def default_models() -> tuple[ModelSettings, ...]:
-    """For each code with shipped weights, the neural decoder under the code's id, and BP-OSD beside it."""
+    """For each code with shipped weights, the neural decoder under the code's id, and BP-OSD beside it; a pair of bb72."""
     weights = resources.files("decoder") / "weights"
     names = (file.name for file in weights.iterdir()) if weights.is_dir() else ()
     codes = sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
     neural = tuple(ModelSettings(id=code, code=code) for code in codes)
     classical = tuple(ModelSettings(id=f"{code}-bposd", code=code, decoder="bposd") for code in codes or ["bb72"])
-    return neural + classical
+    pairs = tuple(ModelSettings(id=f"{code}-tandem", code=code, decoder="tandem") for code in codes if code in PAIRED)
+    return neural + classical + pairs
 
 
 class Settings(BaseSettings):
@@ -60,7 +94,7 @@ class Settings(BaseSettings):
     models: tuple[ModelSettings, ...] = Field(
         default_factory=default_models,
         min_length=1,
-        description="A JSON list of models. Default: codes with shipped weights, and BP-OSD for the same.",
+        description="A JSON list of models. Default: codes with shipped weights, BP-OSD for the same, and the pair `bb72-tandem`.",
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")

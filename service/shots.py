@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from decoder.base import PackedBits, pack_bits
+from decoder.tandem.decoder import Opinion
 from service.batching import Answer
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
 from service.schemas import Bit, DecodeRequest
 from simulation.sampling import packed_size
+
+ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
 
 
 def parse_json(body: bytes, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
@@ -76,26 +79,36 @@ def parse_b8(data: bytes, *, num_detectors: int, num_observables: int, max_shots
 
 def answer_json(answer: Answer, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
     """Writes a `DecodeResponse`."""
-    return to_json(
-        {
-            "model": model,
-            "num_shots": len(answer.predictions),
-            "predictions": answer.predictions.view(np.uint8).tolist(),
-            "confidence": _listed(answer.confidence if confidence else None),
-            "flip_probabilities": _listed(answer.flip_probabilities if flip_probabilities else None),
-            "queue_seconds": answer.queue_seconds,
-            "compute_seconds": answer.compute_seconds,
-        }
-    )
+    return to_json(answer_object(answer, model=model, confidence=confidence, flip_probabilities=flip_probabilities))
 
 
-def answer_parts(answer: Answer, *, confidence: bool, flip_probabilities: bool) -> dict[str, bytes]:
-    """The parts of a binary answer in their order: predictions in b8, then little-endian float32."""
+def answer_object(answer: Answer, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
+    """A `DecodeResponse` as an object; of models that are no pairs without `answered_by`."""
+    content: dict[str, object] = {
+        "model": model,
+        "num_shots": len(answer.predictions),
+        "predictions": answer.predictions.view(np.uint8).tolist(),
+        "confidence": _listed(answer.confidence if confidence else None),
+        "flip_probabilities": _listed(answer.flip_probabilities if flip_probabilities else None),
+        "queue_seconds": answer.queue_seconds,
+        "compute_seconds": answer.compute_seconds,
+    }
+    if answer.opinions is not None:
+        content["answered_by"] = [ANSWERED_BY[opinion] for opinion in answer.opinions]
+    return content
+
+
+def answer_parts(
+    answer: Answer, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
+) -> dict[str, bytes]:
+    """The parts of a binary answer in their order: predictions in b8, little-endian float32, and opinions in bytes."""
     parts = {"predictions": pack_bits(answer.predictions).tobytes()}
     if confidence and answer.confidence is not None:
         parts["confidence"] = answer.confidence.astype("<f4").tobytes()
     if flip_probabilities and answer.flip_probabilities is not None:
         parts["flip_probabilities"] = answer.flip_probabilities.astype("<f4").tobytes()
+    if opinions and answer.opinions is not None:
+        parts["opinions"] = answer.opinions.tobytes()
     return parts
 
 

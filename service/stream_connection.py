@@ -238,12 +238,13 @@ class Connection:
                     )
                 held.enter_context(self._places.enter())
                 held.enter_context(model.lease())
+                experiment = streamed_experiment(self._engine, model, choice, deadline_ms=request.deadline_ms)
             except ServiceError as error:
                 raise StreamRefused(request.stream, error) from error
             cells = model.code.cells
             stream = OpenStream(
                 request,
-                streamed_experiment(self._engine, model, choice),
+                experiment,
                 host=self,
                 held=held.pop_all(),
                 cells=cells,

@@ -12,7 +12,7 @@ import numpy as np
 
 from decoder.base import Bits, pack_bits
 from service.batching import Answer
-from service.engine import Engine, ExperimentChoice, Model
+from service.engine import Engine, ExperimentChoice, Model, no_pair
 from service.errors import DecodeTimeoutError
 from service.folding import FoldedExperiment, FoldWorker
 
@@ -48,23 +48,32 @@ class StreamedExperiment(Protocol):
         """Nothing more will be asked for."""
 
 
-def streamed_experiment(engine: Engine, model: Model, choice: ExperimentChoice) -> StreamedExperiment:
+def streamed_experiment(
+    engine: Engine, model: Model, choice: ExperimentChoice, *, deadline_ms: float | None = None
+) -> StreamedExperiment:
     """Begins an experiment.
 
     Args:
         engine: whose decoders.
         model: is ready.
         choice: without rounds, as many as layers are taken before the last.
+        deadline_ms: of pairs, counted from the last layer; None takes the model's default.
+
+    Raises:
+        InvalidParametersError: a deadline for a model that is no pair.
     """
+    if deadline_ms is not None and model.second is None:
+        raise no_pair(model.settings.id, "deadline_ms")
     if model.folds:
         return _Folded(engine.fold_worker(model, choice), timeout=engine.settings.decode_timeout_seconds)
-    return _Kept(engine, model, choice)
+    return _Kept(engine, model, choice, deadline_ms)
 
 
 class _Kept:
     """Keeps the layers; the whole is decoded in one batch with all other shots, streamed or not."""
 
-    def __init__(self, engine: Engine, model: Model, choice: ExperimentChoice) -> None:
+    def __init__(self, engine: Engine, model: Model, choice: ExperimentChoice, deadline_ms: float | None) -> None:
+        self._deadline_ms = deadline_ms
         self._engine = engine
         self._model = model
         self._choice = choice
@@ -88,7 +97,8 @@ class _Kept:
         choice = replace(self._choice, rounds=len(layers) - 1)
         decoder = await self._engine.decoder(self._model, choice)
         # Detectors are numbered round by round, so that the layers one after another are a shot.
-        return await self._engine.decode(self._model, decoder, pack_bits(np.concatenate(layers)[None]))
+        shot = pack_bits(np.concatenate(layers)[None])
+        return await self._engine.decode(self._model, decoder, shot, choice=choice, deadline_ms=self._deadline_ms)
 
 
 class _Folded:

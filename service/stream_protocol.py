@@ -17,7 +17,8 @@ from decoder.base import Bits
 from service.batching import Answer
 from service.errors import Flaw, InvalidLayerError, InvalidParametersError, ServiceError
 from service.problems import problem_of
-from service.schemas import ExperimentQuery
+from service.schemas import ExperimentQuery, Milliseconds
+from service.shots import ANSWERED_BY
 from simulation.sampling import packed_size
 
 SUBPROTOCOL = "tandem.stream.v1"
@@ -56,6 +57,7 @@ class OpenRequest(ExperimentQuery):
     action: Literal["open"]
     stream: StreamNumber = Field(strict=True, ge=0, le=MAX_STREAM)
     flip_probabilities: bool = Field(default=False, strict=True)
+    deadline_ms: Milliseconds | None = None
 
 
 class CloseRequest(BaseModel):
@@ -155,6 +157,7 @@ def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: t
 
 def answer_message(request: OpenRequest, answer: Answer, *, rounds: int, seconds: float) -> str:
     flips = answer.flip_probabilities if request.flip_probabilities else None
+    by = {} if answer.opinions is None else {"answered_by": ANSWERED_BY[answer.opinions[0]]}
     return _message(
         "answer",
         request.stream,
@@ -162,6 +165,7 @@ def answer_message(request: OpenRequest, answer: Answer, *, rounds: int, seconds
         predictions=answer.predictions[0].view(np.uint8).tolist(),
         confidence=None if answer.confidence is None else float(answer.confidence[0]),
         flip_probabilities=None if flips is None else flips[0].tolist(),
+        **by,
         seconds=seconds,
     )
 

@@ -112,5 +112,6 @@ def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> Mo
             num_observables=experiment.num_observables,
         ),
         limits=Limits(**{name: getattr(engine.settings, name) for name in Limits.model_fields}),
+        pair=None if model.second is None else model.second.info,
         details=dict(model.details),
     )

@@ -116,6 +116,7 @@ class NeuralDecoder:
             "power": self.info.calibration.power,
             "weights_sha256": self.info.sha256,
             "provenance": dict(self.info.provenance),
+            "thresholds": {second: dict(chosen) for second, chosen in self.info.thresholds.items()},
         }
 
     def decode_batch(

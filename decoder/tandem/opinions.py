@@ -71,7 +71,7 @@ class OpinionPool:
         self._weights = weights
         self._max_waiting = max_waiting
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._closed = False
+        self.closed = False
         self._children = [
             ChildProcess(size=8, patience_seconds=patience_seconds, niceness=NICENESS) for _ in range(processes)
         ]
@@ -101,7 +101,7 @@ class OpinionPool:
         Raises:
             RuntimeError: `close` was called.
         """
-        if self._closed:
+        if self.closed:
             raise RuntimeError("the pool is closed")
         futures: list[Future[Bits]] = []
         for shot in shots:
@@ -138,13 +138,17 @@ class OpinionPool:
 
     def close(self) -> None:
         """Ends the workers, whatever they are at. What waits gets no answer."""
-        self._closed = True
+        self.closed = True
         for child in self._children:
             child.close()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+
+    def warn(self, error: NoOpinionError) -> None:
+        """Puts into the log why there is no opinion."""
+        logger.warning("%s", error)
 
     def run_everywhere(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """The answers of all workers to a function, such as `os.getpid`."""
@@ -156,12 +160,12 @@ class OpinionPool:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                if self._closed:
+                if self.closed:
                     raise NoOpinionError("the pool was closed")
                 future.set_result(self._decode(child, experiment, shot))
             except NoOpinionError as error:
-                if not self._closed:
-                    logger.warning("%s", error)
+                if not self.closed:
+                    self.warn(error)
                 future.set_exception(error)
 
     def _decode(self, child: ChildProcess, experiment: MemoryExperiment, shot: PackedBits) -> Bits:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from decoder.neural.decoder import NeuralDecoder
 from decoder.registry import make_decoder
 from decoder.tandem.decoder import PooledDecoder, TandemDecoder
 from decoder.tandem.opinions import OpinionPool
@@ -35,24 +36,30 @@ def make_pair(
             for this second decoder, or a deadline without a pool.
         OSError: the weights cannot be read.
     """
+    from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+
     first = NeuralDecoder.load(experiment, weights=weights)
     if threshold is None:
-        threshold = tuned_threshold(first, second)
+        threshold = tuned_threshold(first.model_info, second)
     other = make_decoder(second, experiment) if pool is None else PooledDecoder(pool, experiment)
     return TandemDecoder(first, other, threshold=threshold, deadline_ms=deadline_ms)
 
 
-def tuned_threshold(first: NeuralDecoder, second: str) -> float:
+def tuned_threshold(network: Mapping[str, Any], second: str) -> float:
     """The threshold that a network's weights hold for a second decoder.
+
+    Args:
+        network: its `model_info`.
+        second: the second decoder.
 
     Raises:
         ValueError: they hold none.
     """
     try:
-        return float(first.info.thresholds[second]["threshold"])
+        return float(network["thresholds"][second]["threshold"])
     except (KeyError, TypeError, ValueError):
-        code = first.model.geometry.code
+        code = network.get("code")
         raise ValueError(
-            f"{first.info.path} holds no threshold for second opinions of {second}; choose one with "
-            f"`tandem tune --code {code} --second {second} --weights {first.info.path.name} --store`"
+            f"these weights of {code} hold no threshold for second opinions of {second}; choose one with "
+            f"`tandem tune --code {code} --second {second} --store`, and --weights if they are your own"
         ) from None

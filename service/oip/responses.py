@@ -21,26 +21,28 @@ DATATYPES: dict[OutputName, OutputDatatype] = {
     # Confidences close to 1 matter most, where float32 has steps of 6e-8.
     "confidence": "FP64",
     "flip_probabilities": "FP32",
+    "opinions": "UINT8",
 }
 _WIRE_TYPES: dict[OutputDatatype, str] = {"BOOL": "?", "UINT8": "u1", "FP32": "<f4", "FP64": "<f8"}
 
 
-def default_outputs(*, soft: bool) -> tuple[OutputName, ...]:
-    """The outputs of an answer to a request that lists none; `soft` decoders give probabilities."""
-    return ("predictions", "confidence", "flip_probabilities") if soft else ("predictions",)
+def default_outputs(*, soft: bool, pair: bool = False) -> tuple[OutputName, ...]:
+    """The outputs of an answer to a request that lists none; `soft` decoders give probabilities, pairs who answered."""
+    probabilities: tuple[OutputName, ...] = ("confidence", "flip_probabilities") if soft else ()
+    opinions: tuple[OutputName, ...] = ("opinions",) if pair else ()
+    return ("predictions", *probabilities, *opinions)
 
 
-def output_metadata(*, num_observables: int, soft: bool) -> list[TensorMetadata]:
+def output_metadata(*, num_observables: int, soft: bool, pair: bool = False) -> list[TensorMetadata]:
     """The default outputs, with -1 for the number of shots."""
+    shapes: dict[OutputName, list[int]] = {"confidence": [-1], "opinions": [-1]}
     return [
-        TensorMetadata(
-            name=name, datatype=DATATYPES[name], shape=[-1] if name == "confidence" else [-1, num_observables]
-        )
-        for name in default_outputs(soft=soft)
+        TensorMetadata(name=name, datatype=DATATYPES[name], shape=shapes.get(name, [-1, num_observables]))
+        for name in default_outputs(soft=soft, pair=pair)
     ]
 
 
-def chosen_outputs(request: InferRequest, *, soft: bool) -> dict[OutputName, bool]:
+def chosen_outputs(request: InferRequest, *, soft: bool, pair: bool = False) -> dict[OutputName, bool]:
     """The outputs to answer, in their order, and whether each is binary.
 
     Raises:
@@ -48,12 +50,12 @@ def chosen_outputs(request: InferRequest, *, soft: bool) -> dict[OutputName, boo
     """
     binary = bool(request.parameters and request.parameters.binary_data_output)
     if not request.outputs:
-        return dict.fromkeys(default_outputs(soft=soft), binary)
+        return dict.fromkeys(default_outputs(soft=soft, pair=pair), binary)
     chosen: dict[OutputName, bool] = {}
     for output in request.outputs:
         if output.name in chosen:
             raise InvalidParametersError(f"outputs: {output.name} is named twice")
-        if not soft and output.name in ("confidence", "flip_probabilities"):
+        if output.name not in ("predictions_b8", *default_outputs(soft=soft, pair=pair)):
             raise InvalidParametersError(f"outputs: this model's decoder gives no {output.name}; leave it out")
         own = output.parameters.binary_data if output.parameters is not None else None
         chosen[output.name] = binary if own is None else own

@@ -98,7 +98,9 @@ async def get_model_metadata(engine: EngineDependency, model: ModelDependency) -
         versions=[VERSION],
         platform=f"tandem_{model.settings.decoder}",
         inputs=[TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, default.num_detectors])],
-        outputs=output_metadata(num_observables=default.num_observables, soft=bool(model.gives_confidence)),
+        outputs=output_metadata(
+            num_observables=default.num_observables, soft=bool(model.gives_confidence), pair=model.second is not None
+        ),
     )
 
 
@@ -183,15 +185,17 @@ async def _infer(engine: Engine, model: Model, body: bytes, *, header_length: st
 
 async def _decode(engine: Engine, model: Model, sent: ParsedRequest) -> Decoded:
     asked = sent.parameters
-    decoder = await engine.decoder(model, ExperimentChoice(basis=asked.basis, rounds=asked.rounds, p=asked.p))
-    outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder))
+    choice = ExperimentChoice(basis=asked.basis, rounds=asked.rounds, p=asked.p)
+    decoder = await engine.decoder(model, choice)
+    outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder), pair=model.second is not None)
     shots = parse_shots(
         sent,
         num_detectors=decoder.num_detectors,
         num_observables=decoder.num_observables,
         max_shots=engine.settings.max_shots_per_request,
     )
-    return await engine.decode(model, decoder, shots), sent.header.id, outputs
+    answer = await engine.decode(model, decoder, shots, choice=choice, deadline_ms=asked.deadline_ms)
+    return answer, sent.header.id, outputs
 
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (InferenceError, InferRequest, InferResponse)

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from service.schemas import ExperimentQuery, Sent
+from service.schemas import ExperimentQuery, Milliseconds, Sent
 
 InputDatatype = Literal["BOOL", "UINT8"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
 InputName = Literal["detection_events", "detection_events_b8"]
-OutputName = Literal["predictions", "predictions_b8", "confidence", "flip_probabilities"]
+OutputName = Literal["predictions", "predictions_b8", "confidence", "flip_probabilities", "opinions"]
 
 
 class InferenceError(BaseModel):
@@ -72,6 +72,9 @@ class InferParameters(_Sent, ExperimentQuery):
 
     timeout_ms: int | None = Field(
         default=None, ge=1, description="Milliseconds after which the answer is of no use any more: then it is 504."
+    )
+    deadline_ms: Milliseconds | None = Field(
+        default=None, description="Pairs alone: milliseconds after which a second opinion is late."
     )
     binary_data_output: bool | None = Field(default=None, description="Whether outputs are binary unless they say.")
 

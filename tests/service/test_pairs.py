@@ -1,0 +1,199 @@
+"""Models that are pairs: who answered each shot, in every form of answer, whatever becomes of the second decoder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from decoder.base import pack_bits
+from decoder.tandem.decoder import Opinion
+from decoder.tandem.pairs import make_pair
+from service.client import Client
+from service.settings import ModelSettings
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import sample
+
+pytestmark = pytest.mark.anyio
+
+PAIR = ModelSettings(id="pair", code="bb72", decoder="tandem", rounds=2, p=0.005, threshold=0.97, second_processes=1)
+B8 = {"content-type": "application/octet-stream"}
+URL = "/v1/models/pair/decode"
+
+
+@pytest.fixture(scope="module")
+def experiment() -> MemoryExperiment:
+    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.005)
+
+
+@pytest.fixture(scope="module")
+def events(experiment):
+    return sample(experiment.circuit, shots=60, seed=3).detection_events
+
+
+@pytest.fixture(scope="module")
+def expected(experiment, events):
+    decoded = make_pair("relay-deep", experiment, threshold=0.97).decode_soft(events, bit_packed_shots=True)
+    assert 0 < decoded.opinions.sum() < 60
+    return decoded
+
+
+@pytest.fixture
+async def server(lab_server):
+    async with lab_server(PAIR, ModelSettings(id="plain", code="bb72", rounds=2)) as server:
+        pool = server.app.state.engine.models["pair"].second._pool
+        await asyncio.to_thread(pool.warm_up, MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.005))
+        yield server
+
+
+@pytest.fixture
+async def http(server):
+    async with httpx.AsyncClient(base_url=server.http, timeout=60) as client:
+        yield client
+
+
+def worker_of(server) -> int:
+    [pid] = server.app.state.engine.models["pair"].second._pool.run_everywhere(os.getpid)
+    return pid
+
+
+@contextmanager
+def stopped(pid: int):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def names(opinions) -> list[str]:
+    return [Opinion(opinion).name.lower() for opinion in opinions]
+
+
+async def test_every_form_of_answer_tells_who_answered(server, http, experiment, events, expected):
+    shots = np.unpackbits(events, axis=1, count=experiment.num_detectors, bitorder="little")
+    answer = (await http.post(URL, json={"shots": shots.tolist()})).json()
+    assert answer["answered_by"] == names(expected.opinions)
+    assert np.array_equal(answer["predictions"], expected.predictions)
+    assert np.allclose(answer["confidence"], expected.confidence, atol=1e-4)
+
+    packed = await http.post(f"{URL}?opinions=true", content=events.tobytes(), headers=B8)
+    assert packed.headers["x-tandem-parts"] == "predictions=120, opinions=60"
+    assert packed.content == pack_bits(expected.predictions).tobytes() + expected.opinions.tobytes()
+
+    tensor = {"name": "detection_events", "shape": list(shots.shape), "datatype": "BOOL", "data": shots.tolist()}
+    inferred = (await http.post("/v2/models/pair/infer", json={"inputs": [tensor]})).json()
+    outputs = {output["name"]: output for output in inferred["outputs"]}
+    assert (outputs["opinions"]["datatype"], outputs["opinions"]["shape"]) == ("UINT8", [60])
+    assert outputs["opinions"]["data"] == expected.opinions.tolist()
+    metadata = (await http.get("/v2/models/pair")).json()
+    assert {"name": "opinions", "datatype": "UINT8", "shape": [-1]} in metadata["outputs"]
+
+    async with server.lab("pair") as lab:
+        for stream in range(60):
+            await lab.open(stream)
+            await lab.shot(stream, shots[stream].astype(bool))
+        for message in await lab.until("answer", 60):
+            row = message["stream"]
+            assert message["answered_by"] == names(expected.opinions)[row]
+            assert np.array_equal(message["predictions"], expected.predictions[row])
+
+    with Client(server.http) as client:
+        decoded = await asyncio.to_thread(client.decode, "pair", shots.astype(bool))
+        assert np.array_equal(decoded.opinions, expected.opinions)
+        assert (await asyncio.to_thread(client.decode, "plain", shots.astype(bool))).opinions is None
+
+    for kind in Opinion:
+        count = await server.metric(f'tandem_opinions_total{{model="pair",opinion="{kind.name.lower()}"}}')
+        assert count == 5 * (expected.opinions == kind).sum()
+    seconds = await server.metric('tandem_second_opinion_seconds_count{model="pair"}')
+    assert seconds == 5 * (expected.opinions == Opinion.SECOND).sum()
+    info = (await http.get("/v1/models/pair")).json()
+    assert info["pair"] == {"second": "relay-deep", "threshold": 0.97, "deadline_ms": None}
+
+
+async def test_sure_shots_do_not_wait_for_unsure_ones(server, http, events, expected):
+    unsure = expected.opinions == Opinion.SECOND
+    with stopped(worker_of(server)):
+        waiting = asyncio.create_task(http.post(URL, content=events[unsure].tobytes(), headers=B8))
+        sure = await http.post(URL, content=events[~unsure].tobytes(), headers=B8)
+        assert sure.content == pack_bits(expected.predictions[~unsure]).tobytes()
+        late = await http.post(f"{URL}?deadline_ms=50&opinions=true", content=events.tobytes(), headers=B8)
+        assert late.content[-60:] == np.where(unsure, Opinion.LATE, Opinion.FIRST).astype(np.uint8).tobytes()
+        assert not waiting.done()
+        async with http.stream("POST", f"{URL}?partial=true", json={"shots_b8": _base64(events)}) as partial:
+            assert partial.headers["content-type"] == "application/x-ndjson"
+            lines = partial.aiter_lines()
+            first = json.loads(await anext(lines))
+            assert first["answered_by"] == ["pending" if one else "first" for one in unsure]
+            os.kill(worker_of_stopped(server), signal.SIGCONT)
+            rest = [json.loads(line) async for line in lines]
+    assert rest[-1] == {"done": True}
+    assert sorted(line["shot"] for line in rest[:-1]) == np.flatnonzero(unsure).tolist()
+    for line in rest[:-1]:
+        assert line["answered_by"] == "second"
+        assert np.array_equal(line["prediction"], expected.predictions[line["shot"]])
+    assert (await waiting).content == pack_bits(expected.predictions[unsure]).tobytes()
+
+
+def worker_of_stopped(server) -> int:
+    return server.app.state.engine.models["pair"].second._pool._children[0]._process.pid
+
+
+def _base64(events) -> str:
+    import base64
+
+    return base64.b64encode(events.tobytes()).decode()
+
+
+async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up(server, http, events, expected):
+    unsure = expected.opinions == Opinion.SECOND
+    one = events[unsure][:1].tobytes()
+    pid = worker_of(server)
+    os.kill(pid, signal.SIGSTOP)
+    waiting = asyncio.create_task(http.post(f"{URL}?opinions=true", content=one, headers=B8))
+    await server.until_metric('tandem_requests_total{model="pair"}', 1)
+    await asyncio.sleep(0.3)
+    os.kill(pid, signal.SIGKILL)
+    failed = await waiting
+    assert failed.status_code == 200
+    assert failed.content[-1] == Opinion.FAILED
+    assert await server.metric('tandem_opinions_total{model="pair",opinion="failed"}') == 1
+    again = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
+    assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
+
+
+async def test_bad_questions(server, http, events):
+    for url, status in [
+        (f"{URL}?deadline_ms=0", 422),
+        (f"{URL}?deadline_ms=-1", 422),
+        (f"{URL}?deadline_ms=nan", 422),
+        (f"{URL}?deadline_ms=soon", 422),
+        (f"{URL}?partial=true", 422),  # in b8
+        ("/v1/models/plain/decode?deadline_ms=5", 422),
+        ("/v1/models/plain/decode?opinions=true", 422),
+        ("/v1/models/plain/decode?partial=true", 422),
+    ]:
+        response = await http.post(url, content=events.tobytes(), headers=B8)
+        assert (url, response.status_code) == (url, status)
+        assert response.headers["content-type"] == "application/problem+json"
+    async with server.lab("plain") as lab:
+        await lab.open(1, deadline_ms=5)
+        message = await lab.receive()
+        assert message["event"] == "problem"
+        assert "none" in message["detail"]
+
+
+@pytest.mark.parametrize("setting", [{"threshold": 0.9}, {"deadline_ms": 5}, {"second_processes": 1}])
+def test_settings_of_pairs_are_refused_elsewhere(setting):
+    with pytest.raises(ValidationError, match="belongs to pairs"):
+        ModelSettings(id="m", code="bb72", decoder="neural", **setting)
+    with pytest.raises(ValidationError, match=next(iter(setting))):
+        ModelSettings(id="m", code="bb72", decoder="tandem", **{next(iter(setting)): -1})
