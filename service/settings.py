@@ -76,7 +76,7 @@ class ModelSettings(BaseModel):
 
 
 def default_models() -> tuple[ModelSettings, ...]:
-    """For each code with shipped weights, the neural decoder under the code's id, and BP-OSD beside it; a pair of bb72."""
+    """For each code with shipped weights, the network under the code's id, and BP-OSD beside it; a pair of bb72."""
     weights = resources.files("decoder") / "weights"
     names = (file.name for file in weights.iterdir()) if weights.is_dir() else ()
     codes = sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     models: tuple[ModelSettings, ...] = Field(
         default_factory=default_models,
         min_length=1,
-        description="A JSON list of models. Default: codes with shipped weights, BP-OSD for the same, and the pair `bb72-tandem`.",
+        description="A JSON list of models. Default: codes with shipped weights, BP-OSD for the same, and the pair "
+        "`bb72-tandem`.",
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")

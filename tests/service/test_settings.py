@@ -12,7 +12,8 @@ def test_bposd_is_served_by_default_beside_every_network():
     models = {model.id: model for model in default_models()}
     assert models["bb72-bposd"] == ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd")
     for model in models.values():
-        assert model.id == (model.code if model.decoder == "neural" else f"{model.code}-bposd")
+        assert model.id == (model.code if model.decoder == "neural" else f"{model.code}-{model.decoder}")
+    assert [model.id for model in models.values() if model.decoder == "tandem"] == ["bb72-tandem"]
         assert f"{model.code}-bposd" in models
         assert model.isolated is (model.decoder != "neural")
 
