@@ -13,9 +13,9 @@ def test_bposd_is_served_by_default_beside_every_network():
     assert models["bb72-bposd"] == ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd")
     for model in models.values():
         assert model.id == (model.code if model.decoder == "neural" else f"{model.code}-{model.decoder}")
-    assert [model.id for model in models.values() if model.decoder == "tandem"] == ["bb72-tandem"]
         assert f"{model.code}-bposd" in models
-        assert model.isolated is (model.decoder != "neural")
+        assert model.isolated is (model.decoder == "bposd")
+    assert [model.id for model in models.values() if model.decoder == "tandem"] == ["bb72-tandem"]
 
 
 def test_settings_come_from_the_environment(monkeypatch):
