@@ -71,14 +71,16 @@ class Server(StreamServer):
         self._load_first = load_first
         self._settings = settings
         self._frozen = 0
+        self._loading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and listens."""
         if not self._load_first:
             await super().startup(sockets)
+            self._loading = asyncio.create_task(self._load())
             return
         await super().startup([])
-        await self._engine.wait_until_loaded()
+        await self._load()
         if self._engine.load_error is None:
             loop = asyncio.get_running_loop()
             self.servers = [
@@ -98,8 +100,12 @@ class Server(StreamServer):
             await self._for(FIRST_REQUEST_SECONDS, lambda: not self._new_connections())
         await super().shutdown(sockets)
 
+    async def _load(self) -> None:
+        await self._engine.wait_until_loaded()
+        self._freeze()  # before the first requests come
+
     def _freeze(self) -> None:
-        """After every change of models, once."""
+        """Once after every change of models."""
         if self._engine.loaded and self._frozen != self._engine.revision:
             self._frozen = self._engine.revision
             freeze()

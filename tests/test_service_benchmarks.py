@@ -68,14 +68,14 @@ def test_latency(scripts, running, shots):
 def test_throughput(scripts, running, shots, monkeypatch):
     throughput = scripts["throughput"]
     monkeypatch.setattr(throughput, "WARM_UP_SECONDS", 0.1)
-    report = throughput.measure(running, shots, sizes=[8], per_call=50, seconds=0.5, rounds=1, pinned=False)
+    report = throughput.measure(running, shots, sizes=[8], per_call=50, seconds=0.3, rounds=1, pinned=False)
     assert len(goals(report)) == 1
     assert float(report.rows[0]["service, shots/s"]) > 0
 
 
 def test_overload(scripts, running, shots, monkeypatch):
     monkeypatch.setattr(scripts["throughput"], "WARM_UP_SECONDS", 0.1)
-    report = scripts["overload"].measure(running, shots, seconds=1, clients=8, most=256)
+    report = scripts["overload"].measure(running, shots, seconds=0.6, clients=8, most=256)
     found = goals(report)
     assert found["every answer right, or 503 with Retry-After"]
     assert len(found) == 6
@@ -83,7 +83,7 @@ def test_overload(scripts, running, shots, monkeypatch):
 
 def test_load(scripts, running, shots, monkeypatch):
     monkeypatch.setattr(scripts["throughput"], "WARM_UP_SECONDS", 0.1)
-    report = scripts["load"].measure(running, shots, seconds=0.5, start_mib=1.0)
+    report = scripts["load"].measure(running, shots, seconds=0.2, start_mib=1.0)
     assert len(report.rows) == len(scripts["load"].SHARES)
     assert report.met
 

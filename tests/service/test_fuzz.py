@@ -42,7 +42,7 @@ def test_no_server_error_and_no_undocumented_answer(url, model_id):
 
         @seed(2031)
         @settings(
-            max_examples=6,
+            max_examples=4,
             phases=[Phase.generate],
             database=None,
             deadline=None,
