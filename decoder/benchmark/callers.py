@@ -93,8 +93,10 @@ def callers_of(decoders: Mapping[str, Decoder], *, batch: int) -> list[Caller]:
     """Every decoder, and, one shot at a time, those that can stream once more as a stream."""
     found: list[Caller] = []
     for name, made in decoders.items():
-        has_deadline = isinstance(made, TandemDecoder) and made.deadline_ms is not None
-        found.append(DeadlineCaller(name, made) if has_deadline else BatchCaller(name, made))
+        if isinstance(made, TandemDecoder) and made.deadline_ms is not None:
+            found.append(DeadlineCaller(name, made))
+        else:
+            found.append(BatchCaller(name, made))
         if batch == 1 and isinstance(made, StreamingDecoder):
             found.append(StreamCaller(name, made))
     return found

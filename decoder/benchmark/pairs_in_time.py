@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from simulation.circuits import MemoryExperiment
 @contextmanager
 def pairs_in_time(
     experiments: Sequence[MemoryExperiment], names: Sequence[str], *, weights: Path | None, deadline_ms: float
-) -> Iterator[list[Mapping[str, Decoder]]]:
+) -> Iterator[list[dict[str, Decoder]]]:
     """Makes decoders, those that are pairs with a deadline; the processes end with the context.
 
     Args:
@@ -49,7 +49,7 @@ def pairs_in_time(
         for name, second in seconds.items():
             pools[name] = OpinionPool(second)
             stack.callback(pools[name].close)
-        made: list[Mapping[str, Decoder]] = []
+        made: list[dict[str, Decoder]] = []
         for experiment in experiments:
             by_name = make_decoders(experiment, others, weights=weights if any(map(has_weights, others)) else None)
             for name, second in seconds.items():
