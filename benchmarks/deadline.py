@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ from simulation.files import write_text
 from simulation.sampling import sample
 
 WARMUP_CALLS = 20
+RESTLESS = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 class TimedDecoder:
@@ -188,7 +190,7 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
         f"# A deadline of {setup['deadline_ms']:g} ms\n\n"
         f"{setup['decoder']} ({setup['second']} below a confidence of {setup['threshold']:g}), {setup['code']}, "
         f"{setup['basis']} memory, {setup['rounds']} rounds, p = {100 * setup['p']:g} %, seed {setup['seed']}: "
-        f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes beside them: {setup['load']}.\n\n"
+        f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes: {setup['load']}.\n\n"
         f"{table}\n{heads}{times}\n"
         f"- command: `{provenance['command']}`\n- time: {provenance['time']}\n"
         f"- machine: {machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, load average before "
@@ -199,21 +201,13 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """Keeps as many processes busy."""
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_spin, daemon=True) for _ in range(count)]
-    for worker in workers:
-        worker.start()
+    workers = [subprocess.Popen([sys.executable, "-c", RESTLESS]) for _ in range(count)]
     try:
         yield
     finally:
         for worker in workers:
             worker.kill()
-            worker.join()
-
-
-def _spin() -> None:
-    while True:
-        pass
+            worker.wait()
 
 
 if __name__ == "__main__":
