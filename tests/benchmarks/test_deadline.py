@@ -28,6 +28,7 @@ def test_calls_are_compared_with_the_deadline_and_a_network_time(deadline: Modul
     calls = {
         "total_ms": np.array([2.0, 6.0, 7.5, 9.0, 8.5]),
         "first_ms": np.array([2.0, 2.0, 2.0, 8.9, 2.0]),
+        "core_wait_ms": np.array([0.0, 0.0, 1.0, 0.0, 0.0]),
         "opinions": np.array([Opinion.FIRST, Opinion.SECOND, Opinion.LATE, Opinion.FIRST, Opinion.FAILED]),
         "failed": np.array([False, False, True, False, False]),
     }
@@ -36,6 +37,7 @@ def test_calls_are_compared_with_the_deadline_and_a_network_time(deadline: Modul
     assert (found["shots"], found["failures"], found["later_than_deadline"]) == (5, 1, 4)
     # 5 ms + its own 2 ms: the third and the last; the fourth's network alone took 8.9 ms.
     assert (found["later_than_deadline_and_own_network_time"], found["of_these_unsure"]) == (2, 2)
+    assert found["of_these_not_by_waiting_for_a_core"] == 1
     assert found["largest_overshoot_ms"] == pytest.approx(1.5)
     # The median network time is 2 ms.
     assert found["later_than_deadline_and_median_network_time"] == 3
