@@ -17,7 +17,7 @@ INSTALL         := $(PIP) install --quiet --no-compile -c constraints.txt
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format pytest serve bench-service image constraints clean
 .NOTPARALLEL: results
-.PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-report
+.PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,7 +60,7 @@ resumed   = --out $(RESULTS)/$(1) $(if $(FORCE),--force,--resume)
 
 FIGURE   := --decoders neural,relay-split,bposd --max-errors 100 --seed $(SEED)
 
-results: results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-report ## Measure all figures and tables, one after the other
+results: results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
 
 results-bb72: $(READY) ## Failures against p of bb72: Z memory over 6, 12 and 18 rounds, X memory over 6
 	$(call measured,figure-bb72) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6,12,18 \
@@ -87,6 +87,13 @@ results-calibration: $(READY) ## Confidence against failures
 	for basis in Z X; do $(call measured,bb72-$$basis-calibration) || $(BIN)/tandem benchmark calibration --code bb72 \
 		--basis $$basis --rounds 6 --p 0.002,0.003 --shots 20000 --seed $(SEED) \
 		$(call once,bb72-$$basis-calibration) || exit; done
+
+results-pair: $(READY) ## The pairs of decoders, bb72 over 6 rounds: failures in both bases, and failures against time
+	$(call measured,pair-accuracy) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.002,0.003 \
+		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 600 --min-shots 2000 \
+		--seed $(SEED) $(call resumed,pair-accuracy)
+	$(call measured,pair-latency) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 --p 0.002,0.003 \
+		--decoders neural,tandem,relay-5-xyz,bposd --shots 10000 --batch 1 --seed $(SEED) $(call once,pair-latency)
 
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force

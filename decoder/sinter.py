@@ -19,17 +19,19 @@ whose predicted coset has a posterior probability below 0.9; sinter counts these
 among the others as errors. On sinter's command line, thresholds in TANDEM_DISCARD_BELOW, with commas between
 them, add a decoder each, named for its threshold:
 
-    TANDEM_DISCARD_BELOW=0.9,0.99 sinter collect --decoders neural neural-discard-0.9 neural-discard-0.99 ...
+    TANDEM_DISCARD_BELOW=0.9,0.99 sinter collect --decoders neural neural-discard-0.9 tandem-discard-0.99 ...
 
 The threshold is in the name because sinter tells decoders apart by their names alone: with one name for all
 thresholds, a file of results that is continued with another threshold would add up what does not belong
-together. `tandem benchmark calibration` shows which failures a threshold catches.
+together. `tandem benchmark calibration` shows which failures a threshold catches. Pairs with the network discard by
+its confidence too, whoever answered.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +50,24 @@ DISCARD_VARIABLE = "TANDEM_DISCARD_BELOW"
 def decoders() -> dict[str, sinter.Decoder]:
     """Every decoder of `decoder.registry.DECODERS`, by the same names, and the discarding ones asked for.
 
-    Each threshold t in the environment variable TANDEM_DISCARD_BELOW adds "neural-discard-t".
+    Each threshold t in the environment variable TANDEM_DISCARD_BELOW adds "neural-discard-t", and as much for each
+    pair, such as "tandem-discard-t".
 
     Raises:
         ValueError: TANDEM_DISCARD_BELOW holds something other than numbers above 0 and below 1.
     """
-    discarding = {
-        f"neural-discard-{threshold!r}": NeuralSinterDecoder(discard_below=threshold)
-        for threshold in _thresholds(os.environ.get(DISCARD_VARIABLE, ""))
+    thresholds = _thresholds(os.environ.get(DISCARD_VARIABLE, ""))
+    all_shots = {
+        name: NeuralSinterDecoder(second=spec.second) if spec.settings is None else ClassicalSinterDecoder(name=name)
+        for name, spec in DECODERS.items()
     }
-    classical = {name: ClassicalSinterDecoder(name=name) for name, spec in DECODERS.items() if spec.settings}
-    return {"neural": NeuralSinterDecoder(), **classical, **discarding}
+    discarding = {
+        f"{name}-discard-{threshold!r}": NeuralSinterDecoder(second=spec.second, discard_below=threshold)
+        for name, spec in DECODERS.items()
+        if spec.settings is None
+        for threshold in thresholds
+    }
+    return {**all_shots, **discarding}
 
 
 def general_decoders() -> dict[str, sinter.Decoder]:
@@ -92,14 +101,21 @@ class ClassicalSinterDecoder(sinter.Decoder):  # type: ignore[misc]
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
-    """The network, with the weights that are shipped for the experiment's code.
+    """The network, alone or with a second decoder for the shots that it is unsure of.
+
+    The second decodes in the same process, since sinter's workers may have no children.
 
     Raises:
         ValueError: `discard_below` is not above 0 and below 1.
     """
 
+    second: str | None = None
+    """The classical decoder of the registry that gives second opinions; None for none."""
     discard_below: float | None = None
-    """Shots whose predicted coset has a smaller posterior probability are discarded; None keeps all shots."""
+    """Shots whose coset, as the network predicts it, has a smaller posterior probability are discarded, whoever
+    answers them; None keeps all shots."""
+    weights: Path | None = None
+    """Those of the network; None for those that are shipped for the experiment's code."""
 
     def __post_init__(self) -> None:
         if self.discard_below is not None and not 0 < self.discard_below < 1:
@@ -112,12 +128,24 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         """Loads the network for a memory experiment's model; see `sinter.Decoder`.
 
         Raises:
-            ValueError: the model is not that of a memory experiment that there are weights for.
+            ValueError: the model is not that of a memory experiment that there are weights for, or these hold no
+                threshold for the second decoder.
+            OSError: the weights cannot be read.
         """
-        from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
-
-        decoder = NeuralDecoder.for_dem(dem)
+        decoder = self._decoder(dem)
         return _Compiled(decoder) if self.discard_below is None else _Discarding(decoder, self.discard_below)
+
+    def _decoder(self, dem: stim.DetectorErrorModel) -> SoftDecoder:
+        from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+        from decoder.tandem.decoder import TandemDecoder
+        from decoder.tandem.pairs import tuned_threshold
+
+        first = NeuralDecoder.for_dem(dem, weights=self.weights)
+        if self.second is None:
+            return first
+        threshold = tuned_threshold(first, self.second)
+        second = decoder_spec(self.second).classical(FaultModel.from_dem(dem), grid=_grid(dem))
+        return TandemDecoder(first, second, threshold=threshold)
 
 
 class _Compiled(sinter.CompiledDecoder):  # type: ignore[misc]

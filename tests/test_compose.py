@@ -62,7 +62,8 @@ def rules() -> list[dict[str, Any]]:
 async def scrape() -> list[str]:
     """What /metrics of a service says, ready and draining, after a request that failed."""
     model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
-    app = create_app(Settings(models=(model,)))
+    pair = ModelSettings(id="pair", code="bb72", decoder="tandem", rounds=1, second_processes=1)
+    app = create_app(Settings(models=(model, pair)))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://m") as client:
         while (await client.get("/readyz")).status_code != 200:

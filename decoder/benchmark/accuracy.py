@@ -19,11 +19,18 @@ from decoder.benchmark.common import (
     check_request,
     failure_columns,
     make_decoders,
+    with_confidence,
 )
 from decoder.benchmark.count_file import Counts, read_counts, read_seed
 from decoder.benchmark.provenance import collect_provenance
 from decoder.benchmark.report import prepare_directory, write_report
-from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, experiment_columns, per_round_columns
+from decoder.benchmark.results import (
+    AccuracyPoint,
+    BenchmarkResult,
+    PostSelectedPoint,
+    experiment_columns,
+    per_round_columns,
+)
 from decoder.registry import has_weights
 from simulation.circuits import MemoryExperiment
 from simulation.files import write_text
@@ -47,6 +54,7 @@ def run_accuracy(
     weights: Path | None = None,
     processes: int | None = None,
     ray: str | None = None,
+    discard_below: float | None = None,
     out: Path | None = None,
     resume: bool = False,
     force: bool = False,
@@ -74,6 +82,8 @@ def run_accuracy(
         processes: how many; None for one on each core.
         ray: the address of a Ray cluster to count on, or "local" for one that is started on this machine; None counts
             on this machine without Ray.
+        discard_below: shots whose predicted coset has a smaller posterior probability are discarded, and failures and
+            rates are those of the others; the points are then `PostSelectedPoint`. None keeps all shots.
         out: a directory to write tables, plots, counts and provenance to; see `decoder.benchmark.report`.
         resume: goes on with what an earlier call has counted in `out`.
         force: `out` may hold files already, and those of the same names are replaced.
@@ -84,7 +94,8 @@ def run_accuracy(
 
     Raises:
         ValueError: an unknown decoder, none or one twice, no experiment or one twice, a number below 1, weights that
-            do not fit, a missing package, or counts in `out` that are not of this run.
+            do not fit, a missing package, counts in `out` that are not of this run, discard_below not above 0 and
+            below 1, or with it a decoder without confidence.
         OSError: the weights cannot be read, no Ray cluster answers, or `out` holds files or cannot be written.
     """
     check_request(experiments, decoders, shots=shots)
@@ -92,12 +103,17 @@ def run_accuracy(
     processes = usable_cores() if processes is None else processes
     if processes < 1:
         raise ValueError(f"processes={processes} must be at least 1")
+    if discard_below is not None and not 0 < discard_below < 1:
+        raise ValueError(f"discard_below={discard_below} must be a probability above 0 and below 1")
     file = _prepare(out, resume=resume, force=force)
     if seed is None:
         seed = read_seed(file) if file is not None and file.exists() else fresh_seed()
     # All made before any shot is decoded: weights that do not fit shall not end a run of hours.
     made = [make_decoders(experiment, decoders, weights=weights) for experiment in experiments]
-    trials = _trials(experiments, made, seed=seed, weights=weights)
+    if discard_below is not None:
+        for name, decoder in made[0].items():
+            with_confidence(decoder, name=name)
+    trials = _trials(experiments, made, seed=seed, weights=weights, discard_below=discard_below)
     counts = read_counts(file, trials) if file is not None and file.exists() else {}
     report = Reporter(progress, total=len(trials) * shots)
     tallies = [_Tally(trial, stop, counts) for trial in trials]
@@ -176,7 +192,7 @@ class _Tally:
         self.counts = counts
         self.blocks = trial.blocks(stop.shots)
         self.ids = {block.task.strong_id(): block for block in self.blocks}
-        self.shots = self.errors = 0
+        self.shots = self.errors = self.discards = 0
         self.seconds = 0.0
         self._upcoming = list(self.ids)
         self._add_counted()
@@ -210,19 +226,27 @@ class _Tally:
                 stats = self.counts[self._upcoming.pop(0)]
                 self.shots += stats.shots
                 self.errors += stats.errors
+                self.discards += stats.discards
                 self.seconds += stats.seconds
             else:
                 break
 
     def point(self) -> AccuracyPoint:
         experiment = self.trial.experiment
-        failures = failure_columns(self.errors, self.shots)
-        return AccuracyPoint(
+        accepted = self.shots - self.discards
+        failures = failure_columns(self.errors, accepted)
+        columns = {
             **experiment_columns(experiment, self.trial.decoder),
             **failures,
-            seconds=self.seconds,
-            seed=self.trial.seed,
+            "shots": self.shots,
+            "seconds": self.seconds,
+            "seed": self.trial.seed,
             **per_round_columns(failures, rounds=experiment.rounds, qubits=experiment.num_observables),
+        }
+        if self.trial.discard_below is None:
+            return AccuracyPoint(**columns)
+        return PostSelectedPoint(
+            **columns, discard_below=self.trial.discard_below, discards=self.discards, accepted=accepted
         )
 
     def stats(self) -> sinter.TaskStats:
@@ -240,6 +264,7 @@ class _Tally:
             json_metadata=self.trial.metadata,
             shots=self.shots,
             errors=self.errors,
+            discards=self.discards,
             seconds=self.seconds,
         )
 
@@ -265,6 +290,7 @@ def _trials(
     *,
     seed: int,
     weights: Path | None,
+    discard_below: float | None,
 ) -> list[Trial]:
     return [
         Trial(
@@ -273,6 +299,7 @@ def _trials(
             seed=seed,
             weights=weights if has_weights(name) else None,
             weights_sha256=_weights_sha256(decoder),
+            discard_below=discard_below,
         )
         for experiment, by_name in zip(experiments, made, strict=True)
         for name, decoder in by_name.items()

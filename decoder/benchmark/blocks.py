@@ -17,11 +17,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import sinter
 import stim
 
-from decoder.base import Decoder
-from decoder.benchmark.common import count_failures, predict
+from decoder.base import Decoder, PackedBits, pack_bits
+from decoder.benchmark.common import count_failures, predict, with_confidence
 from decoder.benchmark.results import experiment_columns
 from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
@@ -41,6 +43,8 @@ class Trial:
     weights: Path | None = None
     weights_sha256: str | None = None
     """Of a network: what it has learned is part of what is measured."""
+    discard_below: float | None = None
+    """Shots of which the decoder is less sure are discarded; None keeps all shots."""
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -53,6 +57,8 @@ class Trial:
             columns["noiseless_last_cycle"] = True
         if self.weights_sha256 is not None:
             columns["weights"] = self.weights_sha256[:16]
+        if self.discard_below is not None:
+            columns["discard_below"] = self.discard_below
         return columns | {"seed": self.seed}
 
     def blocks(self, shots: int) -> list[Block]:
@@ -98,18 +104,31 @@ class Block:
             json_metadata=self.metadata,
             shots=counts.shots,
             errors=counts.errors,
+            discards=counts.discards,
             seconds=counts.seconds,
         )
 
     def count(self) -> sinter.AnonTaskStats:
-        """Draws the shots, decodes them and counts the block failures; the seconds are CPU time in the decoder."""
-        decoder = _warm_decoder(self.trial)
+        """Draws the shots, decodes them and counts discards and the block failures of the others.
+
+        The seconds are CPU time in the decoder.
+        """
+        _warm_decoder(self.trial)
         samples = sample(self.trial.experiment.circuit, shots=self.shots, seed=self.trial.seed, first=self.first)
         began = time.process_time()
-        predictions = predict(decoder, samples.detection_events)
+        predictions, accepted = self._answers(samples.detection_events)
         seconds = time.process_time() - began
-        errors = count_failures(predictions, samples.observable_flips)
-        return sinter.AnonTaskStats(shots=self.shots, errors=errors, seconds=seconds)
+        errors = count_failures(predictions[accepted], samples.observable_flips[accepted])
+        discards = self.shots - int(accepted.sum())
+        return sinter.AnonTaskStats(shots=self.shots, errors=errors, discards=discards, seconds=seconds)
+
+    def _answers(self, events: PackedBits) -> tuple[PackedBits, npt.NDArray[np.bool_]]:
+        """Bit-packed predictions, and which shots are accepted: bool (shots,)."""
+        trial, decoder = self.trial, _warm_decoder(self.trial)
+        if trial.discard_below is None:
+            return predict(decoder, events), np.ones(len(events), np.bool_)
+        decoded = with_confidence(decoder, name=trial.decoder).decode_soft(events, bit_packed_shots=True)
+        return pack_bits(decoded.predictions), decoded.confidence >= trial.discard_below
 
 
 @lru_cache(maxsize=4)

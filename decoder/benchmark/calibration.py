@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Decoder, SoftDecoder, pack_bits
+from decoder.base import SoftDecoder, pack_bits
 from decoder.benchmark.common import (
     ProgressCallback,
     Reporter,
@@ -19,6 +19,8 @@ from decoder.benchmark.common import (
     failed_shots,
     failure_columns,
     make_decoders,
+    rate_with_interval,
+    with_confidence,
 )
 from decoder.benchmark.provenance import collect_provenance
 from decoder.benchmark.report import prepare_directory, write_report
@@ -83,7 +85,7 @@ def run_calibration(
     if out is not None:
         prepare_directory(out, force=force)
     made = [make_decoders(experiment, [decoder], weights=weights) for experiment in experiments]
-    soft = [_with_confidence(decoder, by_name[decoder]) for by_name in made]
+    soft = [with_confidence(by_name[decoder], name=decoder) for by_name in made]
     report = Reporter(progress, total=len(experiments) * shots)
     points: list[CalibrationPoint] = []
     answers: list[Answers] = []
@@ -185,6 +187,8 @@ def least_confident(answers: Answers, share: float) -> LeastConfident:
     shots = int(np.searchsorted(answers.confidence, threshold, side="left"))
     failures, of = int(answers.failed[:shots].sum()), int(answers.failed.sum())
     low, high = binomial_interval(failures, of) if of else (None, None)
+    accepted = len(answers.failed) - shots
+    ler, ler_low, ler_high = rate_with_interval(of - failures, accepted)
     return LeastConfident(
         share=share,
         shots=shots,
@@ -193,13 +197,12 @@ def least_confident(answers: Answers, share: float) -> LeastConfident:
         failures_share_low=low,
         failures_share_high=high,
         threshold=threshold,
+        accepted=accepted,
+        accepted_failures=of - failures,
+        accepted_ler=ler,
+        accepted_ler_low=ler_low,
+        accepted_ler_high=ler_high,
     )
-
-
-def _with_confidence(name: str, decoder: Decoder) -> SoftDecoder:
-    if not isinstance(decoder, SoftDecoder):
-        raise ValueError(f"the decoder {name!r} does not say how sure it is; use 'neural'")
-    return decoder
 
 
 class _Run:

@@ -11,6 +11,7 @@ import numpy as np
 from decoder.base import Bits, Decoder, PackedBits, Stream, StreamingDecoder, pack_bits, unpack_shots
 from decoder.benchmark.common import predict
 from decoder.benchmark.results import Mode
+from decoder.tandem.decoder import Opinion, TandemDecoder
 
 
 class Call(Protocol):
@@ -62,6 +63,27 @@ class StreamCaller:
         return lambda: _finish(stream, last)
 
 
+class DeadlineCaller:
+    """Hands all detection events to a pair with a deadline."""
+
+    mode: ClassVar[Mode] = "batch"
+
+    def __init__(self, decoder: str, made: TandemDecoder) -> None:
+        self.decoder = decoder
+        self.made = made
+        self.deadline_ms = made.deadline_ms
+        self.late = 0
+        """Shots of the last call without a second opinion in time."""
+
+    def prepare(self, events: PackedBits) -> Call:
+        return lambda: self._call(events)
+
+    def _call(self, events: PackedBits) -> PackedBits:
+        decoded = self.made.decode_soft(events, bit_packed_shots=True)
+        self.late = int((decoded.opinions == Opinion.LATE).sum())
+        return pack_bits(decoded.predictions)
+
+
 def _finish(stream: Stream, last: Bits) -> PackedBits:
     stream.fold(last)
     return pack_bits(stream.finish().predictions)
@@ -71,7 +93,10 @@ def callers_of(decoders: Mapping[str, Decoder], *, batch: int) -> list[Caller]:
     """Every decoder, and, one shot at a time, those that can stream once more as a stream."""
     found: list[Caller] = []
     for name, made in decoders.items():
-        found.append(BatchCaller(name, made))
+        if isinstance(made, TandemDecoder) and made.deadline_ms is not None:
+            found.append(DeadlineCaller(name, made))
+        else:
+            found.append(BatchCaller(name, made))
         if batch == 1 and isinstance(made, StreamingDecoder):
             found.append(StreamCaller(name, made))
     return found

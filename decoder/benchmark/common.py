@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from decoder.base import Decoder, PackedBits
+from decoder.base import Decoder, PackedBits, SoftDecoder
 from decoder.registry import detectors_used, has_weights, make_decoder
 from simulation.circuits import MemoryExperiment
 
@@ -80,6 +80,17 @@ def make_decoders(experiment: MemoryExperiment, names: Sequence[str], *, weights
     return {name: make_decoder(name, experiment, weights=weights if has_weights(name) else None) for name in names}
 
 
+def with_confidence(decoder: Decoder, *, name: str) -> SoftDecoder:
+    """The decoder itself, if it says how sure it is.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not isinstance(decoder, SoftDecoder):
+        raise ValueError(f"the decoder {name!r} does not say how sure it is; use 'neural' or a pair with it")
+    return decoder
+
+
 def predict(decoder: Decoder, events: PackedBits) -> PackedBits:
     """Decodes packed detection events to packed predictions, the form that the service uses."""
     return cast(PackedBits, decoder.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True))
@@ -98,14 +109,19 @@ def count_failures(predictions: PackedBits, flips: PackedBits) -> int:
 
 def failure_columns(failures: int, shots: int) -> dict[str, Any]:
     """The failure rate's columns of a point."""
-    low, high = binomial_interval(failures, shots)
+    ler, low, high = rate_with_interval(failures, shots)
     return {
         "shots": shots,
         "failures": failures,
-        "ler": failures / shots,
+        "ler": ler,
         "ler_low": low,
         "ler_high": high,
     }
+
+
+def rate_with_interval(failures: int, shots: int) -> tuple[float, float, float]:
+    """failures / shots and its exact 95 % interval; of no shots 0, and the interval from 0 to 1."""
+    return (failures / shots, *binomial_interval(failures, shots)) if shots else (0.0, 0.0, 1.0)
 
 
 def binomial_interval(failures: int, shots: int) -> tuple[float, float]:

@@ -41,6 +41,8 @@ KIND_WORDS: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
         "accuracy": {
             "per round": "1 - (1 - block LER)^(1 / rounds): the chance to fail in a round if all rounds have the same. "
             "It compares memories of different length, and is lower than the block LER.",
+            "accepted": "With post-selection, shots of which the decoder is unsure are discarded. Failures are counted "
+            "among the others, those accepted.",
         },
         "latency": {
             "time": "How long a call of the decoder takes, from the detection events to the answer.",
@@ -76,6 +78,7 @@ KIND_QUESTIONS: Mapping[Kind, str] = MappingProxyType(
 )
 
 TABLES: tuple[tuple[str, str], ...] = (
+    ("discarded below", "Block failures among the shots that are accepted"),
     ("confidence below", "Failures among the least confident shots"),
     ("ECE", "Confidence against failures"),
     ("p50", "Times of the calls, and block failures"),
@@ -95,6 +98,10 @@ PLOTS: Mapping[str, str] = MappingProxyType(
         "reliability.png": "The share of shots decoded rightly against the confidence, and how many shots there are "
         "at each confidence; on the diagonal the confidence is right",
         "least-confident.png": "The share of all failures that the least confident shots hold",
+        "accepted.png": "Post-selection: the failure rate, with 95 % intervals, of what is left when the least "
+        "confident shots are discarded; an arrow points down from the upper bound where nothing failed",
+        "tradeoff.png": "Failure rates with 95 % intervals against time: the mean for each shot (filled), and p99.9 "
+        "(open, where there are calls enough)",
     }
 )
 """What a plot shows, by its file's name."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import PackedBits
-from decoder.benchmark.callers import Caller, callers_of
+from decoder.base import Decoder, PackedBits
+from decoder.benchmark.callers import Caller, DeadlineCaller, callers_of
 from decoder.benchmark.common import (
     ProgressCallback,
     Reporter,
@@ -22,9 +22,10 @@ from decoder.benchmark.common import (
     failure_columns,
     make_decoders,
 )
+from decoder.benchmark.pairs_in_time import pairs_in_time
 from decoder.benchmark.provenance import collect_provenance
 from decoder.benchmark.report import prepare_directory, write_report
-from decoder.benchmark.results import BenchmarkResult, CallTimes, LatencyPoint, experiment_columns
+from decoder.benchmark.results import BenchmarkResult, CallTimes, DeadlinePoint, LatencyPoint, experiment_columns
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
@@ -43,6 +44,7 @@ def run_latency(
     seed: int | None = None,
     batches: Sequence[int] | None = None,
     weights: Path | None = None,
+    deadline_ms: float | None = None,
     warmup_calls: int = 20,
     out: Path | None = None,
     force: bool = False,
@@ -71,6 +73,9 @@ def run_latency(
         seed: seed of the shots; None draws one, which the points keep.
         batches: shots in each call; one point for each. None for those of `DEFAULT_BATCHES` up to shots.
         weights: weights of the neural decoder; None for those that are shipped.
+        deadline_ms: for pairs such as "tandem": milliseconds from the beginning of a call, after which it waits for the
+            second decoder no longer, which works in processes of its own. The points are then `DeadlinePoint`. None
+            has both decoders in this process.
         warmup_calls: calls of each decoder before its times count, at least 1; no more than calls that count.
         out: a directory to write tables, plots, times and provenance to; see `decoder.benchmark.report`.
         force: `out` may hold files already, and those of the same names are replaced.
@@ -81,7 +86,8 @@ def run_latency(
 
     Raises:
         ValueError: an unknown decoder, none or one twice, no experiment or one twice, shots or warmup_calls
-            below 1, a batch that is below 1 or above shots, or weights that do not fit.
+            below 1, a batch that is below 1 or above shots, weights that do not fit, a deadline that is not above 0
+            or has no pair to keep it, or the second decoder of such a pair cannot be made.
         OSError: the weights cannot be read, or `out` holds files or cannot be written.
     """
     check_request(experiments, decoders, shots=shots)
@@ -90,7 +96,30 @@ def run_latency(
         raise ValueError(f"warmup_calls={warmup_calls} must be at least 1, or the first call is timed cold")
     if out is not None:
         prepare_directory(out, force=force)
-    made = [make_decoders(experiment, decoders, weights=weights) for experiment in experiments]
+    with ExitStack() as stack:
+        if deadline_ms is None:
+            made = [make_decoders(experiment, decoders, weights=weights) for experiment in experiments]
+        else:
+            pairs = pairs_in_time(experiments, decoders, weights=weights, deadline_ms=deadline_ms)
+            made = stack.enter_context(pairs)
+        result = _measure(
+            experiments, made, shots=shots, seed=seed, batches=batches, warmup_calls=warmup_calls, progress=progress
+        )
+    if out is not None:
+        write_report(result, out)
+    return result
+
+
+def _measure(
+    experiments: Sequence[MemoryExperiment],
+    made: Sequence[Mapping[str, Decoder]],
+    *,
+    shots: int,
+    seed: int | None,
+    batches: Sequence[int],
+    warmup_calls: int,
+    progress: ProgressCallback | None,
+) -> BenchmarkResult[LatencyPoint]:
     callers = [{batch: callers_of(by_name, batch=batch) for batch in batches} for by_name in made]
     report = Reporter(progress, total=sum(shots // b * b * len(each) for by in callers for b, each in by.items()))
     points: list[LatencyPoint] = []
@@ -106,10 +135,7 @@ def run_latency(
                 run.time_all()
                 points += run.points()
                 times += [record.times for record in run.records]
-    result = BenchmarkResult(points=tuple(points), provenance=provenance, times=tuple(times))
-    if out is not None:
-        write_report(result, out)
-    return result
+    return BenchmarkResult(points=tuple(points), provenance=provenance, times=tuple(times))
 
 
 def _checked_batches(batches: Sequence[int] | None, shots: int) -> list[int]:
@@ -130,6 +156,7 @@ class _Record:
         self.caller = caller
         self.times = CallTimes(np.zeros(calls, np.float64), np.zeros(calls, np.int64))
         self.failures = 0
+        self.late = 0
         self.turn_seconds = 0.0
         self.cpu_seconds = 0.0
         """Of the whole process, in this caller's turns."""
@@ -188,6 +215,7 @@ class _Run:
             predictions = prepared()
             times.microseconds[call] = (time.perf_counter() - called) * 1e6
             times.failures[call] = count_failures(predictions, self._flips(call))
+            record.late += caller.late if isinstance(caller, DeadlineCaller) else 0
         record.turn_seconds += time.perf_counter() - began
         record.cpu_seconds += time.process_time() - cpu_began
         record.failures += int(times.failures[calls.start : calls.stop].sum())
@@ -204,7 +232,7 @@ class _Run:
 
     def _point(self, record: _Record) -> LatencyPoint:
         ordered = np.sort(record.times.microseconds)
-        return LatencyPoint(
+        point = LatencyPoint(
             **experiment_columns(self.experiment, record.caller.decoder),
             **failure_columns(record.failures, self.calls * self.batch),
             seconds=float(ordered.sum()) / 1e6,
@@ -220,6 +248,11 @@ class _Run:
             max_us=float(ordered[-1]),
             cores_used=record.cpu_seconds / record.turn_seconds,
         )
+        if not any(isinstance(other.caller, DeadlineCaller) for other in self.records):
+            return point
+        caller = record.caller
+        deadline_ms, late = (caller.deadline_ms, record.late) if isinstance(caller, DeadlineCaller) else (None, None)
+        return DeadlinePoint(**vars(point), deadline_ms=deadline_ms, late=late)
 
 
 def _quantile(ordered: npt.NDArray[np.float64], numerator: int, denominator: int) -> float:

@@ -18,8 +18,11 @@ from decoder.benchmark.results import (
     BenchmarkResult,
     CalibrationPoint,
     FailurePoint,
+    LeastConfident,
+    PostSelectedPoint,
     ReliabilityBin,
 )
+from decoder.benchmark.tables import decoder_label
 from decoder.benchmark.time_plots import TimedCalls, draw_times
 from decoder.registry import DECODERS
 
@@ -32,6 +35,7 @@ DASHES = ("-", "--", ":", "-.")
 
 FAILURE_RATE = "block failures / shots (arrow: none, upper bound)"
 """The label of axes that show failure rates."""
+ACCEPTED_RATE = "block failures / accepted shots (arrow: none, upper bound)"
 
 Series = tuple[str, int, str, str]
 """Code, rounds, basis and noise: what does not change along a curve."""
@@ -44,8 +48,8 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
         ``ler.png``, the failure rates with their intervals: against p where a code has several, otherwise one
         line each; for several codes or rounds also ``per-round.png``, the rates for each round. With times also
         those of `time_plots.draw_times`. For calibration also ``reliability.png``, the share decoded rightly against
-        the confidence, with the number of shots in each bin, and ``least-confident.png``, the share of all failures
-        that the least confident shots hold.
+        the confidence, with the number of shots in each bin, ``least-confident.png``, the share of all failures
+        that the least confident shots hold, and ``accepted.png``, the failure rates of what is left without them.
     """
     plots = {"ler.png": _draw_failures(_once_each(result.points))}
     if _several_p(result.points) and _comparable(result.points):
@@ -55,6 +59,7 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
     if isinstance(result.points[0], CalibrationPoint):
         plots["reliability.png"] = _draw_reliability(result.points)
         plots["least-confident.png"] = _draw_least_confident(result)
+        plots["accepted.png"] = _draw_accepted(result.points)
     return plots
 
 
@@ -107,7 +112,7 @@ def _draw_against_p(
         xscale="log",
         yscale="log",
         xlabel="physical error rate p",
-        ylabel=FAILURE_RATE,
+        ylabel=_rate_label(points[0]),
     )
     axes.legend(fontsize="small")
 
@@ -165,7 +170,7 @@ def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
     axes.set_yticks(range(len(points)), [_label(point, experiment=True, p=True) for point in points])
     axes.set(
         xscale="log",
-        xlabel=FAILURE_RATE,
+        xlabel=_rate_label(points[0]),
         ylim=(len(points) - 0.5, -0.5),
     )
 
@@ -218,6 +223,27 @@ def _draw_least_confident(result: BenchmarkResult[Any]) -> Figure:
     return figure
 
 
+class _Accepted:
+    """The failure rate without the least confident shots."""
+
+    def __init__(self, least: LeastConfident) -> None:
+        self.failures = least.accepted_failures
+        self.ler, self.ler_low, self.ler_high = least.accepted_ler, least.accepted_ler_low, least.accepted_ler_high
+
+
+def _draw_accepted(points: Sequence[CalibrationPoint]) -> Figure:
+    figure, axes = _new_figure()
+    for number, point in enumerate(points):
+        # Where so few shots fit that none is discarded, there is nothing to show.
+        some = [least for least in point.least_confident if least.shots]
+        style = _numbered_style(number) | {"label": _label(point, experiment=True, p=True)}
+        rates: list[Rate] = [point, *map(_Accepted, some)]
+        draw_curve(axes, [0, *(least.shots / point.shots for least in some)], rates, **style)
+    axes.set(yscale="log", xlabel="discarded shots / shots, the least confident", ylabel=ACCEPTED_RATE)
+    axes.legend(fontsize="small")
+    return figure
+
+
 def _share_curve(answers: Answers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Shares of the shots and of the failures below each confidence that occurs, equal ones together."""
     last_of_its_confidence = np.append(np.diff(answers.confidence) > 0, True)
@@ -261,8 +287,12 @@ def _series(point: FailurePoint) -> Series:
     return point.code, point.rounds, point.basis, point.noise
 
 
+def _rate_label(point: FailurePoint) -> str:
+    return ACCEPTED_RATE if isinstance(point, PostSelectedPoint) else FAILURE_RATE
+
+
 def _label(point: FailurePoint, *, experiment: bool, p: bool = False) -> str:
-    text = f"{point.decoder} ({point.detectors})"
+    text = f"{decoder_label(point)} ({point.detectors})"
     if experiment:
         text += f", {point.code} {point.basis} {point.rounds} rounds"
     return f"{text}, p = {point.p:g}" if p else text

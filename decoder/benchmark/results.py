@@ -44,6 +44,11 @@ class FailurePoint:
     seed: int
     """Seed of the shots."""
 
+    @property
+    def judged(self) -> int:
+        """The shots that the failures are counted among: all of them, unless some are discarded."""
+        return self.shots
+
 
 Mode = Literal["batch", "streamed"]
 """batch: all detection events of a call at once. streamed: those of the last layer, when the others have been taken."""
@@ -65,6 +70,25 @@ class AccuracyPoint(FailurePoint):
     (1 - (2 (1 - ler)^(1 / k) - 1)^(1 / rounds)) / 2; 1/2 where ler says that they are random."""
     per_qubit_round_low: float
     per_qubit_round_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostSelectedPoint(AccuracyPoint):
+    """The failures among the shots that are accepted. All failures and rates of the point are those of them alone.
+
+    ler is failures / accepted; where nothing is accepted it is 0, with the interval from 0 to 1.
+    """
+
+    discard_below: float
+    """Shots with a smaller confidence are discarded."""
+    discards: int
+    accepted: int
+    """shots - discards."""
+
+    @property
+    def judged(self) -> int:
+        """The accepted shots."""
+        return self.accepted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +116,16 @@ class LatencyPoint(FailurePoint):
     cores_used: float
     """CPU time of the whole process, all its threads, over the time that passed in this decoder's turns: about 1 on
     one undisturbed thread, more where a library ran others, less where the machine gave the core to someone else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlinePoint(LatencyPoint):
+    """A latency in a run with a deadline for the second opinions of pairs."""
+
+    deadline_ms: float | None
+    """Milliseconds from the beginning of a call; None for decoders that are no pairs."""
+    late: int | None
+    """Shots without a second opinion by then, which keep the first decoder's answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +161,15 @@ class LeastConfident:
     failures_share_high: float | None
     threshold: float
     """Exactly these shots have a confidence below it."""
+    accepted: int
+    """All other shots: what is left if these are discarded."""
+    accepted_failures: int
+    """Block failures among the accepted shots."""
+    accepted_ler: float
+    """accepted_failures / accepted."""
+    accepted_ler_low: float
+    """Low end of its exact 95 % interval."""
+    accepted_ler_high: float
 
 
 @dataclass(frozen=True, kw_only=True)

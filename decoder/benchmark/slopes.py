@@ -53,7 +53,7 @@ def fit_slopes(points: Sequence[FailurePoint]) -> tuple[Slope, ...]:
 def _fit(curve: Sequence[FailurePoint]) -> Slope:
     p = np.array([point.p for point in curve])
     failures = np.array([point.failures for point in curve])
-    shots = np.array([point.shots for point in curve])
+    shots = np.array([point.judged for point in curve])
     distance = np.log(p) - np.average(np.log(p), weights=failures)  # so that c and s hardly depend on each other
     features = np.stack([np.ones(len(p)), distance], axis=1)
 

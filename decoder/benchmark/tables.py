@@ -12,9 +12,11 @@ from decoder.benchmark.results import (
     AccuracyPoint,
     BenchmarkResult,
     CalibrationPoint,
+    DeadlinePoint,
     FailurePoint,
     LatencyPoint,
     LeastConfident,
+    PostSelectedPoint,
     point_columns,
 )
 from decoder.benchmark.slopes import fit_slopes
@@ -67,6 +69,30 @@ def format_rate(point: FailurePoint) -> str:
     return f"{_percent(point.ler)} ({_percent(point.ler_low)} to {_percent(point.ler_high)})"
 
 
+def decoder_label(point: FailurePoint) -> str:
+    """The decoder's name, with its deadline if it has one."""
+    deadline_ms = point.deadline_ms if isinstance(point, DeadlinePoint) else None
+    return point.decoder if deadline_ms is None else f"{point.decoder} ({deadline_ms:g} ms)"
+
+
+def format_late(point: DeadlinePoint) -> str:
+    """How many shots kept the first decoder's answer because of the deadline; a dash for decoders without one."""
+    return "-" if point.late is None else f"{point.late:,}"
+
+
+def format_accepted(accepted: int, shots: int) -> str:
+    """How many shots are left, and their share in percent."""
+    return f"{accepted:,}/{shots:,} ({100 * accepted / shots:.4g} %)"
+
+
+def _format_accepted_rate(least: LeastConfident) -> str:
+    """The failure rate without the least confident shots, as `format_rate` has it."""
+    if least.accepted_failures == 0:
+        return f"< {_percent(least.accepted_ler_high)}"
+    ends = f"{_percent(least.accepted_ler_low)} to {_percent(least.accepted_ler_high)}"
+    return f"{_percent(least.accepted_ler)} ({ends})"
+
+
 def _format_ends(point: AccuracyPoint, column: str) -> str:
     """A rate that follows from the block failure rate, with its interval, in percent."""
     rate, low, high = (100 * getattr(point, f"{column}{end}") for end in ("", "_low", "_high"))
@@ -114,19 +140,26 @@ _EXPERIMENT: tuple[_Column, ...] = (
     ("basis", lambda point: point.basis),
     ("p", lambda point: _percent(point.p)),
     ("noise", lambda point: point.noise),
-    ("decoder", lambda point: point.decoder),
+    ("decoder", lambda point: decoder_label(point)),
     ("detectors", lambda point: point.detectors),
 )
 _FAILURES: tuple[_Column, ...] = (
     ("failures/shots", lambda point: f"{point.failures:,}/{point.shots:,}"),
     ("block LER", format_rate),
 )
-_ACCURACY: tuple[_Column, ...] = (
-    *_EXPERIMENT,
-    *_FAILURES,
+_RATES: tuple[_Column, ...] = (
     ("per round", lambda point: _format_ends(point, "per_round")),
     ("per round and qubit", lambda point: _format_ends(point, "per_qubit_round")),
     ("CPU time/shot", lambda point: format_time(1e6 * point.seconds / point.shots)),
+)
+_ACCURACY: tuple[_Column, ...] = (*_EXPERIMENT, *_FAILURES, *_RATES)
+_POST_SELECTED: tuple[_Column, ...] = (
+    *_EXPERIMENT,
+    ("discarded below", lambda point: _confidence(point.discard_below)),
+    ("accepted", lambda point: format_accepted(point.accepted, point.shots)),
+    ("failures/accepted", lambda point: f"{point.failures:,}/{point.accepted:,}"),
+    ("block LER of the accepted", format_rate),
+    *_RATES,
 )
 _LATENCY: tuple[_Column, ...] = (
     *_EXPERIMENT,
@@ -143,6 +176,7 @@ _LATENCY: tuple[_Column, ...] = (
     ("max/p50", format_tail),
     ("cores used", lambda point: f"{point.cores_used:.2f}"),
 )
+_DEADLINE: tuple[_Column, ...] = (*_LATENCY, ("late shots", format_late))
 _CALIBRATION: tuple[_Column, ...] = (
     *_EXPERIMENT,
     *_FAILURES,
@@ -169,16 +203,19 @@ _LEAST_CONFIDENT: tuple[_Column, ...] = (
     ("confidence below", lambda pair: _confidence(pair[1].threshold)),
     ("failures/all failures", lambda pair: f"{pair[1].failures:,}/{pair[0].failures:,}"),
     ("share of failures", lambda pair: _format_share(pair[1])),
-    (
-        "failures/shots of the rest",
-        lambda pair: f"{pair[0].failures - pair[1].failures:,}/{pair[0].shots - pair[1].shots:,}",
-    ),
+    ("accepted without them", lambda pair: format_accepted(pair[1].accepted, pair[0].shots)),
+    ("failures/accepted", lambda pair: f"{pair[1].accepted_failures:,}/{pair[1].accepted:,}"),
+    ("block LER of the accepted", lambda pair: _format_accepted_rate(pair[1])),
 )
 
 
 def _columns(first: FailurePoint) -> tuple[_Column, ...]:
     if isinstance(first, CalibrationPoint):
         return _CALIBRATION
+    if isinstance(first, PostSelectedPoint):
+        return _POST_SELECTED
+    if isinstance(first, DeadlinePoint):
+        return _DEADLINE
     return _LATENCY if isinstance(first, LatencyPoint) else _ACCURACY
 
 
@@ -203,6 +240,11 @@ def _caption(points: Sequence[FailurePoint]) -> str:
             "and qubit: the rate at which one observable flips in a round, if all do so independently. CPU time: on "
             "one thread, in batches of up to 1,024 shots, while other processes used the other cores."
         )
+    if isinstance(points[0], PostSelectedPoint):
+        caption += (
+            " Accepted: the shots whose answer the decoder gives at least the stated probability to be right. Failures "
+            "and rates are those of them; the others are discarded."
+        )
     if isinstance(points[0], LatencyPoint):
         caption += (
             " Times are for each call with one batch of shots, on one thread, warm. Quantiles are observed times: p99 "
@@ -210,12 +252,17 @@ def _caption(points: Sequence[FailurePoint]) -> str:
             "layer of detection events to the answer, all other layers having been handed over before. Cores used: "
             "CPU time of the process over the time that passed; less than 1 where others used the core."
         )
+    if isinstance(points[0], DeadlinePoint):
+        caption += (
+            " A pair with a deadline, in brackets, has its second decoder in worker processes, on other cores where "
+            "there are any; late shots keep the first decoder's answer."
+        )
     if isinstance(points[0], CalibrationPoint):
         caption += (
             " The confidence is the posterior probability of the predicted coset. ECE: expected calibration error "
             f"over {len(points[0].bins)} bins of equal width (Guo et al., arXiv 1706.04599). Brier: mean squared "
             "distance of the confidence from 1 for a shot decoded rightly and 0 for a failure. The least confident "
-            "shots are at most the given share of all; shots of equal confidence stay together."
+            "shots are at most the given share of all; shots of equal confidence stay together. Accepted: all others."
         )
     return caption
 

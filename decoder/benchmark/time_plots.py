@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from decoder.benchmark.common import deadline_curve
 from decoder.benchmark.results import CallTimes, LatencyPoint
-from decoder.benchmark.tables import format_time
+from decoder.benchmark.tables import decoder_label, format_time
 
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
 MOST_COLUMNS = 2
@@ -45,12 +45,13 @@ def draw_times(rows: Sequence[TimedCalls]) -> dict[str, Figure]:
     Returns:
         With a panel for each batch size ``ccdf.png``, P(a call takes t or longer), and ``deadline.png``,
         P(wrong or later than t). With a panel for each experiment ``violin.png``, the densities of log t at batch
-        size 1, or at the smallest.
+        size 1, or at the smallest, and ``tradeoff.png``, failures against time at that batch size.
     """
     return {
         "ccdf.png": _draw_by_batch(rows, _draw_ccdf, ylabel="P(a call takes t or longer)"),
         "deadline.png": _draw_by_batch(rows, _draw_deadline, ylabel="P(wrong or later than t)"),
         "violin.png": _draw_violins(rows),
+        "tradeoff.png": _draw_tradeoff(rows),
     }
 
 
@@ -84,17 +85,61 @@ def _draw_deadline(axes: Axes, row: TimedCalls, style: dict[str, Any]) -> None:
     axes.step(t, np.where(rate > 0, rate, np.nan), where="post", **style)
 
 
-def _draw_violins(rows: Sequence[TimedCalls]) -> Figure:
+def _smallest_batch(rows: Sequence[TimedCalls]) -> tuple[int, list[list[TimedCalls]]]:
+    """The smallest batch size, and its rows by experiment."""
     batch = min(row.point.batch for row in rows)
-    rows = [row for row in rows if row.point.batch == batch]
-    experiments = list(dict.fromkeys(row.experiment for row in rows))
-    figure, panels = _panels(len(experiments), share_x=True)
-    for axes, experiment in zip(panels, experiments, strict=True):
-        mine = [row for row in rows if row.experiment == experiment]
+    by_experiment: dict[int, list[TimedCalls]] = {}
+    for row in rows:
+        if row.point.batch == batch:
+            by_experiment.setdefault(row.experiment, []).append(row)
+    return batch, list(by_experiment.values())
+
+
+def _name_experiment(axes: Axes, point: LatencyPoint) -> None:
+    axes.set_title(f"{point.code} {point.basis} {point.rounds} rounds, p = {point.p:g}", fontsize="medium")
+
+
+def _draw_tradeoff(rows: Sequence[TimedCalls]) -> Figure:
+    batch, by_experiment = _smallest_batch(rows)
+    figure, panels = _panels(len(by_experiment), share_x=True)
+    names: dict[str, Any] = {}
+    for axes, mine in zip(panels, by_experiment, strict=True):
+        for row in mine:
+            # As a stream a decoder fails as often, and only its times are others.
+            if row.point.mode == "batch":
+                name = f"{decoder_label(row.point)} ({row.point.detectors})"
+                names[name] = _draw_mean_and_tail(axes, row.point, row.color)
+        _name_experiment(axes, mine[0].point)
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="µs for each shot: mean (filled), p99.9 (open)" + f", in calls of {batch}" * (batch > 1),
+            ylabel="block failures / shots (arrow: none, upper bound)",
+        )
+    figure.legend(list(names.values()), list(names), loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def _draw_mean_and_tail(axes: Axes, point: LatencyPoint, color: str) -> Any:
+    mean = point.mean_us / point.batch
+    rate = point.ler if point.failures else point.ler_high
+    ends = [[rate - point.ler_low], [point.ler_high - rate]] if point.failures else [[0.6 * rate], [0.0]]
+    drawn = axes.errorbar([mean], [rate], yerr=ends, uplims=not point.failures, capsize=3, fmt="o", color=color)
+    if point.p999_us is not None:
+        tail = point.p999_us / point.batch
+        axes.plot([mean, tail], [rate, rate], color=color, lw=1, alpha=0.5)
+        axes.plot([tail], [rate], "o", color=color, mfc="white", zorder=3)
+    return drawn
+
+
+def _draw_violins(rows: Sequence[TimedCalls]) -> Figure:
+    batch, by_experiment = _smallest_batch(rows)
+    figure, panels = _panels(len(by_experiment), share_x=True)
+    for axes, mine in zip(panels, by_experiment, strict=True):
         _draw_violins_of(axes, mine)
-        point = mine[0].point
-        axes.set_title(f"{point.code} {point.basis} {point.rounds} rounds, p = {point.p:g}", fontsize="medium")
+        _name_experiment(axes, mine[0].point)
         axes.set_ylabel("time of a call" + f" of {batch} shots" * (batch > 1))
+    rows = [row for mine in by_experiment for row in mine]
     _label_decades(panels, rows)
     panels[0].legend(fontsize="small")
     return figure
@@ -118,7 +163,7 @@ def _draw_violins_of(axes: Axes, rows: Sequence[TimedCalls]) -> None:
             at, times, colors = zip(*marked, strict=True)
             axes.scatter(at, np.log10(times), c=colors, marker=marker, s=60, zorder=3)
             axes.scatter([], [], c="0.2", marker=marker, s=60, label=name)
-    names = [f"{row.point.decoder} ({row.point.detectors})" for row in rows]
+    names = [f"{decoder_label(row.point)} ({row.point.detectors})" for row in rows]
     names = [name + "\nstreamed" * (row.point.mode == "streamed") for name, row in zip(names, rows, strict=True)]
     crowded: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(names) > MOST_LEVEL_NAMES else {}
     axes.set_xticks(places, names, fontsize="small", **crowded)

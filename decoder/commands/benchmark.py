@@ -95,6 +95,14 @@ def accuracy(
     ray: Annotated[
         str | None, typer.Option("--ray", metavar="ADDRESS", help="Count on a Ray cluster, or on a new 'local' one.")
     ] = None,
+    discard_below: Annotated[
+        float | None,
+        typer.Option(
+            "--discard-below",
+            metavar="T",
+            help="Discard shots with a smaller confidence, and count the failures of those accepted.",
+        ),
+    ] = None,
     out: OutOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds of this run.")] = False,
     force: ForceOption = False,
@@ -139,6 +147,7 @@ def accuracy(
             weights=weights,
             processes=processes,
             ray=ray,
+            discard_below=discard_below,
             out=out,
             resume=resume,
             force=force,
@@ -170,6 +179,14 @@ def latency(
     shots: ShotsOption = 2_000,
     seed: SeedOption = None,
     weights: WeightsOption = None,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--deadline-ms",
+            metavar="D",
+            help="Pairs wait no longer for their second decoder, in worker processes, than until D ms of a call.",
+        ),
+    ] = None,
     out: OutOption = None,
     force: ForceOption = False,
     json_output: JsonOption = False,
@@ -204,6 +221,7 @@ def latency(
             seed=seed,
             batches=None if batch is None else listed("--batch", batch, int),
             weights=weights,
+            deadline_ms=deadline_ms,
             out=out,
             force=force,
             progress=lambda state: _show(bar, state),
@@ -315,6 +333,8 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
     if json_output:
         print_json(result.to_json())
         return
+    from decoder.benchmark.tables import decoder_label
+
     first = result.points[0]
     several = [name for name in ("code", "basis", "rounds") if len({getattr(q, name) for q in result.points}) > 1]
     one = {"code": first.code, "basis": f"{first.basis} memory", "rounds": f"{first.rounds} rounds"}
@@ -325,7 +345,7 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
             [
                 *(str(getattr(point, name)) for name in several),
                 f"{point.p:g}",
-                f"{point.decoder} {point.detectors}",
+                f"{decoder_label(point)} {point.detectors}",
                 *_cells(point),
             ]
             for point in result.points
@@ -335,31 +355,39 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
 
 
 _RATES = ("failures/shots", "block failure rate (95 % interval)", "CPU time a shot")
+_POST_SELECTED = ("accepted", "failures/accepted", "block failure rate of the accepted (95 % interval)", _RATES[2])
 _TIMES = ("mode", "batch", "failed", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max", "max/p50")
 _CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", "time a shot")
 
 
 def _headings(first: FailurePoint) -> tuple[str, ...]:
-    from decoder.benchmark.results import CalibrationPoint, LatencyPoint
+    from decoder.benchmark.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
 
     if isinstance(first, CalibrationPoint):
         return _CALIBRATION
+    if isinstance(first, PostSelectedPoint):
+        return _POST_SELECTED
+    if isinstance(first, DeadlinePoint):
+        return (*_TIMES, "late")
     return _TIMES if isinstance(first, LatencyPoint) else _RATES
 
 
 def _cells(point: FailurePoint) -> list[str]:
-    from decoder.benchmark.results import CalibrationPoint, LatencyPoint
-    from decoder.benchmark.tables import format_rate, format_tail, format_time
+    from decoder.benchmark.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
+    from decoder.benchmark.tables import format_accepted, format_late, format_rate, format_tail, format_time
 
-    failures = f"{point.failures:,}/{point.shots:,}"
+    failures = f"{point.failures:,}/{point.judged:,}"
     if isinstance(point, LatencyPoint):
         tail = (point.p99_us, point.p999_us, point.p9999_us, point.max_us)
         times = map(format_time, (point.mean_us, point.p50_us, point.p90_us, *tail))
-        return [point.mode, str(point.batch), failures, *times, format_tail(point)]
+        late = [format_late(point)] if isinstance(point, DeadlinePoint) else []
+        return [point.mode, str(point.batch), failures, *times, format_tail(point), *late]
     time = format_time(1e6 * point.seconds / point.shots)
     if isinstance(point, CalibrationPoint):
         trust = (f"{100 * point.mean_confidence:.4g} %", f"{point.ece:.3g}", f"{point.brier:.3g}")
         return [failures, format_rate(point), *trust, time]
+    if isinstance(point, PostSelectedPoint):
+        return [format_accepted(point.accepted, point.shots), failures, format_rate(point), time]
     return [failures, format_rate(point), time]
 
 

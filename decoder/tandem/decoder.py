@@ -169,9 +169,16 @@ class TandemDecoder:
         if not isinstance(self.second, PooledDecoder):
             predictions = self.second.decode_batch(events, bit_packed_shots=True)
             return predictions.astype(np.bool_), np.full(len(events), Opinion.SECOND, np.uint8)
+        if self.deadline_ms is None:
+            futures = self.second.ask(events)
+            wait(futures)
+            return merge(first, futures)
+        ends = began + self.deadline_ms / 1e3
+        if time.perf_counter() >= ends:
+            # Asking in vain costs time: it wakes a thread, which takes the interpreter's lock from this one.
+            return first, np.full(len(events), Opinion.LATE, np.uint8)
         futures = self.second.ask(events)
-        left = None if self.deadline_ms is None else self.deadline_ms / 1e3 - (time.perf_counter() - began)
-        wait(futures, timeout=None if left is None else max(0.0, left))
+        wait(futures, timeout=max(0.0, ends - time.perf_counter()))
         return merge(first, futures)
 
     def close(self) -> None:

@@ -10,8 +10,10 @@ import sinter
 import stim
 
 import decoder
+from decoder.base import pack_bits
 from decoder.neural.decoder import NeuralDecoder
-from decoder.registry import DECODERS
+from decoder.neural.weights import shipped_weights, store_threshold
+from decoder.registry import DECODERS, make_decoder
 from decoder.sinter import NeuralSinterDecoder, decoders, general_decoders
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -66,7 +68,8 @@ def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:
 def test_every_decoder_can_be_sent_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TANDEM_DISCARD_BELOW", raising=False)
     assert list(decoders()) == list(DECODERS)
-    assert [name for name in decoders() if name not in general_decoders()] == ["neural", "relay-split"]
+    for_memories_alone = ["neural", "relay-split", "relay-deep", "tandem", "tandem-tesseract"]
+    assert [name for name in decoders() if name not in general_decoders()] == for_memories_alone
     assert pickle.loads(pickle.dumps(decoders())) == decoders()
 
 
@@ -212,6 +215,41 @@ def test_thresholds_on_sinters_command_line(noisy: MemoryExperiment, tmp_path: P
     assert stats[names[0]].discards < stats[names[1]].discards < stats[names[2]].discards
 
 
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights with a threshold for relay-split, and one for bposd-osd0 that is broken."""
+    path = tmp_path_factory.mktemp("weights") / "bb72.safetensors"
+    path.write_bytes(shipped_weights("bb72").read_bytes())
+    store_threshold(path, "relay-split", {"threshold": 0.9})
+    store_threshold(path, "bposd-osd0", {})
+    return path
+
+
+def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryExperiment, tuned: Path) -> None:
+    shots = sample(noisy.circuit, shots=60, seed=3).detection_events
+    first = NeuralDecoder.load(noisy).decode_soft(shots, bit_packed_shots=True)
+    second = make_decoder("relay-split", noisy).decode_batch(shots, bit_packed_shots=True)
+    unsure = first.confidence < 0.9
+    expected = np.where(unsure[:, None], second, first.predictions)
+    assert (expected != first.predictions).any()
+    assert (expected != second).any()
+    whole, careful = (
+        NeuralSinterDecoder(second="relay-split", discard_below=discard_below, weights=tuned)
+        .compile_decoder_for_dem(dem=noisy.dem)
+        .decode_shots_bit_packed(bit_packed_detection_event_data=shots)
+        for discard_below in (None, 0.7)
+    )
+    np.testing.assert_array_equal(whole, pack_bits(expected))
+    np.testing.assert_array_equal(careful[:, :-1], whole)
+    np.testing.assert_array_equal(careful[:, -1] != 0, first.confidence < 0.7)
+
+
+def test_a_pair_without_a_tuned_threshold_is_refused(noisy: MemoryExperiment, tuned: Path) -> None:
+    pair = NeuralSinterDecoder(second="bposd-osd0", weights=tuned)
+    with pytest.raises(ValueError, match="no threshold for second opinions of bposd-osd0; choose one with `tandem"):
+        pair.compile_decoder_for_dem(dem=noisy.dem)
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 1.5, float("nan")])
 def test_a_threshold_is_a_probability(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"discard_below=.* above 0 and below 1"):
@@ -221,7 +259,12 @@ def test_a_threshold_is_a_probability(threshold: float) -> None:
 def test_thresholds_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDEM_DISCARD_BELOW", "0.990,1e-3")
     named = decoders()
-    assert list(named)[len(DECODERS) :] == ["neural-discard-0.99", "neural-discard-0.001"]
+    assert list(named)[len(DECODERS) :] == [
+        f"{name}-discard-{threshold}"
+        for name in ("neural", "tandem", "tandem-tesseract")
+        for threshold in ("0.99", "0.001")
+    ]
+    assert named["tandem-discard-0.99"] == NeuralSinterDecoder(second="relay-deep", discard_below=0.99)
     assert named["neural"] == NeuralSinterDecoder(discard_below=None)
     assert named["neural-discard-0.99"] == NeuralSinterDecoder(discard_below=0.99)
     assert pickle.loads(pickle.dumps(named)) == named

@@ -1,6 +1,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from decoder.benchmark.calibration import (
 from decoder.benchmark.common import BenchmarkProgress, binomial_interval
 from decoder.benchmark.plots import draw_plots
 from decoder.benchmark.results import BenchmarkResult, CalibrationPoint
+from decoder.benchmark.tables import least_confident_table
 from decoder.neural.decoder import NeuralDecoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -113,6 +115,10 @@ def test_least_confident_shots_by_brute_force(shots: list[tuple[float, bool]], s
     assert (found.shots, found.failures) == (len(largest), sum(largest))
     assert [f for c, f in shots if c < found.threshold] == largest
     failures = sum(f for _, f in shots)
+    assert (found.accepted, found.accepted_failures) == (len(shots) - found.shots, failures - found.failures)
+    assert found.accepted_ler == found.accepted_failures / found.accepted
+    interval = binomial_interval(found.accepted_failures, found.accepted)
+    assert (found.accepted_ler_low, found.accepted_ler_high) == interval
     if failures:
         assert found.failures_share == found.failures / failures
         assert (found.failures_share_low, found.failures_share_high) == binomial_interval(found.failures, failures)
@@ -177,7 +183,7 @@ def test_report_is_complete(
     folder = tmp_path / "r"
     assert {path.name for path in folder.iterdir()} == {
         *("results.json", "results.csv", "results.md", "bins.csv", "least_confident.csv"),
-        *("ler.png", "reliability.png", "least-confident.png"),
+        *("ler.png", "reliability.png", "least-confident.png", "accepted.png"),
     }
     points = json.loads((folder / "results.json").read_text())["points"]
     assert points == json.loads(json.dumps(again.to_json()["points"]))
@@ -202,7 +208,7 @@ def test_report_is_complete(
 
 def test_plots_show_bins_and_shares(result: BenchmarkResult[CalibrationPoint]) -> None:
     plots = draw_plots(result)
-    assert list(plots) == ["ler.png", "reliability.png", "least-confident.png"]
+    assert list(plots) == ["ler.png", "reliability.png", "least-confident.png", "accepted.png"]
     rates, counts = plots["reliability.png"].axes
     filled = [one for one in result.points[0].bins if one.shots]
     drawn = rates.containers[0][0].get_xydata()
@@ -215,6 +221,24 @@ def test_plots_show_bins_and_shares(result: BenchmarkResult[CalibrationPoint]) -
         if least.shots:
             [at] = curve[np.isclose(curve[:, 0], least.shots / SHOTS)]
             assert at[1] == least.failures_share
+    [axes] = plots["accepted.png"].axes
+    kept = [least for least in result.points[0].least_confident if least.shots and least.accepted_failures]
+    assert kept
+    drawn = axes.containers[0][0].get_xydata()
+    rates = [(least.shots / SHOTS, least.accepted_ler) for least in kept]
+    np.testing.assert_allclose(drawn, [(0, result.points[0].ler), *rates])
+
+
+def test_the_table_says_what_is_left_without_the_least_confident_shots() -> None:
+    failed = np.arange(1000) < 7  # the seven least confident
+    least = least_confident(sorted_answers(np.arange(1, 1001) / 1001, failed), 0.005)
+    none = least_confident(sorted_answers(np.arange(1, 1001) / 1001, failed), 0.01)
+    point = SimpleNamespace(basis="Z", p=0.003, failures=7, shots=1000, least_confident=(least, none))
+    headings, first, second = least_confident_table([point])  # type: ignore[list-item]
+    low, high = (f"{100 * end:.3g} %" for end in binomial_interval(2, 995))
+    assert headings[-3:] == ["accepted without them", "failures/accepted", "block LER of the accepted"]
+    assert first[-3:] == ["995/1,000 (99.5 %)", "2/995", f"0.201 % ({low} to {high})"]
+    assert second[-3:] == ["990/1,000 (99 %)", "0/990", f"< {100 * binomial_interval(0, 990)[1]:.3g} %"]
 
 
 def test_progress_ends_with_every_shot(experiments: list[MemoryExperiment]) -> None:

@@ -167,7 +167,7 @@ def test_report_holds_every_call(experiment: MemoryExperiment, tmp_path: Path) -
     folder = tmp_path / "new" / "folder"
     assert {path.name for path in folder.iterdir()} == {
         *("results.json", "results.csv", "results.md", "times.npz"),
-        *("ler.png", "ccdf.png", "deadline.png", "violin.png"),
+        *("ler.png", "ccdf.png", "deadline.png", "violin.png", "tradeoff.png"),
     }
     with np.load(folder / "times.npz") as saved:
         for i, times in enumerate(result.times):

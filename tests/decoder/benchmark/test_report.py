@@ -168,7 +168,7 @@ def test_slopes_stand_below_the_table(accuracy: BenchmarkResult[AccuracyPoint]) 
 
 def test_times_are_drawn_as_distributions(latency: BenchmarkResult[LatencyPoint]) -> None:
     plots = draw_plots(latency)
-    assert list(plots) == ["ler.png", "ccdf.png", "deadline.png", "violin.png"]
+    assert list(plots) == ["ler.png", "ccdf.png", "deadline.png", "violin.png", "tradeoff.png"]
     [axes] = plots["ccdf.png"].axes
     curve = np.asarray(axes.lines[0].get_xydata())
     assert curve[0, 1] == 1
@@ -227,6 +227,32 @@ def test_each_batch_size_has_a_panel_and_streams_are_told_apart(latency: Benchma
     assert len(rows.get_yticklabels()) == 2
 
 
+def test_failures_against_time_have_a_panel_for_each_experiment(latency: BenchmarkResult[LatencyPoint]) -> None:
+    perfect = {"failures": 0, "ler": 0.0, "ler_low": 0.0, "ler_high": 0.001}
+    first, second = latency.points
+    points = (
+        first,
+        second,
+        replace(second, mode="streamed"),
+        replace(first, batch=8),
+        replace(first, p=0.001, p999_us=None, **perfect),
+    )
+    result = replace(latency, points=points, times=(latency.times[0],) * 5)
+    figure = draw_plots(result)["tradeoff.png"]
+    noisy, quiet = figure.axes
+    means = [container[0].get_xydata().tolist() for container in noisy.containers]
+    assert means == [[[q.mean_us, q.ler]] for q in (first, second)]
+    tails = [line for line in noisy.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().tolist() for line in tails] == [[[q.p999_us, q.ler]] for q in (first, second)]
+    assert len({line.get_color() for line in tails}) == 2
+    # No p99.9, and no failures: the bound, an arrow down from it and nothing else.
+    [only] = quiet.containers
+    assert only[0].get_xydata().tolist() == [[first.mean_us, 0.001]]
+    assert not [line for line in quiet.lines if line.get_markerfacecolor() == "white"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bposd (XZ)", "neural (XYZ)"]
+    assert {axes.get_xscale() for axes in figure.axes} == {axes.get_yscale() for axes in figure.axes} == {"log"}
+
+
 def test_equal_times_and_single_calls_can_be_drawn(latency: BenchmarkResult[LatencyPoint]) -> None:
     times = (CallTimes(np.full(5, 300.0), np.zeros(5, int)), CallTimes(np.array([1000.0]), np.ones(1, int)))
     points = tuple(replace(point, p99_us=None, p999_us=None) for point in latency.points)
@@ -240,7 +266,7 @@ def test_equal_times_and_single_calls_can_be_drawn(latency: BenchmarkResult[Late
 def test_latency_report_is_complete(latency: BenchmarkResult[LatencyPoint], tmp_path: Path) -> None:
     write_report(latency, tmp_path)
     names = {"results.json", "results.csv", "results.md", "times.npz"}
-    plots = {"ler.png", "ccdf.png", "deadline.png", "violin.png"}
+    plots = {"ler.png", "ccdf.png", "deadline.png", "violin.png", "tradeoff.png"}
     assert {path.name for path in tmp_path.iterdir()} == names | plots
 
 

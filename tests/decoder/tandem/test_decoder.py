@@ -124,6 +124,26 @@ def test_a_late_opinion_is_not_waited_for(pool, experiment):
     assert 0.19 < took < 5
 
 
+class SlowParity(Parity):
+    """Takes 20 ms."""
+
+    def decode_soft(self, shots, *, bit_packed_shots=False):
+        time.sleep(0.02)
+        return super().decode_soft(shots, bit_packed_shots=bit_packed_shots)
+
+
+def test_nobody_is_asked_when_the_first_has_used_up_the_time(pool, experiment, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pool, "ask", lambda *arguments: asked.append(arguments))
+    first = SlowParity(detectors=experiment.num_detectors)
+    tandem = TandemDecoder(first, PooledDecoder(pool, experiment), threshold=1.0, deadline_ms=10)
+    shots = np.eye(3, experiment.num_detectors, dtype=np.bool_)
+    decoded = tandem.decode_soft(shots)
+    assert decoded.opinions.tolist() == [Opinion.LATE] * 3
+    assert np.array_equal(decoded.predictions, shots[:, :12])
+    assert asked == []
+
+
 def test_a_worker_that_is_killed_costs_its_shot_and_no_more(pool, experiment):
     pool.warm_up(experiment)
     [pid] = pool.run_everywhere(os.getpid)

@@ -1,0 +1,227 @@
+"""Does a pair of decoders keep its deadline? Single shots, one after the other, on a busy machine.
+
+    python benchmarks/deadline.py --shots 100000 --load 2
+
+Each call of the pair is timed, and in it its own first decoder. The second decoder works in worker processes, which
+take cores for the shots that it still decodes when their answers are late; --load adds processes that never rest. A
+call may take the deadline and one network time: its own, or the median of all calls, both are counted.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from decoder.base import Decoding, SoftDecoder, pack_bits
+from decoder.benchmark.common import binomial_interval
+from decoder.benchmark.provenance import collect_provenance
+from decoder.registry import decoder_spec
+from decoder.tandem.decoder import Opinion, TandemDecoder
+from decoder.tandem.opinions import OpinionPool
+from decoder.tandem.pairs import make_pair
+from simulation.circuits import MemoryExperiment
+from simulation.files import write_text
+from simulation.sampling import sample
+
+WARMUP_CALLS = 20
+RESTLESS = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+
+
+class TimedDecoder:
+    """The first decoder, which keeps how long its last call took."""
+
+    def __init__(self, decoder: SoftDecoder) -> None:
+        self.decoder = decoder
+        self.num_detectors = decoder.num_detectors
+        self.num_observables = decoder.num_observables
+        self.decode_batch = decoder.decode_batch
+        self.model_info = getattr(decoder, "model_info", {})
+        self.seconds = self.core_wait = 0.0
+
+    def decode_soft(self, shots: Any, *, bit_packed_shots: bool = False) -> Decoding:
+        waited, began = core_wait_seconds(), time.perf_counter()
+        decoded = self.decoder.decode_soft(shots, bit_packed_shots=bit_packed_shots)
+        self.seconds = time.perf_counter() - began
+        self.core_wait = core_wait_seconds() - waited
+        return decoded
+
+
+def main(
+    *,
+    code: str = "bb72",
+    basis: str = "Z",
+    rounds: int = 6,
+    p: float = 0.003,
+    shots: int = 100_000,
+    seed: int = 2031,
+    decoder: Annotated[str, typer.Option(help="A pair, such as tandem.")] = "tandem",
+    weights: Path | None = None,
+    threshold: Annotated[float | None, typer.Option(help="Of the confidence.", show_default="the tuned one")] = None,
+    deadline_ms: float = 5.0,
+    processes: Annotated[int, typer.Option(help="Worker processes of the second decoder.")] = 1,
+    load: Annotated[int, typer.Option(help="Processes beside them that never rest.")] = 0,
+    out: Path = Path("docs/results/deadline"),
+) -> None:
+    """Times every call and writes results.json and results.md."""
+    second = decoder_spec(decoder).second
+    if second is None:
+        raise typer.BadParameter(f"{decoder} is no pair of decoders; use tandem or tandem-tesseract")
+    experiment = MemoryExperiment.create(code=code, basis=basis, rounds=rounds, p=p)
+    samples = sample(experiment.circuit, shots=shots, seed=seed)
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        pool = OpinionPool(second, processes=processes)
+        stack.callback(pool.close)
+        options: dict[str, Any] = {"threshold": threshold, "pool": pool, "deadline_ms": deadline_ms}
+        pair = make_pair(second, experiment, weights=weights, **options)
+        pool.warm_up(experiment)
+        provenance = collect_provenance([experiment], [{decoder: pair}])
+        stack.enter_context(busy(load))
+        calls = time_calls(pair, samples.detection_events, samples.observable_flips)
+    setup = {
+        **{"code": code, "basis": basis, "rounds": rounds, "p": p, "seed": seed, "decoder": decoder, "second": second},
+        **{"threshold": pair.threshold, "deadline_ms": deadline_ms, "processes": processes, "load": load},
+    }
+    found = summary(calls, deadline_ms=deadline_ms)
+    result = {"setup": setup, **found, "provenance": provenance}
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "results.json", json.dumps(result, indent=2) + "\n", force=True)
+    text = markdown(setup, found, provenance)
+    write_text(out / "results.md", text, force=True)
+    print(text)
+
+
+def core_wait_seconds() -> float:
+    """How long this thread has been ready to run while others had the cores, so far, by Linux' scheduler."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+def time_calls(pair: TandemDecoder, events: Any, flips: Any) -> dict[str, np.ndarray]:
+    """Decodes shot by shot: milliseconds of each call and of its first decoder, who answered, and whether it failed.
+
+    core_wait_ms is what the rest of the call, without the first decoder, waited for a core.
+    """
+    first = TimedDecoder(pair.first)
+    pair.first = first
+    for shot in events[:WARMUP_CALLS]:
+        pair.decode_soft(shot[None], bit_packed_shots=True)
+    total_ms, first_ms, core_wait_ms = np.zeros(len(events)), np.zeros(len(events)), np.zeros(len(events))
+    opinions, failed = np.zeros(len(events), np.uint8), np.zeros(len(events), np.bool_)
+    gc.collect()
+    gc.disable()  # what it finds is decided by what else the program holds, not by the decoders
+    try:
+        for i, shot in enumerate(events):
+            waited, began = core_wait_seconds(), time.perf_counter()
+            decoded = pair.decode_soft(shot[None], bit_packed_shots=True)
+            total_ms[i] = 1e3 * (time.perf_counter() - began)
+            first_ms[i] = 1e3 * first.seconds
+            core_wait_ms[i] = 1e3 * (core_wait_seconds() - waited - first.core_wait)
+            opinions[i] = decoded.opinions[0]
+            failed[i] = (pack_bits(decoded.predictions) != flips[i]).any()
+    finally:
+        gc.enable()
+    times = {"total_ms": total_ms, "first_ms": first_ms, "core_wait_ms": core_wait_ms}
+    return {**times, "opinions": opinions, "failed": failed}
+
+
+def summary(calls: dict[str, np.ndarray], *, deadline_ms: float) -> dict[str, Any]:
+    """What the calls come to, in plain values."""
+    total, first = calls["total_ms"], calls["first_ms"]
+    shots, failures = len(total), int(calls["failed"].sum())
+    low, high = binomial_interval(failures, shots)
+    unsure = calls["opinions"] != Opinion.FIRST
+    over_own, over_median = total - deadline_ms - first, total - deadline_ms - np.median(first)
+    return {
+        "shots": shots,
+        "failures": failures,
+        "ler_low": low,
+        "ler_high": high,
+        "answers": {one.name.lower(): int((calls["opinions"] == one).sum()) for one in Opinion},
+        "later_than_deadline": int((total > deadline_ms).sum()),
+        "later_than_deadline_and_own_network_time": int((over_own > 0).sum()),
+        "of_these_not_by_waiting_for_a_core": int((over_own - calls["core_wait_ms"] > 0).sum()),
+        "of_these_unsure": int((over_own[unsure] > 0).sum()),
+        "largest_overshoot_ms": max(0.0, float(over_own.max())),
+        "later_than_deadline_and_median_network_time": int((over_median > 0).sum()),
+        "largest_overshoot_of_median_ms": max(0.0, float(over_median.max())),
+        "network_alone_later_than_both": int((first > deadline_ms + np.median(first)).sum()),
+        # Beyond what no call can do better: the deadline, or the first decoder where that takes longer.
+        "largest_wait_beyond_need_ms": float((total - np.maximum(first, deadline_ms))[unsure].max(initial=0.0)),
+        "total_ms": quantiles(total),
+        "network_ms": quantiles(first),
+    }
+
+
+def quantiles(milliseconds: np.ndarray) -> dict[str, float]:
+    """The mean and observed quantiles."""
+    ranks = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999, "max": 1.0}
+    observed = {name: float(np.quantile(milliseconds, q, method="inverted_cdf")) for name, q in ranks.items()}
+    return {"mean": float(milliseconds.mean()), **observed}
+
+
+def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """The same for people."""
+    shots, answers = found["shots"], found["answers"]
+    ends = f"{100 * found['ler_low']:.3g} to {100 * found['ler_high']:.3g} %"
+    rows = [
+        ("failures/shots (95 %)", f"{found['failures']:,}/{shots:,} ({ends})"),
+        *((f"answers: {name}", f"{n:,} ({100 * n / shots:.3g} %)") for name, n in answers.items()),
+        ("calls later than the deadline", f"{found['later_than_deadline']:,}"),
+        (
+            "later than the deadline and their own network time",
+            f"{found['later_than_deadline_and_own_network_time']:,} (unsure: {found['of_these_unsure']:,}), by "
+            f"{found['largest_overshoot_ms']:.3g} ms at most; without their waits for a core "
+            f"{found['of_these_not_by_waiting_for_a_core']:,}",
+        ),
+        (
+            "later than the deadline and the median network time",
+            f"{found['later_than_deadline_and_median_network_time']:,}, by "
+            f"{found['largest_overshoot_of_median_ms']:.3g} ms at most; with the network's time alone "
+            f"{found['network_alone_later_than_both']:,}",
+        ),
+        ("longest wait beyond deadline or network, unsure shots", f"{found['largest_wait_beyond_need_ms']:.3g} ms"),
+    ]
+    table = "".join(f"| {name} | {value} |\n" for name, value in [("", ""), ("---", "---"), *rows])
+    times = "".join(
+        f"| {name} | {' | '.join(f'{value:.3g} ms' for value in found[key].values())} |\n"
+        for name, key in (("call", "total_ms"), ("network alone, in it", "network_ms"))
+    )
+    heads = f"| | {' | '.join(found['total_ms'])} |\n|{' --- |' * (1 + len(found['total_ms']))}\n"
+    machine = provenance["machine"]
+    return (
+        f"# A deadline of {setup['deadline_ms']:g} ms\n\n"
+        f"{setup['decoder']} ({setup['second']} below a confidence of {setup['threshold']:g}), {setup['code']}, "
+        f"{setup['basis']} memory, {setup['rounds']} rounds, p = {100 * setup['p']:g} %, seed {setup['seed']}: "
+        f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes: {setup['load']}.\n\n"
+        f"{table}\n{heads}{times}\n"
+        f"- command: `{provenance['command']}`\n- time: {provenance['time']}\n"
+        f"- machine: {machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, load average before "
+        f"{machine['load_average']}\n"
+    )
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keeps as many processes busy."""
+    workers = [subprocess.Popen([sys.executable, "-c", RESTLESS]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,68 @@
+"""Pairs whose second decoder works in processes of its own, so that they can keep a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from decoder.base import Decoder
+from decoder.benchmark.common import make_decoders
+from decoder.registry import decoder_spec, has_weights
+from decoder.tandem.opinions import NoOpinionError, OpinionPool
+from simulation.circuits import MemoryExperiment
+
+
+@contextmanager
+def pairs_in_time(
+    experiments: Sequence[MemoryExperiment], names: Sequence[str], *, weights: Path | None, deadline_ms: float
+) -> Iterator[list[dict[str, Decoder]]]:
+    """Makes decoders, those that are pairs with a deadline; the processes end with the context.
+
+    Args:
+        experiments: what to decode.
+        names: decoders of the registry, one of them a pair at least.
+        weights: weights of the neural decoder; None for those that are shipped.
+        deadline_ms: see `decoder.tandem.decoder.TandemDecoder`.
+
+    Yields:
+        For each experiment its decoders by name. All workers have made theirs.
+
+    Raises:
+        ValueError: no pair, a deadline that is not above 0, weights that do not fit or without a tuned threshold, or a
+            second decoder that cannot be made.
+        OSError: the weights cannot be read.
+    """
+    seconds = {name: second for name in names if (second := decoder_spec(name).second) is not None}
+    if not seconds:
+        raise ValueError(
+            f"a deadline needs a pair of decoders such as 'tandem', and {', '.join(names)} holds none; "
+            "leave the deadline out or name one"
+        )
+    if not deadline_ms > 0:
+        raise ValueError(f"deadline_ms={deadline_ms} must be above 0; leave it out to wait for all answers")
+    from decoder.tandem.pairs import make_pair  # torch takes seconds to import
+
+    others = [name for name in names if name not in seconds]
+    with ExitStack() as stack:
+        pools = {}
+        for name, second in seconds.items():
+            pools[name] = OpinionPool(second)
+            stack.callback(pools[name].close)
+        made: list[dict[str, Decoder]] = []
+        for experiment in experiments:
+            by_name = make_decoders(experiment, others, weights=weights if any(map(has_weights, others)) else None)
+            for name, second in seconds.items():
+                by_name[name] = make_pair(
+                    second, experiment, weights=weights, pool=pools[name], deadline_ms=deadline_ms
+                )
+                _warm_up(pools[name], experiment)
+            made.append({name: by_name[name] for name in names})
+        yield made
+
+
+def _warm_up(pool: OpinionPool, experiment: MemoryExperiment) -> None:
+    try:
+        pool.warm_up(experiment)
+    except NoOpinionError as error:
+        raise ValueError(f"{error}; a deadline takes a second decoder that works") from None
