@@ -143,7 +143,7 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         first = NeuralDecoder.for_dem(dem, weights=self.weights)
         if self.second is None:
             return first
-        threshold = tuned_threshold(first, self.second)
+        threshold = tuned_threshold(first.model_info, self.second)
         second = decoder_spec(self.second).classical(FaultModel.from_dem(dem), grid=_grid(dem))
         return TandemDecoder(first, second, threshold=threshold)
 
