@@ -122,3 +122,13 @@ def test_calibration_takes_weights(folder, succeed):
     line = f"benchmark calibration --code bb72 {EXPERIMENT} --shots 20 --seed 1 --json"
     given, shipped = (json.loads(succeed(text)) for text in (f"{line} --weights w.safetensors", line))
     assert [point["ece"] for point in given["points"]] == [point["ece"] for point in shipped["points"]]
+
+
+def test_post_selection_and_deadlines_on_the_command_line(succeed, refuse):
+    line = f"benchmark accuracy --code bb72 {EXPERIMENT} --shots 20 --seed 1 --processes 1 --discard-below 0.5"
+    table = succeed(f"{line} --decoders neural")
+    assert "failures/accepted" in table
+    assert "/20 (" in table
+    assert "'bposd' does not say how sure it is" in refuse(f"{line} --decoders neural,bposd")
+    late = f"benchmark latency --code bb72 {EXPERIMENT} --shots 5 --deadline-ms 5"
+    assert "a deadline needs a pair of decoders" in refuse(f"{late} --decoders bposd-osd0")
