@@ -226,7 +226,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryExperiment, tuned: Path) -> None:
-    shots = sample(noisy.circuit, shots=60, seed=3).detection_events
+    shots = sample(noisy.circuit, shots=200, seed=3).detection_events
     first = NeuralDecoder.load(noisy).decode_soft(shots, bit_packed_shots=True)
     second = make_decoder("relay-split", noisy).decode_batch(shots, bit_packed_shots=True)
     unsure = first.confidence < 0.9
