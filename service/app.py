@@ -17,11 +17,12 @@ from starlette.types import ASGIApp
 from service import admin, decoding, page, sampling, streaming, v1
 from service.auth import KeyRing
 from service.changes import ModelChanges
-from service.engine import DecoderFactory, Engine, ModelLoadError
+from service.engine import Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http import Gate
 from service.metrics import Metrics
 from service.middleware import OPEN_PATHS, Observe, RequireKey
+from service.model import DecoderFactory
 from service.model_file import ModelFile
 from service.oip import routes as oip
 from service.oip.errors import error_response, error_responses

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from decoder.base import Decoder, PackedBits
-from service.engine import Engine, Model
+from service.engine import Engine
+from service.model import Model
 from service.schemas import DecodeQuery
 from service.shots import parse_b8, parse_json
 from service.v1 import JSON, choice

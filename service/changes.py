@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from service.engine import Engine, Model, model_version
+from service.engine import Engine
 from service.errors import ConflictError, ModelNotLoadedError
+from service.model import Model, model_version
 from service.model_file import ModelFile
 from service.settings import ModelSettings
 

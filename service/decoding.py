@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from service.batching import Answer
 from service.bodies import read_shots
 from service.direct import DirectRoute
-from service.engine import Engine, Model, no_pair
+from service.engine import Engine
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -30,6 +30,7 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.http import best_answer_type, content_type, work_on_body
+from service.model import Model, no_pair
 from service.partial import NDJSON, answer_in_parts
 from service.problems import problem_responses
 from service.schemas import DecodeQuery, DecodeRequest, DecodeResponse

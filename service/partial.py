@@ -13,8 +13,9 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from service.bodies import read_shots
-from service.engine import Engine, Model
+from service.engine import Engine
 from service.http import Gate, work_on_body
+from service.model import Model
 from service.pairs import AskedOpinions
 from service.schemas import DecodeQuery
 from service.shots import ANSWERED_BY, answer_object

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from service.engine import ExperimentChoice
 from service.errors import BusyError, InvalidParametersError, UnknownModelError
 from service.http import Gate
+from service.model import ExperimentChoice
 from service.problems import problem_responses
 from service.schemas import Bit, ExperimentQuery
 from service.v1 import EngineDependency, ModelDependency, get_gate

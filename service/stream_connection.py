@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 
 from service.auth import Key
-from service.engine import Engine, ExperimentChoice
+from service.engine import Engine
 from service.errors import (
     BusyError,
     ClosingError,
@@ -24,6 +24,7 @@ from service.errors import (
     UnknownStreamError,
 )
 from service.http import Gate
+from service.model import ExperimentChoice
 from service.open_stream import OpenStream
 from service.stream_experiments import streamed_experiment
 from service.stream_protocol import (

@@ -12,9 +12,10 @@ import numpy as np
 
 from decoder.base import Bits, pack_bits
 from service.batching import Answer
-from service.engine import Engine, ExperimentChoice, Model, no_pair
+from service.engine import Engine
 from service.errors import DecodeTimeoutError
 from service.folding import FoldedExperiment, FoldWorker
+from service.model import ExperimentChoice, Model, no_pair
 
 Question = Callable[[], Awaitable[Answer]]
 """Waits for the answer to what was asked, at the state in which it was."""

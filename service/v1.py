@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse
 
-from service.engine import Engine, ExperimentChoice, Model
+from service.engine import Engine
 from service.errors import BusyError, InvalidParametersError, UnknownModelError
 from service.http import Gate
+from service.model import ExperimentChoice, Model
 from service.problems import problem_responses
 from service.schemas import CodeInfo, ExperimentInfo, ExperimentQuery, Limits, ModelInfo, ModelList
 from simulation.circuits import MemoryExperiment

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from decoder.base import SoftDecoder
 from service.batching import Answer
-from service.engine import Engine, ExperimentChoice, Model
+from service.engine import Engine
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -28,6 +28,7 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.http import deadline, work_on_body
+from service.model import ExperimentChoice, Model
 from service.oip.errors import error_responses
 from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata

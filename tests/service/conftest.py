@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
 from service.app import create_app
-from service.engine import DecoderFactory
+from service.model import DecoderFactory
 from service.settings import ModelSettings, Settings
 from service.websockets import StreamServer, websocket_options
 
