@@ -64,11 +64,8 @@ class CompiledNetwork:
         """Folds a layer of events, bool (B, 2, N), of a phase of `EventFold` into states (B, N, C), in place."""
         if self.propagation is not None:
             raise ValueError("a network that reads belief propagation needs all layers at once")
-        in_pieces(
-            lambda piece: cpu.fold(events[piece], hidden[piece], phase, self.steps),
-            shots=len(hidden),
-            threads=torch.get_num_threads(),
-        )
+        logits = np.zeros((len(hidden), 0), np.float32)
+        self._compute(events[:, :, None], phase, _nothing(layers=1, cells=hidden.shape[1]), hidden, logits)
 
     def decode(self, events: Bits) -> Decoding:
         """The answer for all layers of events, bool (B, 2, T, N)."""
@@ -77,13 +74,9 @@ class CompiledNetwork:
     def read(self, hidden: Floats, parity: Bits) -> Decoding:
         """The answer for states that have had their last layer, and the parity of each memory check's events (B, N)."""
         logits = self._empty_logits(len(hidden))
-        hidden = hidden.copy()
-        nothing = _nothing(layers=0, cells=hidden.shape[1])
-        in_pieces(
-            lambda piece: cpu.read(hidden[piece], nothing, self.steps, self.reading, logits[piece]),
-            shots=len(hidden),
-            threads=torch.get_num_threads(),
-        )
+        cells = hidden.shape[1]
+        no_layers = np.zeros((len(hidden), 2, 0, cells), np.bool_)
+        self._compute(no_layers, -1, _nothing(layers=0, cells=cells), hidden.copy(), logits)
         return self.decoding(logits, parity)
 
     def believed(self, events: Bits) -> cpu.Believed:
@@ -97,13 +90,7 @@ class CompiledNetwork:
     def log_odds(self, events: Bits, believed: cpu.Believed) -> tuple[Floats, Bits]:
         """Log-odds (B, O) of the outputs, and the parity of each memory check's events (B, N)."""
         hidden, logits = self.start(len(events)), self._empty_logits(len(events))
-
-        def work(piece: slice) -> None:
-            part = believed.of(piece)
-            cpu.states(events[piece], part, self.steps, hidden[piece])
-            cpu.read(hidden[piece], part, self.steps, self.reading, logits[piece])
-
-        in_pieces(work, shots=len(events), threads=torch.get_num_threads())
+        self._compute(events, -1, believed, hidden, logits)
         return logits, np.logical_xor.reduce(events[:, 0], axis=1)
 
     def scores(self, logits: Floats, parity: Bits) -> Floats:
@@ -131,6 +118,13 @@ class CompiledNetwork:
             answer.flip_probabilities,
         )
         return answer
+
+    def _compute(self, events: Bits, phase: int, believed: cpu.Believed, hidden: Floats, logits: Floats) -> None:
+        def work(piece: slice) -> None:
+            part = believed.of(piece)
+            cpu.compute(events[piece], phase, part, self.steps, self.reading, hidden[piece], logits[piece])
+
+        in_pieces(work, shots=len(hidden), threads=torch.get_num_threads())
 
     def _empty_logits(self, shots: int) -> Floats:
         return np.zeros((shots, len(self.reading.operator)), np.float32)

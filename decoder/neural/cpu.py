@@ -98,71 +98,77 @@ class Believed(NamedTuple):
 
 
 @compiled
-def fold(events, hidden, phase, steps):  # type: ignore[no-untyped-def]
-    """Folds a layer of events, bool (B, 2, N), into states (B, N, C)."""
-    _, cells, width = hidden.shape
-    scratch = _scratch(cells, width, steps.blocks.up.shape[2])
-    for b in range(len(hidden)):
-        _fold(events[b, 0], events[b, 1], phase, steps, hidden[b])
-        _blocks(steps.blocks, steps.fourier, steps.inverse, scratch, hidden[b])
+def compute(events, phase, believed, steps, reading, hidden, logits):  # type: ignore[no-untyped-def]
+    """Folds layers of events, bool (B, 2, T, N), and what is believed of them into states (B, N, C), and reads those.
 
-
-@compiled
-def states(events, believed, steps, hidden):  # type: ignore[no-untyped-def]
-    """Folds all layers of events, bool (B, 2, T, N), and what is believed of them into states (B, N, C)."""
+    The phase is that of all the layers, or -1 if they are all that an experiment has. Log-odds of the outputs go to
+    logits (B, O), which uses the states up; if it is (B, 0), nothing is read. This is one function since the compiler
+    takes seconds for the blocks in each function that has them, and might find other roundings in each.
+    """
     _, cells, width = hidden.shape
     layers, kinds = events.shape[2], believed.last.shape[2]
-    scratch = _scratch(cells, width, steps.blocks.up.shape[2])
+    scratch = _scratch(cells, width, reading.blocks.up.shape[2])
     features = np.zeros((cells, len(steps.read_beliefs)), np.float32)
     chances = np.zeros((2, kinds * cells), np.float32)
+    room = _room(cells, width, reading)
     for b in range(len(hidden)):
-        for t in range(layers):
-            phase = 0 if t == 0 else 2 if t == layers - 1 else 1
-            _fold(events[b, 0, t], events[b, 1, t], phase, steps, hidden[b])
-            if kinds:
-                _features(believed, b, t, chances, features)
-                _multiply(features, steps.read_beliefs, hidden[b])
-            _blocks(steps.blocks, steps.fourier, steps.inverse, scratch, hidden[b])
+        h = hidden[b]
+        for t in range(layers + 1):
+            if t < layers:
+                p = phase if phase >= 0 else 0 if t == 0 else 2 if t == layers - 1 else 1
+                _fold(events[b, 0, t], events[b, 1, t], p, steps, h)
+                if kinds:
+                    _features(believed, b, t, chances, features)
+                    _multiply(features, steps.read_beliefs, h)
+                _blocks(steps.blocks, steps.fourier, steps.inverse, scratch, h)
+            elif logits.shape[1]:
+                _blocks(reading.blocks, steps.fourier, steps.inverse, scratch, h)
+                _read(h, believed, b, steps, reading, room, logits[b])
 
 
 @compiled
-def read(hidden, believed, steps, reading, logits):  # type: ignore[no-untyped-def]
-    """Log-odds (B, O) of the outputs from states (B, N, C), which are used up."""
-    _, cells, width = hidden.shape
+def _room(cells, width, reading):  # type: ignore[no-untyped-def]
+    """What the readout needs room for."""
     outputs, inner = reading.operator.shape
-    scratch = _scratch(cells, width, reading.blocks.up.shape[2])
-    x = np.zeros((cells, width), np.float32)
-    both = np.zeros((cells, 2 * inner), np.float32)
-    qubits = np.zeros((2 * cells, inner), np.float32)
-    pooled = np.zeros((outputs, inner), np.float32)
-    seen = np.zeros((outputs, 2 * inner), np.float32)
-    powers = np.zeros(max(2 * cells, 2 * outputs) * inner, np.float32)
-    heads = np.zeros((outputs, reading.heads.shape[1]), np.float32)
-    evidence = np.zeros((outputs, 4), np.float32)
-    for b in range(len(hidden)):
-        _blocks(reading.blocks, steps.fourier, steps.inverse, scratch, hidden[b])
-        _normalise(hidden[b], x)
-        both[:] = 0
-        _convolve(x, reading.p, reading.q, steps.fourier, steps.inverse, both)
-        _silu(both.ravel(), powers)
-        for n in range(cells):
-            for i in range(inner):
-                qubits[n, i] = both[n, i]
-                qubits[cells + n, i] = both[n, inner + i]
-        pooled[:] = reading.operator
-        _multiply(reading.pooling, qubits, pooled)
-        seen[:] = reading.hidden_bias
-        _multiply(pooled, reading.hidden, seen)
-        _silu(seen.ravel(), powers)
-        heads[:] = reading.head_bias
-        _multiply(seen, reading.heads, heads)
-        for o in range(outputs):
-            logits[b, o] = heads[o, 0]
-        if len(believed.found):
-            _evidence(believed, b, evidence)
-            for o in range(outputs):
-                for e in range(4):
-                    logits[b, o] += evidence[o, e] * heads[o, 1 + e]
+    return (
+        np.zeros((cells, width), np.float32),
+        np.zeros((cells, 2 * inner), np.float32),
+        np.zeros((2 * cells, inner), np.float32),
+        np.zeros((outputs, inner), np.float32),
+        np.zeros((outputs, 2 * inner), np.float32),
+        np.zeros(max(2 * cells, 2 * outputs) * inner, np.float32),
+        np.zeros((outputs, reading.heads.shape[1]), np.float32),
+        np.zeros((outputs, 4), np.float32),
+    )
+
+
+@compiled
+def _read(h, believed, b, steps, reading, room, logits):  # type: ignore[no-untyped-def]
+    """Log-odds (O,) from the state (N, C) after all blocks."""
+    x, both, qubits, pooled, seen, powers, heads, evidence = room
+    cells, inner = len(h), pooled.shape[1]
+    _normalise(h, x)
+    both[:] = 0
+    _convolve(x, reading.p, reading.q, steps.fourier, steps.inverse, both)
+    _silu(both.ravel(), powers)
+    for n in range(cells):
+        for i in range(inner):
+            qubits[n, i] = both[n, i]
+            qubits[cells + n, i] = both[n, inner + i]
+    pooled[:] = reading.operator
+    _multiply(reading.pooling, qubits, pooled)
+    seen[:] = reading.hidden_bias
+    _multiply(pooled, reading.hidden, seen)
+    _silu(seen.ravel(), powers)
+    heads[:] = reading.head_bias
+    _multiply(seen, reading.heads, heads)
+    for o in range(len(logits)):
+        logits[o] = heads[o, 0]
+    if len(believed.found):
+        _evidence(believed, b, evidence)
+        for o in range(len(logits)):
+            for e in range(4):
+                logits[o] += evidence[o, e] * heads[o, 1 + e]
 
 
 @compiled

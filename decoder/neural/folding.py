@@ -40,7 +40,7 @@ class NetworkFolder(ABC, Generic[State]):
 
     @abstractmethod
     def step(self, state: State, layer: Bits, *, t: int, phase: int) -> State:
-        """Folds a layer, bool (shots, detectors), that is like layer t of the decoder's experiment, of a given phase."""
+        """Folds a layer, bool (shots, detectors), that is like layer t of the decoder's experiment, of a phase."""
 
     @abstractmethod
     def readout(self, state: State) -> Decoding:
