@@ -64,7 +64,8 @@ def test_export_names_the_extra_that_is_missing(refuse, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [("--code bb90", "no weights are shipped for bb90"), ("--weights no", "no")]
+    ("change", "words"),
+    [("--code bb90", "no weights are shipped for bb90"), ("--weights no", "there is no weights file no")],
 )
 def test_export_refuses_what_it_cannot_export(refuse, change, words):
     assert words in refuse(f"export --format onnx --code bb72 --out there {change}")
