@@ -36,7 +36,6 @@ from decoder.relay.rules import Answers
 from simulation.circuits import MemoryExperiment
 
 BASIS = 0
-BATCH = 256
 ADMISSIBLE = 1.05
 """Failures of an engine that rounds, over those of torch's float32."""
 EAGER, COMPILED = "torch float32, eager", "tandem's kernel (numba), float32"
@@ -71,7 +70,8 @@ class Engine:
 class Setting:
     """The decoder, the shots and the engines."""
 
-    def __init__(self, *, shots: int, seed: int) -> None:
+    def __init__(self, *, shots: int, batch: int, seed: int) -> None:
+        self.batch = batch
         made = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003)
         self.decoder = NeuralDecoder.load(made)
         model = self.decoder.model
@@ -98,7 +98,7 @@ class Setting:
         began = time.perf_counter()
         try:
             network, whole = build()
-            for count in (1, BATCH):
+            for count in (1, self.batch):
                 given = self.given(self.shots[:count])
                 network(given)
         except Exception as error:
@@ -137,7 +137,7 @@ class Named(nn.Module):
         return result
 
 
-def build_engines(setting: Setting, folder: Path) -> None:
+def build_engines(setting: Setting, folder: Path, *, first: int | None) -> None:
     model, decoder = setting.model, setting.decoder
     step = onnx_export.RoundStep(model)
 
@@ -171,7 +171,7 @@ def build_engines(setting: Setting, folder: Path) -> None:
                 torch._inductor.aoti_compile_and_package(program, package_path=path)
             )
 
-        for shots in (1, BATCH):
+        for shots in (1, setting.batch):
             inputs: dict[str, Any] = onnx_export.step_inputs(model, shots=shots)
             for phase in range(3):  # a program for each, as for each number of shots: all of it is constant then
                 constants = {"basis": BASIS, "phase": phase}
@@ -217,13 +217,17 @@ def build_engines(setting: Setting, folder: Path) -> None:
 
         return network, None
 
-    setting.add(EAGER, eager)
-    setting.add(COMPILED, kernel)
-    setting.add("torch bfloat16, eager", bfloat16)
-    setting.add("ONNX Runtime, float32", onnx)
-    setting.add("ONNX Runtime, int8 (dynamic)", int8)
-    setting.add("torch.compile (inductor), float32", inductor)
-    setting.add("AOTInductor, float32", aot)
+    builders: dict[str, Callable[[], tuple[Network, Callable[[Bits], Decoding] | None]]] = {
+        EAGER: eager,
+        COMPILED: kernel,
+        "torch bfloat16, eager": bfloat16,
+        "ONNX Runtime, float32": onnx,
+        "ONNX Runtime, int8 (dynamic)": int8,
+        "torch.compile (inductor), float32": inductor,
+        "AOTInductor, float32": aot,
+    }
+    for name, build in list(builders.items())[:first]:
+        setting.add(name, build)
 
 
 PARTS = onnx_export.STEP, onnx_export.READOUT
@@ -234,7 +238,7 @@ def measure(setting: Setting, *, singles: int, batches: int) -> None:
     random = np.random.default_rng(0)
     engines = list(setting.engines.values())
     groups = [setting.shots[i : i + 1] for i in range(singles)]
-    groups += [setting.shots[i * BATCH : (i + 1) * BATCH] for i in range(batches)]
+    groups += [setting.shots[i * setting.batch : (i + 1) * setting.batch] for i in range(batches)]
     for shots in groups:
         given, alone = setting.given(shots), len(shots) == 1
         for index in random.permutation(len(engines)):
@@ -250,9 +254,9 @@ def measure(setting: Setting, *, singles: int, batches: int) -> None:
 
 def count(setting: Setting) -> None:
     """Failures of all engines on the same shots, in batches."""
-    for first in range(0, len(setting.shots) - BATCH + 1, BATCH):
-        given = setting.given(setting.shots[first : first + BATCH])
-        truth = torch.from_numpy(setting.flips[first : first + BATCH])
+    for first in range(0, len(setting.shots) - setting.batch + 1, setting.batch):
+        given = setting.given(setting.shots[first : first + setting.batch])
+        truth = torch.from_numpy(setting.flips[first : first + setting.batch])
         for engine in setting.engines.values():
             scores = setting.model.vote.scores(engine.network(given).float(), given.events)
             predicted = setting.model.cosets[scores.argmax(1)].bool()
@@ -266,7 +270,7 @@ def report(setting: Setting, arguments: argparse.Namespace, *, load: tuple[float
         return f"{np.quantile(values, q) * 1e3:.2f}"
 
     def per_second(values: list[float]) -> str:
-        return f"{BATCH / np.median(values):,.0f}"
+        return f"{setting.batch / np.median(values):,.0f}"
 
     rows = []
     for name, engine in setting.engines.items():
@@ -280,7 +284,7 @@ def report(setting: Setting, arguments: argparse.Namespace, *, load: tuple[float
                 f"{np.median(engine.single_whole) / np.median(eager.single_whole):.2f}",
                 per_second(engine.batch),
                 per_second(engine.batch_whole),
-                failures_and_interval(failed, len(engine.failed) * BATCH),
+                failures_and_interval(failed, len(engine.failed) * setting.batch),
                 "yes" if failed <= ADMISSIBLE * reference else "no",
             ]
         )
@@ -291,7 +295,7 @@ def report(setting: Setting, arguments: argparse.Namespace, *, load: tuple[float
         "p50 to eager's",
         "decode_soft, one shot: p50 / p99 ms",
         "p50 to eager's",
-        f"network alone, batches of {BATCH}: shots/s",
+        f"network alone, batches of {setting.batch}: shots/s",
         "decode_soft: shots/s",
         "failures (95 % interval)",
         f"at most {ADMISSIBLE} times float32's",
@@ -332,16 +336,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shots", type=int, default=20_000, help="shots whose failures are counted")
     parser.add_argument("--singles", type=int, default=1_000, help="shots timed alone")
-    parser.add_argument("--batches", type=int, default=20, help=f"batches of {BATCH} timed")
+    parser.add_argument("--batches", type=int, default=20, help="batches timed")
+    parser.add_argument("--batch", type=int, default=256, help="shots in each")
+    parser.add_argument("--first", type=int, help="only so many engines, of which the first two take no time to build")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.shots < max(arguments.singles, arguments.batches * BATCH, BATCH):
+    if arguments.shots < max(arguments.singles, max(arguments.batches, 1) * arguments.batch):
         parser.error("--shots must cover --singles and --batches")
     torch.set_num_threads(1)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        setting = Setting(shots=arguments.shots, seed=arguments.seed)
-        build_engines(setting, Path(folder))
+        setting = Setting(shots=arguments.shots, batch=arguments.batch, seed=arguments.seed)
+        build_engines(setting, Path(folder), first=arguments.first)
         load = os.getloadavg()
         measure(setting, singles=arguments.singles, batches=arguments.batches)
         count(setting)
