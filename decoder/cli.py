@@ -18,6 +18,7 @@ from decoder.commands.benchmark import benchmark
 from decoder.commands.circuit import circuit
 from decoder.commands.codes import codes
 from decoder.commands.decode import decode
+from decoder.commands.export import export
 from decoder.commands.sample import sample
 from decoder.commands.train import train
 from decoder.commands.tune import tune
@@ -111,7 +112,7 @@ def tandem(
         raise typer.Exit(USAGE_ERROR)
 
 
-for _command in (codes, circuit, sample, train, tune, decode):
+for _command in (codes, circuit, sample, train, tune, export, decode):
     app.command()(_command)
 app.add_typer(benchmark, name="benchmark")
 

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decoder.base import Bits
 from decoder.neural.fault_lattice import fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
 from decoder.relay.cpu import relay
 from decoder.relay.gpu import TorchRelay
 from decoder.relay.graph import FaultGraphs, Floats
-from decoder.relay.rules import Rules, strengths
+from decoder.relay.rules import Answers, Rules, strengths
 from simulation.detectors import Basis
 
 BASES: tuple[Basis, Basis] = ("Z", "X")
@@ -59,21 +60,22 @@ class BeliefPropagation(nn.Module):
     def answers(self, events: Tensor, *, basis: int) -> dict[str, Tensor]:
         """What `Answers` names, as tensors, computed where the events are."""
         layers, device = len(events), events.device
-        graphs, drawn = _problem(self.geometry, BASES[basis], layers)
-        by_shot = events.permute(3, 1, 0, 2).flatten(2)  # (B, 2, T N)
+        by_shot = events.permute(3, 1, 0, 2)  # (B, 2, T, N)
         if device.type == "cpu":
-            found = relay(
-                np.ascontiguousarray(by_shot.numpy() > 0.5),
-                graphs,
-                drawn,
-                self.rules,
-                threads=torch.get_num_threads(),
-            )
+            found = self.compiled_answers(by_shot.numpy() > 0.5, basis=basis)
             return {name: torch.from_numpy(value) for name, value in found._asdict().items()}
         key = basis, layers, device
         if key not in self._on_device:
+            graphs, drawn = _problem(self.geometry, BASES[basis], layers)
             self._on_device[key] = TorchRelay(graphs, drawn, self.rules).to(device)
-        return cast(dict[str, Tensor], self._on_device[key](by_shot.float()))
+        return cast(dict[str, Tensor], self._on_device[key](by_shot.flatten(2).float()))
+
+    def compiled_answers(self, events: Bits, *, basis: int) -> Answers:
+        """The same on the CPU, from events bool (B, 2, T, N)."""
+        shots, _, layers, cells = events.shape
+        graphs, drawn = _problem(self.geometry, BASES[basis], layers)
+        by_shot = np.ascontiguousarray(events).reshape(shots, 2, layers * cells)
+        return relay(by_shot, graphs, drawn, self.rules, threads=torch.get_num_threads())
 
     def _beliefs(self, answers: dict[str, Tensor], events: Tensor) -> Beliefs:
         layers, _, cells, shots = events.shape

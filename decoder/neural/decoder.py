@@ -12,8 +12,9 @@ import stim
 import torch
 from torch import Tensor
 
-from decoder.base import Decoding, Stream, pack_bits, unpack_shots
-from decoder.neural.folding import NetworkFolder
+from decoder.base import Bits, Decoding, Stream, pack_bits, unpack_shots
+from decoder.neural.compiled_network import CompiledNetwork
+from decoder.neural.folding import CompiledFolder, NetworkFolder, TorchFolder
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights
@@ -54,9 +55,11 @@ class NeuralDecoder:
         self.num_detectors = len(grid.coordinates)
         self.num_observables = geometry.code.k
         self.layers = grid.layers
-        self._shape = index.shape
         # Absent detectors read a column of zeros behind the real ones.
-        self._index = torch.from_numpy(np.where(index < 0, self.num_detectors, index).ravel()).to(device)
+        self._place = np.where(index < 0, self.num_detectors, index)
+        self._index = torch.from_numpy(self._place.ravel()).to(device)
+        self.compiled = CompiledNetwork.of(self.model, basis=self.basis, calibration=self.info.calibration)
+        """What decodes; None where torch does: on GPUs, and for networks with attention or of other architectures."""
 
     @classmethod
     def load(cls, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu") -> NeuralDecoder:
@@ -159,19 +162,23 @@ class NeuralDecoder:
         """
         return open_stream(self, shots=shots)
 
-    def folder(self) -> NetworkFolder | None:
+    def folder(self) -> NetworkFolder[Any] | None:
         """Folds layers of many experiments, each at a round of its own; see `decoder.base.FoldingDecoder`.
 
         None for networks that need all layers before they can begin: those with belief propagation, and those of
         other architectures than tandem.
         """
         model = self.model
-        if isinstance(model, RecurrentTransformer) and model.propagation is None:
-            return NetworkFolder(self, model)
-        return None
+        if not isinstance(model, RecurrentTransformer) or model.propagation is not None:
+            return None
+        return TorchFolder(self, model) if self.compiled is None else CompiledFolder(self, self.compiled)
+
+    def _decode(self, shots: Bits) -> Decoding:
+        return self.decode_with_torch(shots) if self.compiled is None else self.compiled.decode(self.events(shots))
 
     @torch.inference_mode()
-    def _decode(self, shots: npt.NDArray[np.bool_]) -> Decoding:
+    def decode_with_torch(self, shots: Bits) -> Decoding:
+        """What `decode_soft` answers for bool (shots, detectors), by torch: the reference of what is compiled."""
         return self.decoding(self.model.scores(self.arrange(shots), basis=self.basis))
 
     def decoding(self, scores: Tensor) -> Decoding:
@@ -182,29 +189,49 @@ class NeuralDecoder:
         flips = posterior.float() @ cosets
         return Decoding(cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy())
 
-    def arrange(self, shots: npt.NDArray[np.bool_]) -> Tensor:
+    def events(self, shots: Bits) -> Bits:
+        """Detection events bool (shots, detectors) as those of the compiled network, bool (shots, 2, T, N)."""
+        return _taken(shots, self._place.transpose(1, 0, 2))
+
+    def layer_events(self, t: int, events: Bits) -> Bits:
+        """Layer t alone, bool (shots, its detectors), as bool (shots, 2, N)."""
+        return _taken(events, self._layer_place[t])
+
+    def arrange(self, shots: Bits) -> Tensor:
         """Detection events bool (shots, detectors) as the network's float (T, 2, N, shots)."""
-        return self._placed(shots, self._index).view(*self._shape, len(shots))
+        return self._placed(shots, self._index).view(*self._place.shape, len(shots))
 
-    def arrange_layer(self, t: int, events: npt.NDArray[np.bool_]) -> Tensor:
+    def arrange_layer(self, t: int, events: Bits) -> Tensor:
         """Layer t alone, bool (shots, its detectors), as the network's float (2, N, shots)."""
-        return self._placed(events, self._layer_index[t]).view(*self._shape[1:], len(events))
+        return self._placed(events, self._layer_index[t]).view(*self._place.shape[1:], len(events))
 
-    def _placed(self, events: npt.NDArray[np.bool_], index: Tensor) -> Tensor:
+    def _placed(self, events: Bits, index: Tensor) -> Tensor:
         padded = np.zeros((events.shape[1] + 1, len(events)), dtype=np.float32)
         padded[:-1] = events.T
         return torch.from_numpy(padded).to(self.device)[index]
 
     @cached_property
-    def _layer_index(self) -> list[Tensor]:
-        """For each layer what `_index` is for all of them: where in the layer each event stands."""
-        place = torch.empty(self.num_detectors + 1, dtype=torch.int64)
+    def _layer_place(self) -> list[npt.NDArray[np.int64]]:
+        """For each layer what `_place` is for all of them, (2, N): where in the layer each event stands."""
+        place = np.empty(self.num_detectors + 1, dtype=np.int64)
         rows = []
-        for detectors, row in zip(self.layers, self._index.cpu().view(self._shape[0], -1), strict=True):
+        for detectors, row in zip(self.layers, self._place, strict=True):
             place[-1] = len(detectors)
-            place[torch.from_numpy(detectors)] = torch.arange(len(detectors))
-            rows.append(place[row].to(self.device))
+            place[detectors] = np.arange(len(detectors))
+            rows.append(place[row])
         return rows
+
+    @cached_property
+    def _layer_index(self) -> list[Tensor]:
+        return [torch.from_numpy(row.ravel()).to(self.device) for row in self._layer_place]
+
+
+def _taken(events: Bits, place: npt.NDArray[np.int64]) -> Bits:
+    """The events (shots, ...) at some places; False at the place behind the last one."""
+    padded = np.zeros((len(events), events.shape[1] + 1), dtype=np.bool_)
+    padded[:, :-1] = events
+    taken: Bits = np.take(padded, place, axis=1)
+    return taken
 
 
 def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,14 +85,13 @@ class LayerStream(ABC):
 class FoldingStream(LayerStream):
     """Folds each layer into the network's state on arrival."""
 
-    def __init__(self, decoder: NeuralDecoder, folder: NetworkFolder, *, shots: int) -> None:
+    def __init__(self, decoder: NeuralDecoder, folder: NetworkFolder[Any], *, shots: int) -> None:
         super().__init__(decoder, shots=shots)
         self.folder = folder
         self.state = folder.start(shots)
 
     def _take(self, t: int, layer: Bits) -> None:
-        events = self.decoder.arrange_layer(t, layer)
-        self.state = self.folder.step(self.state, events, phase=EventFold.phase(t, len(self.decoder.layers)))
+        self.state = self.folder.step(self.state, layer, t=t, phase=EventFold.phase(t, len(self.decoder.layers)))
 
     def _answer(self) -> Decoding:
         return self.folder.readout(self.state)

@@ -5,27 +5,12 @@ So a shot takes as long as its own iterations, and its answer is the same bits w
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from decoder.compiled import compiled, in_pieces
 from decoder.relay.graph import FaultGraphs, Floats
 from decoder.relay.rules import NUM_STRENGTHS, Answers, Rules
-
-# Not arcp nor reassoc: sums would depend on the width of the machine's vectors, and long runs amplify each rounding.
-FAST = {"nnan", "ninf", "nsz", "contract"}
-
-
-def compiled(function: Any) -> Any:
-    """The function, compiled at its first call, and kept for later processes where there is a place to write to."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(**options)(function)
 
 
 def relay(
@@ -38,19 +23,12 @@ def relay(
 ) -> Answers:
     """Propagates beliefs for detection events bool (B, 2, C), of the memory basis and of the other check type."""
     answers = Answers.empty(graphs, shots=len(events), solutions=rules.solutions)
-    share = max(1, -(-len(events) // threads))
-    pieces = [slice(first, first + share) for first in range(0, len(events), share)]
 
     def work(piece: slice) -> None:
         part = answers.of(piece)
         _relay(events[piece], graphs.memory, graphs.other, strengths, graphs.flips, rules, part)
 
-    if len(pieces) <= 1:
-        for piece in pieces:
-            work(piece)
-    else:
-        with ThreadPoolExecutor(len(pieces)) as pool:
-            list(pool.map(work, pieces))
+    in_pieces(work, shots=len(events), threads=threads)
     return answers
 
 
