@@ -209,7 +209,7 @@ class OpenStream:
                 raise NoProbabilitiesError(
                     f"the decoder of model {self._host.model_id} gives no probabilities; ask for the answer alone"
                 )
-            question = self._experiment.ask(np.zeros(self._cells, dtype=np.bool_))
+            question = self._experiment.ask(np.zeros(self._cells, dtype=np.bool_), running=True)
         except ServiceError as error:
             await self._no_estimate(t, error)
             return

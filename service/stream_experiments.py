@@ -38,8 +38,10 @@ class StreamedExperiment(Protocol):
             ServiceError: it cannot be taken.
         """
 
-    def ask(self, last: Bits) -> Question:
+    def ask(self, last: Bits, *, running: bool = False) -> Question:
         """Asks for the answer as if `last` came after the layers taken so far; more may then be taken.
+
+        With `running` an estimate is wanted, for which no second decoder is asked.
 
         Raises:
             ServiceError: it cannot be asked for now. The question raises it too, where there is no answer.
@@ -87,18 +89,20 @@ class _Kept:
     def take(self, layer: Bits) -> None:
         self._layers.append(layer)
 
-    def ask(self, last: Bits) -> Question:
+    def ask(self, last: Bits, *, running: bool = False) -> Question:
         # A list of its own: more layers may have come when its turn does.
-        return partial(self._decode, [*self._layers, last])
+        return partial(self._decode, [*self._layers, last], running)
 
     def drop(self) -> None:
         self._layers = []
 
-    async def _decode(self, layers: list[Bits]) -> Answer:
+    async def _decode(self, layers: list[Bits], running: bool) -> Answer:
         choice = replace(self._choice, rounds=len(layers) - 1)
         decoder = await self._engine.decoder(self._model, choice)
         # Detectors are numbered round by round, so that the layers one after another are a shot.
         shot = pack_bits(np.concatenate(layers)[None])
+        if running:
+            return await self._engine.decode_first(self._model, decoder, shot)
         return await self._engine.decode(self._model, decoder, shot, choice=choice, deadline_ms=self._deadline_ms)
 
 
@@ -118,7 +122,7 @@ class _Folded:
         self._worker.fold(self._experiment, layer, phase="middle" if self._taken else "first")
         self._taken += 1
 
-    def ask(self, last: Bits) -> Question:
+    def ask(self, last: Bits, *, running: bool = False) -> Question:
         return partial(self._within_time, self._worker.answer(self._experiment, last))
 
     def drop(self) -> None:

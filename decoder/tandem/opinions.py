@@ -72,6 +72,7 @@ class OpinionPool:
         self._max_waiting = max_waiting
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.closed = False
+        self._last_warning = ""
         self._children = [
             ChildProcess(size=8, patience_seconds=patience_seconds, niceness=NICENESS) for _ in range(processes)
         ]
@@ -147,8 +148,10 @@ class OpinionPool:
             thread.join()
 
     def warn(self, error: NoOpinionError) -> None:
-        """Puts into the log why there is no opinion."""
-        logger.warning("%s", error)
+        """Puts into the log why there is no opinion, the same reason once until there is one again."""
+        if str(error) != self._last_warning:
+            self._last_warning = str(error)
+            logger.warning("%s", error)
 
     def run_everywhere(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """The answers of all workers to a function, such as `os.getpid`."""
@@ -174,4 +177,5 @@ class OpinionPool:
             predictions = decoder.decode_batch(shot, bit_packed_shots=True)
         except Exception as error:
             raise NoOpinionError(f"no second opinion of {self.name}: {error}") from error
+        self._last_warning = ""
         return np.asarray(predictions[0], dtype=np.bool_)

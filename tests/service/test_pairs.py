@@ -170,6 +170,23 @@ async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up
     assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
 
 
+async def test_estimates_while_layers_come_ask_no_second_decoder(server, events, experiment, expected):
+    row = int(np.flatnonzero(expected.opinions == Opinion.SECOND)[0])
+    shot = np.unpackbits(events[row], count=experiment.num_detectors, bitorder="little").astype(bool)
+    async with server.lab("pair") as lab:
+        await lab.open(1)
+        first, second, last = lab.layers(shot)
+        await lab.layer(1, 0, first, flags=2)
+        await lab.layer(1, 1, second)
+        assert len((await lab.until("running"))[0]["flip_probabilities"]) == 12
+        await lab.layer(1, 2, last, flags=1)
+        assert (await lab.until("answer"))[0]["answered_by"] == "second"
+    counted = [
+        await server.metric(f'tandem_opinions_total{{model="pair",opinion="{kind}"}}') for kind in ("first", "second")
+    ]
+    assert counted == [0, 1]
+
+
 async def test_bad_questions(server, http, events):
     for url, status in [
         (f"{URL}?deadline_ms=0", 422),
