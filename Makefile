@@ -42,7 +42,7 @@ lint: $(READY) ## Check style (ruff) and types (mypy --strict)
 	$(BIN)/mypy
 
 pytest: $(READY) ## Run the tests alone; ARGS='tests/decoder -k bposd' chooses among them
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
