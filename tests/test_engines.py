@@ -16,3 +16,4 @@ def test_it_writes_a_table(tmp_path):
     assert [row.split(" | ")[0] for row in table] == ["| torch float32, eager", "| tandem's kernel (numba), float32"]
     eager, kernel = ([cell.strip() for cell in row.split("|")] for row in table)
     assert eager[8] == kernel[8]  # failures
+    assert kernel[9].startswith("0, ")  # predictions that differ
