@@ -48,9 +48,10 @@ def test_calls_are_compared_with_the_deadline_and_a_network_time(deadline: Modul
 
 
 def test_a_small_run(deadline: ModuleType, tmp_path: Path) -> None:
+    others = set(multiprocessing.active_children())
     # No answer comes within a microsecond, so every unsure shot, here each, is late.
     deadline.main(shots=30, rounds=2, p=0.01, threshold=1.0, deadline_ms=0.001, load=1, out=tmp_path / "r")
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
     result = json.loads((tmp_path / "r" / "results.json").read_text())
     assert result["shots"] == sum(result["answers"].values()) == 30
     assert result["answers"]["late"] > 0 == result["answers"]["second"]

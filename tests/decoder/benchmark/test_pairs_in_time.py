@@ -30,12 +30,13 @@ def weights_in(folder: Path, chosen: dict[str, float]) -> Path:
 
 
 def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment, tmp_path: Path) -> None:
+    others = set(multiprocessing.active_children())
     weights = weights_in(tmp_path, {"threshold": 0.9})
     # Nobody answers within a microsecond, so every unsure shot is late and keeps the network's answer.
     result = run_latency(
         [noisy], ["neural", "tandem"], shots=SHOTS, seed=4, batches=[1], weights=weights, deadline_ms=0.001
     )
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
     neural, streamed, pair = result.points
     samples = sample(noisy.circuit, shots=SHOTS, seed=4)
     decoded = NeuralDecoder.load(noisy).decode_soft(samples.detection_events, bit_packed_shots=True)
@@ -53,6 +54,7 @@ def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment, 
 
 
 def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment, tmp_path: Path) -> None:
+    others = set(multiprocessing.active_children())
     with pytest.raises(
         ValueError, match="a deadline needs a pair of decoders such as 'tandem', and neural, bposd holds"
     ):
@@ -61,4 +63,4 @@ def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment, tmp
         run_latency([noisy], ["tandem"], shots=5, deadline_ms=0)
     with pytest.raises(ValueError, match="no threshold for second opinions of relay-deep"):
         run_latency([noisy], ["tandem"], shots=5, deadline_ms=5, weights=weights_in(tmp_path, {}))
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others

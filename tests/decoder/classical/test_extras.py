@@ -13,7 +13,13 @@ NAMES = {
     "tesseract": (
         "tesseract-decoder",
         "tesseract_decoder",
-        ["tesseract-short", "tesseract-long", "tesseract-short-sparsify", "tesseract-long-sparsify"],
+        [
+            "tesseract-short",
+            "tesseract-long",
+            "tesseract-short-sparsify",
+            "tesseract-long-sparsify",
+            "tesseract-narrow-sparsify",
+        ],
     ),
 }
 
