@@ -89,11 +89,11 @@ results-calibration: $(READY) ## Confidence against failures
 		$(call once,bb72-$$basis-calibration) || exit; done
 
 results-pair: $(READY) ## The pairs of decoders, bb72 over 6 rounds: failures in both bases, and failures against time
-	$(call measured,pair-accuracy) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.002,0.003 \
-		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 600 --min-shots 2000 \
-		--seed $(SEED) $(call resumed,pair-accuracy)
-	$(call measured,pair-latency) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 --p 0.002,0.003 \
-		--decoders neural,tandem,relay-5-xyz,bposd --shots 10000 --batch 1 --seed $(SEED) $(call once,pair-latency)
+	$(call measured,pair-accuracy) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.003,0.002 \
+		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 160 \
+		--seed 2032 $(call resumed,pair-accuracy)
+	$(call measured,pair-latency) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 --p 0.003 \
+		--decoders neural,tandem,tandem-tesseract,relay-split,relay-5-xyz,bposd --shots 1000 --batch 1 --seed $(SEED) $(call once,pair-latency)
 
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force
