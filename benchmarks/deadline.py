@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ def main(
     deadline_ms: float = 5.0,
     processes: Annotated[int, typer.Option(help="Worker processes of the second decoder.")] = 1,
     load: Annotated[int, typer.Option(help="Processes beside them that never rest.")] = 0,
+    niceness: Annotated[int, typer.Option(help="Of this process alone; below 0 takes the right to it.")] = 0,
     out: Path = Path("docs/results/deadline"),
 ) -> None:
     """Times every call and writes results.json and results.md."""
@@ -88,10 +90,17 @@ def main(
         pool.warm_up(experiment)
         provenance = collect_provenance([experiment], [{decoder: pair}])
         stack.enter_context(busy(load))
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)  # now, so that neither the workers nor the load inherit it
         calls = time_calls(pair, samples.detection_events, samples.observable_flips)
     setup = {
         **{"code": code, "basis": basis, "rounds": rounds, "p": p, "seed": seed, "decoder": decoder, "second": second},
-        **{"threshold": pair.threshold, "deadline_ms": deadline_ms, "processes": processes, "load": load},
+        **{
+            "threshold": pair.threshold,
+            "deadline_ms": deadline_ms,
+            "processes": processes,
+            "load": load,
+            "niceness": niceness,
+        },
     }
     found = summary(calls, deadline_ms=deadline_ms)
     result = {"setup": setup, **found, "provenance": provenance}
@@ -203,7 +212,8 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
         f"# A deadline of {setup['deadline_ms']:g} ms\n\n"
         f"{setup['decoder']} ({setup['second']} below a confidence of {setup['threshold']:g}), {setup['code']}, "
         f"{setup['basis']} memory, {setup['rounds']} rounds, p = {100 * setup['p']:g} %, seed {setup['seed']}: "
-        f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes: {setup['load']}.\n\n"
+        f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes: {setup['load']}, "
+        f"niceness: {setup['niceness']}.\n\n"
         f"{table}\n{heads}{times}\n"
         f"- command: `{provenance['command']}`\n- time: {provenance['time']}\n"
         f"- machine: {machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, load average before "
