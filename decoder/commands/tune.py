@@ -15,7 +15,7 @@ from decoder.commands.output import ProgressBar, print_json, print_table
 if TYPE_CHECKING:
     from decoder.tandem.tuning import TuningPoint
 
-SECONDS = {"relay": "relay-deep", "tesseract": "tesseract-narrow-sparsify"}
+SHORT_NAMES = {"relay": "relay-deep", "tesseract": "tesseract-narrow-sparsify"}
 """Short names of the second decoders of the pairs that the registry has."""
 
 
@@ -75,7 +75,7 @@ def tune(
     from simulation.sampling import fresh_seed, usable_cores
 
     check_choice(share=share, failure_rate=failure_rate)
-    name = SECONDS.get(second, second)
+    name = SHORT_NAMES.get(second, second)
     spec = decoder_spec(name)
     if spec.settings is not None and spec.settings.extra is not None:
         spec.settings.extra.require(f"the decoder {name!r}")
