@@ -75,7 +75,7 @@ def main(
     niceness: Annotated[int, typer.Option(help="Of this process alone; below 0 takes the right to it.")] = 0,
     out: Path = Path("docs/results/deadline"),
 ) -> None:
-    """Times every call and writes results.json and results.md."""
+    """Times every call and writes deadline.json and results.md."""
     second = decoder_spec(decoder).second
     if second is None:
         raise typer.BadParameter(f"{decoder} is no pair of decoders; use tandem or tandem-tesseract")
@@ -105,7 +105,7 @@ def main(
     found = summary(calls, deadline_ms=deadline_ms)
     result = {"setup": setup, **found, "provenance": provenance}
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "results.json", json.dumps(result, indent=2) + "\n", force=True)
+    write_text(out / "deadline.json", json.dumps(result, indent=2) + "\n", force=True)
     text = markdown(setup, found, provenance)
     write_text(out / "results.md", text, force=True)
     print(text)
