@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from decoder.base import Bits, Decoder, Decoding, PackedBits, SoftDecoder
 from decoder.registry import make_decoder
+from decoder.scheduling import take_usual_slices
 from simulation.circuits import MemoryExperiment
 
 P = ParamSpec("P")
@@ -34,11 +35,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DecoderKey:
-    """What a child process makes a decoder from; small, as it goes along with every batch."""
+    """What a child process makes a decoder from; small, as it goes along with every batch. Made by `decoder_key`."""
 
     name: str
     experiment: MemoryExperiment
-    weights: Path | None = None
+    weights: Path | None
+
+
+@lru_cache(64)  # copying checks the code again, which takes longer than all else that sending a shot does
+def decoder_key(name: str, experiment: MemoryExperiment, weights: Path | None = None) -> DecoderKey:
+    """What `decoder.registry.make_decoder` takes, without the circuit and matrices that the experiment has cached."""
+    return DecoderKey(name, replace(experiment, code=replace(experiment.code)), weights)
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,7 @@ class ChildProcess:
 
     def decoder(self, name: str, experiment: MemoryExperiment, *, weights: Path | None = None) -> ProcessDecoder:
         """Makes a decoder in the child as `decoder.registry.make_decoder` does here, with the same errors."""
-        # Copies without the circuit and matrices that the originals have cached.
-        experiment = replace(experiment, code=replace(experiment.code))
-        key = DecoderKey(name, experiment, weights)
+        key = decoder_key(name, experiment, weights)
         facts = self.call(_facts, key)
         return (SoftProcessDecoder if facts.soft else ProcessDecoder)(self, key, facts)
 
@@ -113,8 +118,9 @@ class ChildProcess:
     def _start(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, far_end = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness), daemon=True)
-        self._process.start()
+        process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness), daemon=True)
+        process.start()
+        self._process = process  # not before, as `close` may come at any time
         far_end.close()
         # Python ends such a child with SIGTERM, which this one ignores, and would wait for it for ever.
         atexit.register(self.close)
@@ -140,7 +146,7 @@ class ProcessDecoder:
     ) -> Bits | PackedBits:
         """Decodes as the decoder itself would."""
         return self._child.call(
-            _decode_batch,
+            decode_batch,
             self._key,
             shots,
             bit_packed_shots=bit_packed_shots,
@@ -169,6 +175,7 @@ _decoder: Callable[[DecoderKey], Decoder] = _make
 def _serve(pipe: Connection, size: int, niceness: int) -> None:
     """Answers calls until the parent closes its end of the pipe or is no more."""
     os.nice(niceness)
+    take_usual_slices()
     global _decoder
     _decoder = lru_cache(size)(_make)
     # Ctrl-C and SIGTERM may reach all processes of the service; the parent drains first and then ends the child.
@@ -195,7 +202,8 @@ def _facts(key: DecoderKey) -> _Facts:
     )
 
 
-def _decode_batch(key: DecoderKey, shots: npt.NDArray[np.generic], **packing: bool) -> Bits | PackedBits:
+def decode_batch(key: DecoderKey, shots: npt.NDArray[np.generic], **packing: bool) -> Bits | PackedBits:
+    """For `ChildProcess.call`: makes the decoder, unless the child has it, and decodes a batch."""
     return _decoder(key).decode_batch(shots, **packing)
 
 

@@ -15,6 +15,8 @@ from functools import partial
 from typing import TypeVar
 
 from decoder.base import Decoder, PackedBits
+from decoder.scheduling import take_short_slices
+from decoder.tandem.decoder import HANDOVER_SECONDS
 from service.batching import Answer
 from service.building import Builder
 from service.errors import (
@@ -103,6 +105,7 @@ class Engine:
         Args:
             on_load_error: is told when a model cannot be loaded; the engine will then never be ready.
         """
+        take_short_slices()  # and so the threads started from here on
         self._loop = asyncio.get_running_loop()
         for model in self.models.values():
             model.worker.start()
@@ -250,15 +253,17 @@ class Engine:
             return await self.decode_first(model, decoder, shots)
         began = time.perf_counter()
         answer = await self.decode_first(model, decoder, shots)
-        asked = model.second.ask(answer, model.experiment(choice), shots)
-        return await asked.all(seconds=self.patience(model, deadline_ms) - (time.perf_counter() - began))
+        seconds = self.patience(model, deadline_ms, since=began)
+        return await model.second.ask(answer, model.experiment(choice), shots, seconds=seconds).all()
 
-    def patience(self, model: Model, deadline_ms: float | None) -> float:
-        """Seconds from a request to the end of its waiting for second opinions."""
+    def patience(self, model: Model, deadline_ms: float | None, *, since: float) -> float:
+        """Seconds from now to the end of the waiting for second opinions, of a request that came at a time."""
         if deadline_ms is None and model.second is not None:
             deadline_ms = model.second.deadline_ms
         most = self.settings.decode_timeout_seconds
-        return most if deadline_ms is None else min(most, deadline_ms / 1e3)
+        if deadline_ms is not None:
+            most = min(most, deadline_ms / 1e3 - HANDOVER_SECONDS)
+        return since + most - time.perf_counter()
 
     async def decode_first(self, model: Model, decoder: Decoder, shots: PackedBits) -> Answer:
         """`decode` without second opinions.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from decoder.base import Bits, PackedBits
 from decoder.registry import decoder_spec
 from decoder.tandem.decoder import Opinion, merge
-from decoder.tandem.opinions import NoOpinionError, OpinionPool
+from decoder.tandem.opinions import PATIENCE_SECONDS, NoOpinionError, OpinionPool
 from service.batching import Answer
 from service.metrics import Metrics
 from service.schemas import PairInfo
@@ -53,7 +53,11 @@ class SecondOpinions:
         self.info = PairInfo(second=second, threshold=threshold, deadline_ms=model.deadline_ms)
         self._model = model.id
         self._metrics = metrics
-        self._pool = OpinionPool(second, processes=model.second_processes)
+        self._pool = OpinionPool(
+            second,
+            processes=model.second_processes,
+            patience_seconds=model.second_patience_seconds or PATIENCE_SECONDS,
+        )
         metrics.opinions.add_model(model.id, waiting=lambda: self._pool.waiting)
 
     def warm_up(self, experiment: MemoryExperiment) -> None:
@@ -68,17 +72,19 @@ class SecondOpinions:
 
         threading.Thread(target=warm, name=f"warm-up-{self._model}", daemon=True).start()
 
-    def ask(self, answer: Answer, experiment: MemoryExperiment, shots: PackedBits) -> AskedOpinions:
+    def ask(self, answer: Answer, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float) -> AskedOpinions:
         """Asks for opinions on the shots of an answer that the network is unsure of.
 
         Args:
             answer: the network's.
             experiment: where the shots come from.
             shots: bit-packed uint8 (shots, ceil(detectors / 8)).
+            seconds: how long to wait for them.
         """
         assert answer.confidence is not None
         rows = np.flatnonzero(answer.confidence < self.threshold)
-        return AskedOpinions(answer, rows, self._pool.ask(experiment, shots[rows]), told=self._told)
+        futures = self._pool.ask(experiment, shots[rows], seconds=seconds)
+        return AskedOpinions(answer, rows, futures, seconds=seconds, told=self._told)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -98,6 +104,7 @@ class AskedOpinions:
         rows: npt.NDArray[np.int64],
         futures: list[Future[Bits]],
         *,
+        seconds: float,
         told: Callable[..., None],
     ) -> None:
         self.answer = answer
@@ -108,23 +115,21 @@ class AskedOpinions:
         self._told = told
         self._arrived: asyncio.Queue[int] = asyncio.Queue()
         self._began = time.perf_counter()
+        self._ends = self._began + seconds
         loop = asyncio.get_running_loop()
         for place, future in enumerate(futures):
             future.add_done_callback(lambda _, place=place: _call(loop, self._arrived.put_nowait, place))  # type: ignore[misc]
         told(Opinion.FIRST, shots=len(answer.predictions) - len(rows))
 
-    async def each(self, *, seconds: float) -> AsyncIterator[tuple[int, Bits, Opinion]]:
+    async def each(self) -> AsyncIterator[tuple[int, Bits, Opinion]]:
         """The shots asked about as their opinions arrive, those that are late at the end.
-
-        Args:
-            seconds: how long to wait.
 
         Yields:
             The shot, its prediction bool (observables,), and who made it.
         """
         pending = dict.fromkeys(range(len(self._futures)))
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with asyncio.timeout(max(0.0, self._ends - time.perf_counter())):
                 while pending:
                     place = await self._arrived.get()
                     del pending[place]
@@ -137,11 +142,11 @@ class AskedOpinions:
         for place in pending:
             yield self._settled(place)
 
-    async def all(self, *, seconds: float) -> Answer:
-        """The answer with the opinions that are there within so many seconds."""
+    async def all(self) -> Answer:
+        """The answer with the opinions that are there in time."""
         predictions = self.answer.predictions.copy()
         opinions = np.zeros(len(predictions), np.uint8)
-        async for row, prediction, opinion in self.each(seconds=seconds):
+        async for row, prediction, opinion in self.each():
             predictions[row], opinions[row] = prediction, opinion
         return replace(self.answer, predictions=predictions, opinions=opinions)
 

@@ -58,15 +58,15 @@ async def answer_in_parts(
             decoder, shots = await read_shots(engine, model, query, sent, body)
             answer = await engine.decode_first(model, decoder, shots)
             assert model.second is not None
-            return model.second.ask(answer, model.experiment(choice(query)), shots)
+            seconds = engine.patience(model, query.deadline_ms, since=began)
+            return model.second.ask(answer, model.experiment(choice(query)), shots, seconds=seconds)
 
         asked = await work_on_body(request, ask, gate=gate, settings=engine.settings, timeout_ms=query.timeout_ms)
-        seconds = engine.patience(model, query.deadline_ms) - (time.perf_counter() - began)
         headers = {"X-Tandem-Model": model.settings.id, "X-Tandem-Num-Shots": str(len(asked.answer.predictions))}
-        return Lines(_lines(asked, model.settings.id, query, seconds=seconds), stack.pop_all(), headers=headers)
+        return Lines(_lines(asked, model.settings.id, query), stack.pop_all(), headers=headers)
 
 
-async def _lines(asked: AskedOpinions, model_id: str, query: DecodeQuery, *, seconds: float) -> AsyncIterator[bytes]:
+async def _lines(asked: AskedOpinions, model_id: str, query: DecodeQuery) -> AsyncIterator[bytes]:
     first = answer_object(
         asked.answer,
         model=model_id,
@@ -76,7 +76,7 @@ async def _lines(asked: AskedOpinions, model_id: str, query: DecodeQuery, *, sec
     answered_by = np.full(len(asked.answer.predictions), "first", dtype=object)
     answered_by[asked.rows] = "pending"
     yield _line({**first, "answered_by": answered_by.tolist()})
-    async for row, prediction, opinion in asked.each(seconds=seconds):
+    async for row, prediction, opinion in asked.each():
         yield _line(
             {"shot": row, "prediction": prediction.view(np.uint8).tolist(), "answered_by": ANSWERED_BY[opinion]}
         )

@@ -57,10 +57,17 @@ class ModelSettings(BaseModel):
     second_processes: int | None = Field(
         default=None, ge=1, description="Pairs alone: processes of the second decoder. Default: one a core but one."
     )
+    second_patience_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Pairs alone: a process of the second decoder that is at one shot for longer has hung and is "
+        "replaced. Its start, some seconds, counts as well. Default: 60.",
+    )
 
     @model_validator(mode="after")
     def _pairs_alone(self) -> Self:
-        known = {name for name in ("threshold", "deadline_ms", "second_processes") if getattr(self, name) is not None}
+        names = ("threshold", "deadline_ms", "second_processes", "second_patience_seconds")
+        known = {name for name in names if getattr(self, name) is not None}
         if known and self.decoder in DECODERS and DECODERS[self.decoder].second is None:
             raise ValueError(f"{', '.join(sorted(known))} belongs to pairs such as tandem, and {self.decoder} is none")
         return self

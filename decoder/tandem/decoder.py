@@ -16,6 +16,9 @@ from decoder.base import Bits, Decoder, Decoding, PackedBits, SoftDecoder, pack_
 from decoder.tandem.opinions import OpinionPool
 from simulation.circuits import MemoryExperiment
 
+HANDOVER_SECONDS = 1e-3
+"""So long before a deadline waiting ends: a thread that slept may have to wait for a core, and then tells others."""
+
 
 class Opinion(IntEnum):
     """Who answered a shot, and why."""
@@ -59,9 +62,9 @@ class PooledDecoder:
         """Observables in each prediction."""
         return self.experiment.num_observables
 
-    def ask(self, shots: PackedBits) -> list[Future[Bits]]:
+    def ask(self, shots: PackedBits, *, seconds: float | None = None) -> list[Future[Bits]]:
         """See `OpinionPool.ask`."""
-        return self.pool.ask(self.experiment, shots)
+        return self.pool.ask(self.experiment, shots, seconds=seconds)
 
     def decode_batch(
         self,
@@ -90,8 +93,9 @@ class TandemDecoder:
         first: gives the probability that it is right.
         second: decodes shots of the same experiment. All unsure shots of a call go there in one batch.
         threshold: the second is asked where the first's confidence is below this, from 0 (never) to 1.
-        deadline_ms: milliseconds from the beginning of a call, after which it waits for the second no longer, with a
-            `PooledDecoder` alone; None waits for all answers. The first decoder is always waited for.
+        deadline_ms: milliseconds from the beginning of a call to its end, but for the first decoder, which is always
+            waited for; so the second is waited for until shortly before. With a `PooledDecoder` alone; None waits for
+            all answers. On a machine with busy cores call `decoder.scheduling.take_short_slices` in the thread before.
 
     Raises:
         ValueError: decoders of different experiments, a threshold out of range, a deadline that is not above 0 or that
@@ -169,16 +173,11 @@ class TandemDecoder:
         if not isinstance(self.second, PooledDecoder):
             predictions = self.second.decode_batch(events, bit_packed_shots=True)
             return predictions.astype(np.bool_), np.full(len(events), Opinion.SECOND, np.uint8)
-        if self.deadline_ms is None:
-            futures = self.second.ask(events)
-            wait(futures)
-            return merge(first, futures)
-        ends = began + self.deadline_ms / 1e3
-        if time.perf_counter() >= ends:
-            # Asking in vain costs time: it wakes a thread, which takes the interpreter's lock from this one.
-            return first, np.full(len(events), Opinion.LATE, np.uint8)
-        futures = self.second.ask(events)
-        wait(futures, timeout=max(0.0, ends - time.perf_counter()))
+        seconds = None
+        if self.deadline_ms is not None:
+            seconds = max(0.0, began + self.deadline_ms / 1e3 - HANDOVER_SECONDS - time.perf_counter())
+        futures = self.second.ask(events, seconds=seconds)
+        wait(futures, timeout=seconds)
         return merge(first, futures)
 
     def close(self) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from decoder.base import Bits, PackedBits
-from decoder.processes import ChildProcess
+from decoder.processes import ChildProcess, decode_batch, decoder_key
+from decoder.scheduling import take_short_slices
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample, usable_cores
 
@@ -25,14 +28,48 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 60.0
 """A worker that is at one shot for longer has hung."""
 MAX_WAITING = 4096
+MEMORY_SECONDS = 600.0
+"""So long after the last opinion it counts how quick the quickest was; then they may be quicker."""
+MAX_REMEMBERED = 256
+"""Experiments of which it is known how long they take."""
+WARM_UP_SHOTS = 3
+CACHED_DECODERS = 8
+"""By each worker, one for each experiment."""
 NICENESS = 10
 """The workers stand back, so that the first decoder, for which everything waits, has a core when it needs one."""
+
+FAILURES_IN_A_ROW = 3
+"""After so many a worker is not tried again at once: starting processes that crash keeps cores busy."""
+MOST_REST_SECONDS = 10.0
 
 Job = tuple[Future[Bits], MemoryExperiment, PackedBits]
 
 
 class NoOpinionError(RuntimeError):
     """The second decoder has no answer: it crashed, hung, is not installed or has too much to do."""
+
+
+class _Rest:
+    """Leaves a worker alone that fails again and again, twice as long after each failure. Around what may fail.
+
+    Raises:
+        NoOpinionError: on entering, while it lasts.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._ends = 0.0
+
+    def __enter__(self) -> None:
+        if time.perf_counter() < self._ends:
+            raise NoOpinionError(
+                f"the second decoder failed {self._failures} times in a row and is not asked for a while"
+            )
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._failures = 0 if kind is None else self._failures + 1
+        if (beyond := self._failures - FAILURES_IN_A_ROW) >= 0:
+            self._ends = time.perf_counter() + min(MOST_REST_SECONDS, 2.0 ** min(beyond, 10))
 
 
 class OpinionPool:
@@ -73,8 +110,11 @@ class OpinionPool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.closed = False
         self._last_warning = ""
+        self._quickest: dict[MemoryExperiment, tuple[float, float]] = {}
+        """The shortest time that an opinion took, in seconds, and when the last one came."""
         self._children = [
-            ChildProcess(size=8, patience_seconds=patience_seconds, niceness=NICENESS) for _ in range(processes)
+            ChildProcess(size=CACHED_DECODERS, patience_seconds=patience_seconds, niceness=NICENESS)
+            for _ in range(processes)
         ]
         self._threads = [
             threading.Thread(target=self._work, args=(child,), name=f"opinion-{name}-{i}", daemon=True)
@@ -88,12 +128,16 @@ class OpinionPool:
         """About how many shots wait, those at work not counted."""
         return self._jobs.qsize()
 
-    def ask(self, experiment: MemoryExperiment, shots: PackedBits) -> list[Future[Bits]]:
+    def ask(
+        self, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float | None = None
+    ) -> list[Future[Bits]]:
         """Queues shots for the workers.
 
         Args:
             experiment: whose shots they are.
             shots: bit-packed uint8 (shots, ceil(detectors / 8)).
+            seconds: how long somebody waits for them; None for ever. Where no shot was answered that quickly lately,
+                nobody needs to wait, and no worker is kept busy: the futures are cancelled.
 
         Returns:
             For each shot what becomes its prediction, bool (observables,), or raises `NoOpinionError`. Cancelling
@@ -104,18 +148,22 @@ class OpinionPool:
         """
         if self.closed:
             raise RuntimeError("the pool is closed")
+        in_vain = seconds is not None and seconds <= self._least_seconds(experiment)
         futures: list[Future[Bits]] = []
         for shot in shots:
             future: Future[Bits] = Future()
             futures.append(future)
-            if self._max_waiting is not None and self.waiting >= self._max_waiting:
+            if in_vain:
+                future.cancel()
+                future.set_running_or_notify_cancel()
+            elif self._max_waiting is not None and self.waiting >= self._max_waiting:
                 future.set_exception(NoOpinionError(f"{self._max_waiting} shots wait for {self.name} already"))
             else:
                 self._jobs.put((future, experiment, shot[None]))
         return futures
 
     def warm_up(self, experiment: MemoryExperiment) -> None:
-        """Starts every worker and lets it decode a shot of an experiment.
+        """Starts every worker and lets it decode a shot of an experiment, so that it is known how long that takes.
 
         Raises:
             NoOpinionError: the decoder cannot be made.
@@ -125,7 +173,11 @@ class OpinionPool:
 
         def warm(child: ChildProcess) -> None:
             try:
-                self._decode(child, experiment, shots)
+                self._decode(child, experiment, shots)  # makes the decoder
+                for _ in range(WARM_UP_SHOTS):
+                    began = time.perf_counter()
+                    self._decode(child, experiment, shots)
+                    self._took(experiment, time.perf_counter() - began)
             except NoOpinionError as error:
                 problems.append(error)
 
@@ -140,12 +192,13 @@ class OpinionPool:
     def close(self) -> None:
         """Ends the workers, whatever they are at. What waits gets no answer."""
         self.closed = True
-        for child in self._children:
-            child.close()
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        for child, thread in zip(self._children, self._threads, strict=True):
+            child.close()
+            while thread.is_alive():
+                thread.join(0.1)
+                child.close()  # again, as it may just have been starting
 
     def warn(self, error: NoOpinionError) -> None:
         """Puts into the log why there is no opinion, the same reason once until there is one again."""
@@ -158,6 +211,9 @@ class OpinionPool:
         return [child.call(function, *args) for child in self._children]
 
     def _work(self, child: ChildProcess) -> None:
+        take_short_slices()  # who waits for a core with the interpreter's lock in hand keeps all threads waiting
+        known: deque[MemoryExperiment] = deque(maxlen=CACHED_DECODERS)
+        rest = _Rest()
         while (job := self._jobs.get()) is not None:
             future, experiment, shot = job
             if not future.set_running_or_notify_cancel():
@@ -165,16 +221,34 @@ class OpinionPool:
             try:
                 if self.closed:
                     raise NoOpinionError("the pool was closed")
-                future.set_result(self._decode(child, experiment, shot))
+                began = time.perf_counter()
+                with rest:
+                    prediction = self._decode(child, experiment, shot)
             except NoOpinionError as error:
                 if not self.closed:
                     self.warn(error)
                 future.set_exception(error)
+                continue
+            if experiment in known:  # otherwise the decoder may have had to be made
+                self._took(experiment, time.perf_counter() - began)
+            else:
+                known.append(experiment)
+            future.set_result(prediction)
+
+    def _least_seconds(self, experiment: MemoryExperiment) -> float:
+        least, when = self._quickest.get(experiment, (0.0, 0.0))
+        return least if time.perf_counter() - when < MEMORY_SECONDS else 0.0
+
+    def _took(self, experiment: MemoryExperiment, seconds: float) -> None:
+        least = self._least_seconds(experiment)
+        if len(self._quickest) > MAX_REMEMBERED:
+            self._quickest.clear()
+        self._quickest[experiment] = (min(seconds, least or seconds), time.perf_counter())
 
     def _decode(self, child: ChildProcess, experiment: MemoryExperiment, shot: PackedBits) -> Bits:
         try:
-            decoder = child.decoder(self.name, experiment, weights=self._weights)
-            predictions = decoder.decode_batch(shot, bit_packed_shots=True)
+            key = decoder_key(self.name, experiment, self._weights)
+            predictions = child.call(decode_batch, key, shot, bit_packed_shots=True)
         except Exception as error:
             raise NoOpinionError(f"no second opinion of {self.name}: {error}") from error
         self._last_warning = ""

@@ -170,6 +170,38 @@ async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up
     assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
 
 
+async def test_a_second_decoder_that_hangs_is_flagged_and_replaced(lab_server, events, expected):
+    unsure = expected.opinions == Opinion.SECOND
+    one = events[unsure][:1].tobytes()
+    async with lab_server(PAIR.model_copy(update={"second_patience_seconds": 20})) as server:
+        pool = server.app.state.engine.models["pair"].second._pool
+        await asyncio.to_thread(pool.warm_up, MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.005))
+        pool._children[0]._patience_seconds = 0.2  # now that it has started
+        pid = worker_of(server)
+        async with httpx.AsyncClient(base_url=server.http, timeout=60) as http:
+            os.kill(pid, signal.SIGSTOP)
+            hung = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
+            pool._children[0]._patience_seconds = 20
+            again = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
+    assert (hung.status_code, hung.content[-1]) == (200, Opinion.FAILED)
+    assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
+
+
+async def test_a_second_decoder_that_is_missing_is_flagged_and_the_model_is_served(
+    lab_server, events, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "tesseract_decoder.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)  # worker processes have it from here
+    missing = PAIR.model_copy(update={"decoder": "tandem-tesseract", "threshold": 1.0})
+    async with lab_server(missing) as server, httpx.AsyncClient(base_url=server.http, timeout=60) as http:
+        answer = await http.post(f"{URL}?opinions=true", content=events[:2].tobytes(), headers=B8)
+        assert answer.status_code == 200
+        assert list(answer.content[-2:]) == [Opinion.FAILED] * 2
+        assert await server.metric('tandem_opinions_total{model="pair",opinion="failed"}') == 2
+        assert (await http.get("/readyz")).status_code == 200
+    assert "needs the package tesseract-decoder" in caplog.text
+
+
 async def test_estimates_while_layers_come_ask_no_second_decoder(server, events, experiment, expected):
     row = int(np.flatnonzero(expected.opinions == Opinion.SECOND)[0])
     shot = np.unpackbits(events[row], count=experiment.num_detectors, bitorder="little").astype(bool)
@@ -208,7 +240,9 @@ async def test_bad_questions(server, http, events):
         assert "none" in message["detail"]
 
 
-@pytest.mark.parametrize("setting", [{"threshold": 0.9}, {"deadline_ms": 5}, {"second_processes": 1}])
+@pytest.mark.parametrize(
+    "setting", [{"threshold": 0.9}, {"deadline_ms": 5}, {"second_processes": 1}, {"second_patience_seconds": 5}]
+)
 def test_settings_of_pairs_are_refused_elsewhere(setting):
     with pytest.raises(ValidationError, match="belongs to pairs"):
         ModelSettings(id="m", code="bb72", decoder="neural", **setting)

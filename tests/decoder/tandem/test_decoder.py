@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 import numpy as np
 import pytest
 
 from decoder.base import Decoder, Decoding, SoftDecoder, pack_bits, unpack_shots
 from decoder.registry import make_decoder
+from decoder.tandem import opinions
 from decoder.tandem.decoder import Opinion, PooledDecoder, TandemDecoder, merge
 from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from simulation.circuits import MemoryExperiment
@@ -133,15 +134,37 @@ class SlowParity(Parity):
 
 
 def test_nobody_is_asked_when_the_first_has_used_up_the_time(pool, experiment, monkeypatch):
-    asked = []
-    monkeypatch.setattr(pool, "ask", lambda *arguments: asked.append(arguments))
+    futures = []
+    ask = pool.ask
+    monkeypatch.setattr(pool, "ask", lambda *args, **options: futures.extend(ask(*args, **options)) or futures)
     first = SlowParity(detectors=experiment.num_detectors)
     tandem = TandemDecoder(first, PooledDecoder(pool, experiment), threshold=1.0, deadline_ms=10)
     shots = np.eye(3, experiment.num_detectors, dtype=np.bool_)
     decoded = tandem.decode_soft(shots)
     assert decoded.opinions.tolist() == [Opinion.LATE] * 3
     assert np.array_equal(decoded.predictions, shots[:, :12])
-    assert asked == []
+    assert [future.cancelled() for future in futures] == [True] * 3
+
+
+def test_nobody_waits_for_what_the_workers_were_too_slow_for_lately(experiment, monkeypatch):
+    shot = pack_bits(np.zeros((1, experiment.num_detectors), np.bool_))
+    pool = OpinionPool("bposd-osd0", processes=1)
+    try:
+        assert not pool.ask(experiment, shot, seconds=1e-6)[0].result(timeout=30).any()  # nothing is known yet
+        pool.warm_up(experiment)
+        decoded = []
+        decode = pool._decode
+        monkeypatch.setattr(pool, "_decode", lambda *args: decoded.append(args) or decode(*args))
+        [hopeless] = pool.ask(experiment, shot, seconds=1e-6)
+        assert hopeless.cancelled()
+        assert wait([hopeless], timeout=0).done == {hopeless}
+        assert not pool.ask(experiment, shot, seconds=30)[0].result(timeout=30).any()
+        assert len(decoded) == 1
+
+        monkeypatch.setattr(opinions, "MEMORY_SECONDS", 0)
+        assert not pool.ask(experiment, shot, seconds=1e-6)[0].result(timeout=30).any()  # they may be quicker by now
+    finally:
+        pool.close()
 
 
 def test_a_worker_that_is_killed_costs_its_shot_and_no_more(pool, experiment):
@@ -188,6 +211,38 @@ def test_a_second_decoder_that_is_missing_is_flagged(experiment):
         pool.close()
 
 
+def test_a_decoder_that_fails_again_and_again_is_left_alone_for_a_while(experiment, monkeypatch):
+    monkeypatch.setattr(opinions, "MOST_REST_SECONDS", 0.5)
+    pool = OpinionPool("bposd-osd0", processes=1)
+    shot = pack_bits(np.zeros((1, experiment.num_detectors), np.bool_))
+    tried = []
+
+    def crash(*_):
+        tried.append(1)
+        raise NoOpinionError("crashed")
+
+    def outcome():
+        try:
+            return pool.ask(experiment, shot)[0].result(timeout=30).any()
+        except NoOpinionError as error:
+            return str(error)
+
+    try:
+        decode = pool._decode
+        monkeypatch.setattr(pool, "_decode", crash)
+        assert [outcome() for _ in range(3)] == ["crashed"] * 3
+        assert "3 times in a row" in outcome()
+        assert len(tried) == 3
+        time.sleep(0.5)
+        assert outcome() == "crashed"
+        assert "4 times in a row" in outcome()
+        time.sleep(0.5)
+        monkeypatch.setattr(pool, "_decode", decode)
+        assert [outcome() for _ in range(2)] == [False] * 2
+    finally:
+        pool.close()
+
+
 def test_a_full_pool_gives_no_opinion(experiment):
     pool = OpinionPool("bposd-osd0", processes=1, max_waiting=1)
     try:
@@ -205,7 +260,7 @@ def test_merging():
     done, pending, failed = Future(), Future(), Future()
     done.set_result(np.array([True, False]))
     failed.set_exception(NoOpinionError("crashed"))
-    predictions, opinions = merge(first, [done, pending, failed])
+    predictions, answered_by = merge(first, [done, pending, failed])
     assert predictions.tolist() == [[True, False], [False, False], [False, False]]
-    assert opinions.tolist() == [Opinion.SECOND, Opinion.LATE, Opinion.FAILED]
+    assert answered_by.tolist() == [Opinion.SECOND, Opinion.LATE, Opinion.FAILED]
     assert pending.cancelled()
