@@ -30,9 +30,14 @@ def attributes() -> tuple[int, ...]:
 
 
 def in_thread(function):
-    """What a function returns in a thread of its own, so that this one's slices stay as they are."""
+    """What a function returns in a thread of its own with usual slices; this one's stay what other tests made them."""
     results = []
-    thread = threading.Thread(target=lambda: results.append(function()))
+
+    def run():
+        take_usual_slices()
+        results.append(function())
+
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     return results[0]
