@@ -87,8 +87,8 @@ async def measure(running: Service, shots: Shots, *, cores: tuple[int, int] | No
     return rest, direct
 
 
-def report(rest: list[float], direct: list[float]) -> Report:
-    found = Report("latency", "One shot at a time over HTTP")
+def report(rest: list[float], direct: list[float], *, p: float) -> Report:
+    found = Report("latency" if p == P else f"latency-p{p:g}", f"One shot at a time over HTTP, p = {100 * p:g} %")
     for name, seconds in (("REST", rest), ("decoder asked directly", direct)):
         p50, p90, p99, most = milliseconds(seconds, 0.5, 0.9, 0.99, 1)
         row = {"": name, "shots": len(seconds), "p50 ms": p50, "p90 ms": p90, "p99 ms": p99, "max ms": most}
@@ -98,7 +98,7 @@ def report(rest: list[float], direct: list[float]) -> Report:
     found.goal(f"p50 at most the decoder's + {EXTRA_MS:g} ms", f"+ {p50 - own:.2f} ms", met=p50 <= own + EXTRA_MS)
     found.goal(f"p99 at most {TAIL:g} times p50", f"{p99 / p50:.2f} times", met=p99 <= TAIL * p50)
     found.notes += [
-        f"bb72, Z memory, 6 rounds, p = {100 * P:g} %; one shot a request, b8, one connection; default settings.",
+        f"bb72, Z memory, 6 rounds, p = {100 * p:g} %; one shot a request, b8, one connection; default settings.",
         f"Shot by shot, REST takes {extra:.2f} ms more (median); the decoder's own p99 is {own_p99 / own:.2f} times "
         "its p50. All answers were those of the decoder.",
         f"Turns of {TURN} shots. Service and decoder on core {SERVER_CORE} with one thread of torch, client on core "
@@ -110,11 +110,13 @@ def report(rest: list[float], direct: list[float]) -> Report:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shots", type=int, default=4000)
+    parser.add_argument("--p", type=float, default=P)
     parser.add_argument("--seed", type=int, default=2031)
     options = parser.parse_args()
-    shots = sample_shots(options.shots + TURN, p=P, seed=options.seed)
+    shots = sample_shots(options.shots + TURN, p=options.p, seed=options.seed)
     with service() as running:
-        return report(*run(measure(running, shots, cores=(CLIENT_CORE, SERVER_CORE)))).write(RESULTS)
+        rest, direct = run(measure(running, shots, cores=(CLIENT_CORE, SERVER_CORE)))
+    return report(rest, direct, p=options.p).write(RESULTS)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 60.0
 """A worker that is at one shot for longer has hung."""
 MAX_WAITING = 4096
+ENOUGH_OPINIONS = 20
+"""After so many it counts how long the quickest took: shots with less time than that are not worth a worker's."""
 MEMORY_SECONDS = 600.0
-"""So long after the last opinion it counts how quick the quickest was; then they may be quicker."""
+"""So long after the last opinion; then they may be quicker."""
 MAX_REMEMBERED = 256
 """Experiments of which it is known how long they take."""
-WARM_UP_SHOTS = 3
+WARM_UP_SAMPLES = 1000
+WARM_UP_SECONDS = 2.0
 CACHED_DECODERS = 8
 """By each worker, one for each experiment."""
 NICENESS = 10
@@ -47,6 +51,16 @@ Job = tuple[Future[Bits], MemoryExperiment, PackedBits]
 
 class NoOpinionError(RuntimeError):
     """The second decoder has no answer: it crashed, hung, is not installed or has too much to do."""
+
+
+@dataclass(frozen=True)
+class _Quickest:
+    """Of the opinions on one experiment."""
+
+    seconds: float
+    opinions: int
+    when: float
+    """Of the last one."""
 
 
 class _Rest:
@@ -110,8 +124,7 @@ class OpinionPool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.closed = False
         self._last_warning = ""
-        self._quickest: dict[MemoryExperiment, tuple[float, float]] = {}
-        """The shortest time that an opinion took, in seconds, and when the last one came."""
+        self._quickest: dict[MemoryExperiment, _Quickest] = {}
         self._children = [
             ChildProcess(size=CACHED_DECODERS, patience_seconds=patience_seconds, niceness=NICENESS)
             for _ in range(processes)
@@ -163,21 +176,24 @@ class OpinionPool:
         return futures
 
     def warm_up(self, experiment: MemoryExperiment) -> None:
-        """Starts every worker and lets it decode a shot of an experiment, so that it is known how long that takes.
+        """Starts every worker and lets it decode hard shots of an experiment, so that it is known how long those take.
 
         Raises:
             NoOpinionError: the decoder cannot be made.
         """
-        shots = sample(experiment.circuit, shots=1, seed=0).detection_events
+        events = sample(experiment.circuit, shots=WARM_UP_SAMPLES, seed=0).detection_events
+        # Most detection events: the first decoder is sure of the easy ones, and they take the second no time.
+        hardest = events[np.argsort(np.bitwise_count(events).sum(1))[-ENOUGH_OPINIONS:]]
         problems: list[NoOpinionError] = []
 
         def warm(child: ChildProcess) -> None:
             try:
-                self._decode(child, experiment, shots)  # makes the decoder
-                for _ in range(WARM_UP_SHOTS):
-                    began = time.perf_counter()
-                    self._decode(child, experiment, shots)
-                    self._took(experiment, time.perf_counter() - began)
+                self._decode(child, experiment, hardest[:1])  # makes the decoder
+                ends = time.perf_counter() + WARM_UP_SECONDS
+                for shot in hardest:
+                    if (began := time.perf_counter()) < ends:
+                        self._decode(child, experiment, shot[None])
+                        self._took(experiment, time.perf_counter() - began)
             except NoOpinionError as error:
                 problems.append(error)
 
@@ -236,14 +252,20 @@ class OpinionPool:
             future.set_result(prediction)
 
     def _least_seconds(self, experiment: MemoryExperiment) -> float:
-        least, when = self._quickest.get(experiment, (0.0, 0.0))
-        return least if time.perf_counter() - when < MEMORY_SECONDS else 0.0
+        """What an opinion takes at least; 0 where too little is known of it."""
+        known = self._quickest.get(experiment)
+        if known is None or known.opinions < ENOUGH_OPINIONS or time.perf_counter() - known.when > MEMORY_SECONDS:
+            return 0.0
+        return known.seconds
 
     def _took(self, experiment: MemoryExperiment, seconds: float) -> None:
-        least = self._least_seconds(experiment)
+        now = time.perf_counter()
+        known = self._quickest.get(experiment)
+        if known is None or now - known.when > MEMORY_SECONDS:
+            known = _Quickest(seconds, 0, now)
         if len(self._quickest) > MAX_REMEMBERED:
             self._quickest.clear()
-        self._quickest[experiment] = (min(seconds, least or seconds), time.perf_counter())
+        self._quickest[experiment] = _Quickest(min(seconds, known.seconds), known.opinions + 1, now)
 
     def _decode(self, child: ChildProcess, experiment: MemoryExperiment, shot: PackedBits) -> Bits:
         try:
