@@ -69,7 +69,7 @@ def tune(
     from decoder.neural.decoder import NeuralDecoder
     from decoder.neural.weights import shipped_weights, store_threshold
     from decoder.registry import decoder_spec
-    from decoder.tandem.opinions import OpinionPool
+    from decoder.tandem.opinions import NoOpinionError, OpinionPool
     from decoder.tandem.tuning import SHARES, check_choice, choose, measure
     from simulation.files import write_text
     from simulation.sampling import fresh_seed, usable_cores
@@ -103,6 +103,8 @@ def tune(
                     progress=lambda done, total, bar=bar: bar.update(done, total=total),  # type: ignore[misc]
                 )
             curves.append(curve)
+    except NoOpinionError as error:
+        raise ValueError(str(error)) from error
     finally:
         pool.close()
     threshold = choose(curves, share=share, failure_rate=failure_rate)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from decoder.base import Bits, SoftDecoder
 from decoder.benchmark.common import binomial_interval
+from decoder.tandem.decoder import merge
 from decoder.tandem.opinions import OpinionPool
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -109,7 +110,8 @@ def measure(
 
     Raises:
         ValueError: no shots, or a share that is not above 0 and at most 1.
-        NoOpinionError: the second decoder cannot be made, or crashed.
+        NoOpinionError: the second decoder cannot be made, or crashed or hung at each shot. Where that happened at some,
+            the first decoder's answer counts, as it does in the pair.
     """
     if shots < 1:
         raise ValueError(f"shots={shots} must be at least 1")
@@ -122,7 +124,8 @@ def measure(
     ]
     confidence = np.concatenate([part.confidence for part in parts])
     truth = np.unpackbits(samples.observable_flips, axis=1, count=experiment.num_observables, bitorder="little")
-    first_failed = _wrong(np.concatenate([part.predictions for part in parts]), truth)
+    first_predictions = np.concatenate([part.predictions for part in parts])
+    first_failed = _wrong(first_predictions, truth)
     order = np.argsort(confidence, kind="stable")
     asked = order[: math.floor(round(most * shots, 6))]
     if len(asked):
@@ -133,7 +136,9 @@ def measure(
         if progress is not None:
             progress(done, len(asked))
     seconds = time.perf_counter() - began
-    predictions = np.array([future.result() for future in futures], np.bool_).reshape(-1, experiment.num_observables)
+    if futures and all(future.exception() for future in futures):
+        futures[0].result()
+    predictions, _ = merge(first_predictions[asked], futures)
     return Curve(
         experiment,
         confidence[order],

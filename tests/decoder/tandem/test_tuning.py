@@ -7,7 +7,7 @@ import pytest
 
 from decoder.registry import make_decoder
 from decoder.tandem.decoder import TandemDecoder
-from decoder.tandem.opinions import OpinionPool
+from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from decoder.tandem.tuning import Curve, choose, measure
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -84,3 +84,34 @@ def test_it_measures_what_the_pair_then_does():
     for arguments in ({"shots": 0, "seed": 1}, {"shots": 10, "seed": 1, "most": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             measure(first, pool, experiment, **arguments)
+
+
+def test_a_shot_without_an_opinion_keeps_the_firsts_answer(monkeypatch):
+    experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.01)
+    first = make_decoder("neural", experiment)
+    pool = OpinionPool("bposd-osd0", processes=1)
+    decode = pool._decode
+    decoded = []
+
+    def often(*args):
+        decoded.append(args)
+        if len(decoded) % 2:
+            raise NoOpinionError("hung")
+        return ~decode(*args)  # certainly wrong where that is right
+
+    try:
+        pool.warm_up(experiment)
+        monkeypatch.setattr(pool, "_decode", often)
+        monkeypatch.setattr(pool, "warm_up", lambda _: None)
+        c = measure(first, pool, experiment, shots=100, seed=5, most=0.2)
+        monkeypatch.setattr(pool, "_decode", lambda *_: failing())
+        with pytest.raises(NoOpinionError, match="crashed"):
+            measure(first, pool, experiment, shots=100, seed=5, most=0.2)
+    finally:
+        pool.close()
+    assert np.array_equal(c.second_failed[::2], c.first_failed[:20:2])
+    assert c.second_failed[1::2].sum() > 5
+
+
+def failing():
+    raise NoOpinionError("crashed")
