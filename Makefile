@@ -90,7 +90,7 @@ results-calibration: $(READY) ## Confidence against failures
 
 results-pair: $(READY) ## The pairs of decoders, bb72 over 6 rounds: failures in both bases, and failures against time
 	$(call measured,pair-accuracy) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.003,0.002 \
-		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 160 \
+		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 450 \
 		--seed 2032 $(call resumed,pair-accuracy)
 	$(call measured,pair-latency) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 --p 0.003 \
 		--decoders neural,tandem,tandem-tesseract,relay-split,relay-5-xyz,bposd --shots 1000 --batch 1 --seed $(SEED) $(call once,pair-latency)

@@ -58,7 +58,9 @@ class FaultModel:
             if j >= 0:
                 merged[j] = p * (1 - merged[j]) + merged[j] * (1 - p)
         num_detectors = symptoms.shape[0] - num_observables
-        return cls(distinct[:num_detectors], distinct[num_detectors:], priors=np.array(merged, dtype=np.float64))
+        possible = np.array(merged, dtype=np.float64)
+        distinct, possible = distinct[:, possible > 0], possible[possible > 0]  # two certain ones undo each other
+        return cls(distinct[:num_detectors], distinct[num_detectors:], priors=possible)
 
     def to_dem(self) -> stim.DetectorErrorModel:
         """Writes the model as a DEM, an error for each mechanism, from which `from_dem` reads the same model."""

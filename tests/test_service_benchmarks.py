@@ -60,9 +60,9 @@ def test_latency(scripts, running, shots):
     latency = scripts["latency"]
     rest, direct = scripts["serving"].run(latency.measure(running, shots, cores=None))
     assert len(rest) == len(direct) == len(shots) - latency.TURN
-    assert len(goals(latency.report(rest, direct))) == 2
-    assert not latency.report([1.0] * 100, [0.5] * 100).met
-    assert latency.report([0.0105] * 100, [0.0100] * 100).met
+    assert len(goals(latency.report(rest, direct, p=0.003))) == 2
+    assert not latency.report([1.0] * 100, [0.5] * 100, p=0.003).met
+    assert latency.report([0.0105] * 100, [0.0100] * 100, p=0.003).met
 
 
 def test_throughput(scripts, running, shots, monkeypatch):
