@@ -40,8 +40,19 @@ def join_processes() -> tuple[int, int]:
     if "RANK" not in os.environ:
         return 0, 1
     if not dist.is_initialized():
+        # Optimizers import this sooner or later. Imported when there is a process group, it keeps that for ever.
+        import torch._dynamo
+
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def leave_processes() -> None:
+    """Ends what `join_processes` began, and waits for its threads: those of gloo want the interpreter when they drop a
+    tensor, and abort the process if that ends meanwhile. Not after an error, as others may wait for this process.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def pick_device(name: str) -> torch.device:

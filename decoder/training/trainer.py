@@ -16,7 +16,7 @@ import torch.distributed as dist
 from decoder.neural.weights import save_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Log, Progress
-from decoder.training.runtime import device_name, join_processes, pick_device, signals_caught
+from decoder.training.runtime import device_name, join_processes, leave_processes, pick_device, signals_caught
 from decoder.training.sampler import FaultSampler, log_grid
 from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
@@ -56,7 +56,9 @@ def train(
         ValueError: settings that do not fit, or a checkpoint of another run.
         OSError: `out` cannot be written, or there is nothing to resume.
     """
-    return Trainer(config, out=out, resume=resume, force=force, init_from=init_from).run(progress)
+    weights = Trainer(config, out=out, resume=resume, force=force, init_from=init_from).run(progress)
+    leave_processes()
+    return weights
 
 
 class Trainer:

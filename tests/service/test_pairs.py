@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from contextlib import contextmanager
 
 import httpx
@@ -45,11 +46,17 @@ def expected(experiment, events):
     return decoded
 
 
+async def warmed_up() -> None:
+    """Waits until the second decoder's workers do nothing but what they are asked."""
+    for thread in threading.enumerate():
+        if thread.name == "warm-up-pair":
+            await asyncio.to_thread(thread.join)
+
+
 @pytest.fixture
 async def server(lab_server):
     async with lab_server(PAIR, ModelSettings(id="plain", code="bb72", rounds=2)) as server:
-        pool = server.app.state.engine.models["pair"].second._pool
-        await asyncio.to_thread(pool.warm_up, MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.005))
+        await warmed_up()
         yield server
 
 
@@ -174,8 +181,8 @@ async def test_a_second_decoder_that_hangs_is_flagged_and_replaced(lab_server, e
     unsure = expected.opinions == Opinion.SECOND
     one = events[unsure][:1].tobytes()
     async with lab_server(PAIR.model_copy(update={"second_patience_seconds": 20})) as server:
+        await warmed_up()
         pool = server.app.state.engine.models["pair"].second._pool
-        await asyncio.to_thread(pool.warm_up, MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.005))
         pool._children[0]._patience_seconds = 0.2  # now that it has started
         pid = worker_of(server)
         async with httpx.AsyncClient(base_url=server.http, timeout=60) as http:
