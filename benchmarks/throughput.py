@@ -3,8 +3,8 @@
     python benchmarks/throughput.py --seconds 10 --rounds 3
 
 Each client has a connection of its own and sends its next request when it has the answer to the last. In turns with
-that, a decoder of this process is moved to the service's core and decodes as many shots a call as a batch of the
-service holds at most.
+that, a decoder of this process decodes as many shots a call as a batch of the service holds at most: first with all
+cores for everybody, then on the service's core, to which that is held.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ P = 0.003
 CLIENTS = 64
 SHARE = 0.7
 WARM_UP_SECONDS = 1.0
+ONE_CORE, ALL_CORES = "one core", "all cores"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Turn:
     shots_per_batch: float
     cpu_ms_per_shot: float
     """Of the service, for all that it does."""
+
+
+Turns = dict[int, list[tuple[Turn, tuple[float, float]]]]
+"""By shots a request, what the clients got and beside it what `direct` gave."""
 
 
 async def load(running: Service, shots: Shots, *, clients: int, per_request: int, seconds: float) -> Turn:
@@ -113,56 +118,71 @@ def direct(shots: Shots, *, per_call: int, seconds: float) -> tuple[float, float
 
 def measure(
     running: Service, shots: Shots, *, sizes: list[int], per_call: int, seconds: float, rounds: int, pinned: bool = True
-) -> Report:
-    turns: dict[int, list[Turn]] = {size: [] for size in sizes}
-    calls: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+) -> Turns:
+    """Takes turns: the service, and `decode_batch`, for requests of each size.
+
+    Args:
+        running: the service.
+        shots: to decode.
+        sizes: shots a request.
+        per_call: shots a call of `decode_batch`.
+        seconds: of a turn.
+        rounds: turns of each size.
+        pinned: whether all that computes runs on the service's core, and the clients on the other.
+    """
+    turns: Turns = {size: [] for size in sizes}
     for _ in range(rounds):
         for size in sizes:
             if pinned:
                 pin(CLIENT_CORE)
-            turns[size].append(
-                run(load(running, shots, clients=CLIENTS, per_request=size, seconds=seconds)),
-            )
+            turn = run(load(running, shots, clients=CLIENTS, per_request=size, seconds=seconds))
             if pinned:
                 pin(SERVER_CORE)
-            calls[size].append(direct(shots, per_call=per_call, seconds=seconds / 2))
-    return report(turns, calls, per_call=per_call, p=shots.p)
+            turns[size].append((turn, direct(shots, per_call=per_call, seconds=seconds / 2)))
+    return turns
 
 
-def report(
-    turns: dict[int, list[Turn]], calls: dict[int, list[tuple[float, float]]], *, per_call: int, p: float
-) -> Report:
+def report(measured: dict[str, Turns], *, per_call: int, p: float) -> Report:
+    """Args:
+    measured: turns, by which cores they could use.
+    per_call: shots a call of `decode_batch`.
+    p: of the shots.
+    """
     found = Report("throughput" if p == P else f"throughput-p{p:g}", f"{CLIENTS} clients at once, p = {100 * p:g} %")
-    for size, some in turns.items():
-        shares = [turn.shots_per_second / alone for turn, (alone, _) in zip(some, calls[size], strict=True)]
-        p50, p99 = milliseconds([value for turn in some for value in turn.latencies], 0.5, 0.99)
-        share = statistics.median(shares)
-        found.rows.append(
-            {
-                "shots a request": size,
-                "service, shots/s": f"{statistics.median(turn.shots_per_second for turn in some):.0f}",
-                "shots a batch": f"{statistics.mean(turn.shots_per_batch for turn in some):.0f}",
-                "`decode_batch`, shots/s": f"{statistics.median(alone for alone, _ in calls[size]):.0f}",
-                "CPU ms a shot": f"{statistics.median(turn.cpu_ms_per_shot for turn in some):.2f} and "
-                f"{statistics.median(cpu for _, cpu in calls[size]):.2f}",
-                "share": f"{100 * share:.0f} % ({', '.join(f'{100 * one:.0f}' for one in shares)})",
-                "p50 ms": f"{p50:.0f}",
-                "p99 ms": f"{p99:.0f}",
-            }
-        )
-        found.goal(
-            f"{size} shots a request: at least {100 * SHARE:g} % of `decode_batch`",
-            f"{100 * share:.0f} %",
-            met=share >= SHARE,
-        )
-    pairs = len(next(iter(calls.values())))
+    for cores, sizes in measured.items():
+        for size, pairs in sizes.items():
+            shares = [turn.shots_per_second / alone for turn, (alone, _) in pairs]
+            p50, p99 = milliseconds([value for turn, _ in pairs for value in turn.latencies], 0.5, 0.99)
+            share = statistics.median(shares)
+            found.rows.append(
+                {
+                    "cores": cores,
+                    "shots a request": size,
+                    "service, shots/s": f"{statistics.median(turn.shots_per_second for turn, _ in pairs):.0f}",
+                    "shots a batch": f"{statistics.mean(turn.shots_per_batch for turn, _ in pairs):.0f}",
+                    "`decode_batch`, shots/s": f"{statistics.median(alone for _, (alone, _) in pairs):.0f}",
+                    "CPU ms a shot": f"{statistics.median(turn.cpu_ms_per_shot for turn, _ in pairs):.2f} and "
+                    f"{statistics.median(cpu for _, (_, cpu) in pairs):.2f}",
+                    "share": f"{100 * share:.0f} % ({', '.join(f'{100 * one:.0f}' for one in shares)})",
+                    "p50 ms": f"{p50:.0f}",
+                    "p99 ms": f"{p99:.0f}",
+                }
+            )
+            found.goal(
+                f"{cores}, {size} shots a request: at least {100 * SHARE:g} % of `decode_batch`",
+                f"{100 * share:.0f} %",
+                met=share >= SHARE,
+            )
+    rounds = {len(pairs) for sizes in measured.values() for pairs in sizes.values()}
     found.notes += [
-        f"bb72, Z memory, 6 rounds, p = {100 * p:g} %; b8; default settings. `decode_batch` with {per_call} shots a "
-        "call, the most that a batch of the service holds.",
-        f"Turns side by side; the share is the median of {pairs} pairs of turns (each in brackets). All answers were "
-        "those of the decoder. CPU: of the whole service, and of `decode_batch`.",
-        f"The whole service, and `decode_batch`, on core {SERVER_CORE} with one thread of torch; the clients, one "
-        f"process of asyncio, on core {CLIENT_CORE}.",
+        f"bb72, Z memory, 6 rounds, p = {100 * p:g} %; b8; default settings. `decode_batch`, in one thread, with "
+        f"{per_call} shots a call, the most that a batch of the service holds.",
+        f"Turns side by side; the share is the median of {max(rounds)} pairs of turns (each in brackets). All answers "
+        "were those of the decoder. CPU: of the whole service, and of `decode_batch`.",
+        f"{ONE_CORE}: the whole service, and `decode_batch`, on core {SERVER_CORE}; the clients, one process of "
+        f"asyncio, on core {CLIENT_CORE}.",
+        f"{ALL_CORES}: the service, which decodes in one thread and does all else in another, shares the machine's "
+        "cores with the clients.",
     ]
     return found
 
@@ -177,11 +197,19 @@ def main() -> int:
     options = parser.parse_args()
     shots = sample_shots(options.shots, p=options.p, seed=options.seed)
     per_call = Settings().max_batch_shots
-    with service() as running:
-        found = measure(
-            running, shots, sizes=[1, 32], per_call=per_call, seconds=options.seconds, rounds=options.rounds
-        )
-        return found.write(RESULTS)
+    measured = {}
+    for cores in (ALL_CORES, ONE_CORE):  # in this order, as the service inherits this process' core
+        with service(core=SERVER_CORE if cores == ONE_CORE else None) as running:
+            measured[cores] = measure(
+                running,
+                shots,
+                sizes=[1, 32],
+                per_call=per_call,
+                seconds=options.seconds,
+                rounds=options.rounds,
+                pinned=cores == ONE_CORE,
+            )
+    return report(measured, per_call=per_call, p=shots.p).write(RESULTS)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,7 @@ class BatchWorker:
         self._on_batch = on_batch
         self._deliver = deliver or (lambda settle: settle())
         self._jobs: deque[_Job] = deque()
+        self._waiting = 0  # shots of these jobs that no batch has taken yet
         self._unsettled: set[_Job] = set()
         self._changed = threading.Condition()
         self._closed = False
@@ -140,7 +141,7 @@ class BatchWorker:
     def queued_shots(self) -> int:
         """Shots that wait, those of the batch at work not counted."""
         with self._changed:
-            return sum(job.remaining for job in self._jobs)
+            return self._waiting
 
     def submit(self, decoder: Decoder, shots: PackedBits) -> Future[Answer]:
         """Queues shots. Cancelling the future takes them out again, unless they are being decoded already.
@@ -158,14 +159,14 @@ class BatchWorker:
         with self._changed:
             if self._closed:
                 raise ClosingError("the service is shutting down; send the shots to another instance")
-            waiting = sum(other.remaining for other in self._jobs)
-            if waiting + len(shots) > self._max_queued_shots:
+            if self._waiting + len(shots) > self._max_queued_shots:
                 raise BusyError(
-                    f"{waiting} shots wait for model {self._name} and at most {self._max_queued_shots} may; "
+                    f"{self._waiting} shots wait for model {self._name} and at most {self._max_queued_shots} may; "
                     "try again later",
-                    retry_after=self._retry_after(waiting),
+                    retry_after=self._retry_after(self._waiting),
                 )
             self._jobs.append(job)
+            self._waiting += len(shots)
             self._changed.notify_all()
         return job.future
 
@@ -187,6 +188,7 @@ class BatchWorker:
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
+                self._waiting -= job.remaining
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -220,6 +222,7 @@ class BatchWorker:
             batch.append((job, piece))
             if job.remaining:
                 unfinished.append(job)
+        self._waiting -= sum(len(piece) for _, piece in batch)
         # What is left of a long job goes to the back, so that short ones are not stuck behind it.
         self._jobs = others
         self._jobs.extend(unfinished)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -110,16 +111,28 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
     Raises:
         ClientDisconnect: the client left.
     """
-    task = asyncio.create_task(work)
+    here = asyncio.current_task()
+    assert here is not None
+    cancelled_before = here.cancelling()
+    left = False
+
+    def leave(_: object) -> None:
+        nonlocal left
+        left = True
+        here.cancel()
+
     gone = asyncio.create_task(_disconnected(request))
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        # As `asyncio.timeout` does: the cancellation ends here unless somebody else wants one, too.
+        if left and here.uncancel() <= cancelled_before:
+            raise ClientDisconnect from None
+        raise
     finally:
+        gone.remove_done_callback(leave)
         gone.cancel()
-        task.cancel()
 
 
 async def work_on_body(
@@ -174,7 +187,11 @@ def best_answer_type(request: Request, offered: Sequence[str]) -> str:
     Raises:
         NotAcceptableError: it accepts none of `offered`.
     """
-    accept = ",".join(request.headers.getlist("accept")) or "*/*"
+    return _best_type(",".join(request.headers.getlist("accept")) or "*/*", tuple(offered))
+
+
+@lru_cache(64)
+def _best_type(accept: str, offered: tuple[str, ...]) -> str:
     ranges = dict(_media_range(item) for item in accept.split(",") if item.strip())
     qualities = [_quality(media_type, ranges) for media_type in offered]
     best = max(qualities)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 ACCESS = logging.getLogger("service.access")
@@ -46,7 +47,7 @@ def _quoted(value: object) -> str:
     # Strings as JSON has them: a line break in what a client sent must not begin a line of the log.
     if type(value) in (int, float):
         return repr(value)
-    return json.dumps(value) if type(value) is str else json.dumps(value, default=str)
+    return encode_basestring_ascii(value) if type(value) is str else json.dumps(value, default=str)
 
 
 def log_config(*, form: str, level: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,7 +45,7 @@ def current_record() -> RequestRecord | None:
 @contextmanager
 def recording(wanted_id: str) -> Iterator[RequestRecord]:
     """One request in this task. Its id is the one wanted, if that is harmless to log, or a new one."""
-    record = RequestRecord(wanted_id if _SANE_ID.fullmatch(wanted_id) else uuid.uuid4().hex)
+    record = RequestRecord(wanted_id if _SANE_ID.fullmatch(wanted_id) else os.urandom(16).hex())
     token = _current.set(record)
     try:
         yield record
