@@ -146,7 +146,7 @@ def build_engines(setting: Setting, folder: Path, *, first: int | None) -> None:
     step = onnx_export.RoundStep(model)
 
     def eager() -> tuple[Network, Callable[[Bits], Decoding]]:
-        network = lambda given: onnx_export.torch_log_odds(model, given.events, given.beliefs, basis=BASIS)  # noqa: E731
+        network = lambda given: model.log_odds(given.events, given.beliefs, basis=BASIS)  # noqa: E731
         return network, decoder.decode_with_torch
 
     def kernel() -> tuple[Network, Callable[[Bits], Decoding]]:
@@ -217,7 +217,7 @@ def build_engines(setting: Setting, folder: Path, *, first: int | None) -> None:
 
         def network(given: Given) -> Tensor:
             beliefs = Beliefs(given.beliefs.features.bfloat16(), given.beliefs.evidence.bfloat16())
-            return onnx_export.torch_log_odds(narrow, given.events.bfloat16(), beliefs, basis=BASIS).float()
+            return narrow.log_odds(given.events.bfloat16(), beliefs, basis=BASIS).float()
 
         return network, None
 

@@ -40,12 +40,15 @@ class DecoderKey:
     name: str
     experiment: MemoryExperiment
     weights: Path | None
+    device: str = "cpu"
 
 
 @lru_cache(64)  # copying checks the code again, which takes longer than all else that sending a shot does
-def decoder_key(name: str, experiment: MemoryExperiment, weights: Path | None = None) -> DecoderKey:
+def decoder_key(
+    name: str, experiment: MemoryExperiment, weights: Path | None = None, device: str = "cpu"
+) -> DecoderKey:
     """What `decoder.registry.make_decoder` takes, without the circuit and matrices that the experiment has cached."""
-    return DecoderKey(name, replace(experiment, code=replace(experiment.code)), weights)
+    return DecoderKey(name, replace(experiment, code=replace(experiment.code)), weights, device)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,11 @@ class ChildProcess:
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
-    def decoder(self, name: str, experiment: MemoryExperiment, *, weights: Path | None = None) -> ProcessDecoder:
+    def decoder(
+        self, name: str, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu"
+    ) -> ProcessDecoder:
         """Makes a decoder in the child as `decoder.registry.make_decoder` does here, with the same errors."""
-        key = decoder_key(name, experiment, weights)
+        key = decoder_key(name, experiment, weights, device)
         facts = self.call(_facts, key)
         return (SoftProcessDecoder if facts.soft else ProcessDecoder)(self, key, facts)
 
@@ -166,7 +171,7 @@ class SoftProcessDecoder(ProcessDecoder):
 
 
 def _make(key: DecoderKey) -> Decoder:
-    return make_decoder(key.name, key.experiment, weights=key.weights)
+    return make_decoder(key.name, key.experiment, weights=key.weights, device=key.device)
 
 
 _decoder: Callable[[DecoderKey], Decoder] = _make

@@ -147,31 +147,36 @@ def decoder_spec(name: str) -> DecoderSpec:
     return DECODERS[name]
 
 
-def make_decoder(name: str, experiment: MemoryExperiment, *, weights: Path | None = None) -> Decoder:
+def make_decoder(
+    name: str, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu"
+) -> Decoder:
     """Makes a decoder that takes the shots of an experiment, whichever of its detectors it uses inside.
 
     Args:
         name: one of `DECODERS`.
         experiment: whose shots it is to decode.
         weights: the network's weights; None for those that are shipped. For the network and pairs with it alone.
+        device: where the network computes: "cpu", "cuda", or "cuda:N". All else computes on the CPU.
 
     Raises:
         ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
-            weights for a decoder that has none, or weights that do not fit.
+            weights or a GPU for a decoder without a network, weights that do not fit, or no such device.
         OSError: the weights cannot be read.
     """
     spec = decoder_spec(name)
     if spec.settings is not None:
         if weights is not None:
             raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
+        if device != "cpu":
+            raise ValueError(f"the decoder {name!r} computes on the CPU alone; leave the device out or use 'neural'")
         return spec.classical(experiment.fault_model, grid=experiment.grid)
     from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
     if spec.second is not None:
         from decoder.tandem.pairs import make_pair
 
-        return make_pair(spec.second, experiment, weights=weights)
-    return NeuralDecoder.load(experiment, weights=weights)
+        return make_pair(spec.second, experiment, weights=weights, device=device)
+    return NeuralDecoder.load(experiment, weights=weights, device=device)
 
 
 def detectors_used(name: str) -> Detectors:

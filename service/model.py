@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -66,6 +66,7 @@ class Model:
         self.version = model_version(model)
         self.code: BivariateBicycleCode = parse_code(model.code)
         self.detectors = detectors_used(model.decoder)
+        self.device = model.device or (settings.device if model.network else "cpu")
         self.ready = False
         self.gives_confidence: bool | None = None
         self.folds = False
@@ -178,16 +179,21 @@ class Model:
     def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
         # Of a pair the network alone: the second decoder has processes of its own.
         name = "neural" if model.network else model.decoder
-        if not model.isolated:
-            return make_decoder(name, experiment, weights=model.weights)
-        return self._child.decoder(name, experiment, weights=model.weights)
+        make = self._child.decoder if model.isolated else make_decoder
+        return make(name, experiment, weights=model.weights, device=self.device)
 
     def _build(self, experiment: MemoryExperiment) -> Decoder:
-        """Makes a decoder and lets it decode once, so that no client pays for what first calls set up."""
+        """Makes a decoder and lets it decode, so that no client pays for what first calls set up."""
         decoder = self._make(self.settings, experiment)
-        shots = sample(experiment.circuit, shots=WARM_UP_SHOTS, seed=0).detection_events
-        decode_packed(decoder, shots)
+        for shots in self._warm_up_batches():
+            decode_packed(decoder, sample(experiment.circuit, shots=shots, seed=0).detection_events)
         return decoder
+
+    def _warm_up_batches(self) -> Iterable[int]:
+        """Shots in each: on a GPU every power of two that batches are filled up to, as each has its own graph."""
+        if self.device == "cpu":
+            return (WARM_UP_SHOTS,)
+        return (1 << power for power in range((self.max_batch_shots - 1).bit_length() + 1))
 
 
 def model_version(model: ModelSettings) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -14,6 +14,9 @@ from decoder.registry import DECODERS, has_weights
 
 PAIRED = ("bb72",)
 """Codes whose pair is served unless other models are named. Each costs a process, and some 200 MB."""
+
+
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 
 
 class ModelSettings(BaseModel):
@@ -29,6 +32,9 @@ class ModelSettings(BaseModel):
     p: float = Field(default=0.001, gt=0, lt=0.5, description="Physical error rate of the default experiment.")
     noise: str = Field(default="uniform", description="Noise model, as the command line takes it.")
     weights: Path | None = Field(default=None, description="Weights file; the shipped one if not given.")
+    device: Device | None = Field(
+        default=None, description="Where its network computes. Default: where those of the service do."
+    )
     own_process: bool | None = Field(
         default=None,
         description="Decode in a child process. Default: all but the network, which frees the interpreter while "
@@ -107,6 +113,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
     max_batch_shots: int = Field(default=256, ge=1, description="Most shots a network is handed at once.")
+    device: Device = Field(
+        default="cpu",
+        description="Where networks compute: `cpu`, `cuda`, or `cuda:1` for the second GPU. All else is for the CPU.",
+    )
     max_queued_shots: int = Field(
         default=50_000, ge=1, description="Most shots waiting for one model; what would exceed it gets 503."
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from decoder.base import Bits
+from decoder.cuda_graphs import capture_cuda_graph
 from decoder.neural.fault_lattice import fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
 from decoder.relay.cpu import relay
@@ -67,7 +68,7 @@ class BeliefPropagation(nn.Module):
         key = basis, layers, device
         if key not in self._on_device:
             graphs, drawn = _problem(self.geometry, BASES[basis], layers)
-            self._on_device[key] = TorchRelay(graphs, drawn, self.rules).to(device)
+            self._on_device[key] = TorchRelay(graphs, drawn, self.rules, capture=capture_cuda_graph).to(device)
         return cast(dict[str, Tensor], self._on_device[key](by_shot.flatten(2).float()))
 
     def compiled_answers(self, events: Bits, *, basis: int) -> Answers:

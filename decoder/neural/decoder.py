@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from decoder.base import Bits, Decoding, Stream, pack_bits, unpack_shots
+from decoder.devices import usable_device
 from decoder.neural.compiled_network import CompiledNetwork
 from decoder.neural.folding import CompiledFolder, NetworkFolder, TorchFolder
+from decoder.neural.graphed_network import GraphedNetwork
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights
@@ -34,17 +36,17 @@ class NeuralDecoder:
         Args:
             grid: the experiment's detectors, XYZ.
             weights: a weights file, trained for the experiment's code and basis.
-            device: where torch computes.
+            device: where torch computes: "cpu", "cuda" or "cuda:N".
             max_batch: shots in one pass of the network; bounds the memory.
 
         Raises:
-            ValueError: the weights are for another code or basis, or the file is broken.
+            ValueError: the weights are for another code or basis, the file is broken, or there is no such device.
             FileNotFoundError: there is no such file.
         """
+        self.device = usable_device(device)
         self.model, self.info = load_weights(weights)
-        self.model.to(device)
+        self.model.to(self.device)
         self.model.freeze()
-        self.device = torch.device(device)
         self.max_batch = max_batch
         geometry = self.model.geometry
         basis = grid.memory_basis
@@ -60,6 +62,8 @@ class NeuralDecoder:
         self._index = torch.from_numpy(self._place.ravel()).to(device)
         self.compiled = CompiledNetwork.of(self.model, basis=self.basis, calibration=self.info.calibration)
         """What decodes; None where torch does: on GPUs, and for networks with attention or of other architectures."""
+        self.graphed = GraphedNetwork.of(self.model, basis=self.basis, device=self.device)
+        """What computes for torch on GPUs; None elsewhere, and for networks of other architectures."""
 
     @classmethod
     def load(cls, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu") -> NeuralDecoder:
@@ -174,11 +178,17 @@ class NeuralDecoder:
         return TorchFolder(self, model) if self.compiled is None else CompiledFolder(self, self.compiled)
 
     def _decode(self, shots: Bits) -> Decoding:
-        return self.decode_with_torch(shots) if self.compiled is None else self.compiled.decode(self.events(shots))
+        if self.compiled is not None:
+            return self.compiled.decode(self.events(shots))
+        return self.decode_with_torch(shots) if self.graphed is None else self._decode_with_graphs(self.graphed, shots)
+
+    @torch.inference_mode()
+    def _decode_with_graphs(self, network: GraphedNetwork, shots: Bits) -> Decoding:
+        return self.decoding(network.scores(self.arrange(shots)))
 
     @torch.inference_mode()
     def decode_with_torch(self, shots: Bits) -> Decoding:
-        """What `decode_soft` answers for bool (shots, detectors), by torch: the reference of what is compiled."""
+        """What `decode_soft` answers for bool (shots, detectors), by torch's own kernels: the reference of the rest."""
         return self.decoding(self.model.scores(self.arrange(shots), basis=self.basis))
 
     def decoding(self, scores: Tensor) -> Decoding:

@@ -136,11 +136,17 @@ class TorchFolder(NetworkFolder[TorchState]):
     @torch.inference_mode()
     def step(self, state: TorchState, layer: Bits, *, t: int, phase: int) -> TorchState:
         events = self.decoder.arrange_layer(t, layer)
-        hidden = self.model.step(state.hidden, events, basis=self.decoder.basis, phase=phase, spectra=self._spectra)
+        graphed, basis = self.decoder.graphed, self.decoder.basis
+        if graphed is None:
+            hidden = self.model.step(state.hidden, events, basis=basis, phase=phase, spectra=self._spectra)
+        else:
+            hidden = graphed.step(state.hidden, events, phase=phase)
         return TorchState(hidden, (state.parity + events[0]) % 2)
 
     @torch.inference_mode()
     def readout(self, state: TorchState) -> Decoding:
+        if self.decoder.graphed is not None:
+            return self.decoder.decoding(self.decoder.graphed.readout(state.hidden, state.parity))
         logits = self.model.readout(state.hidden)
         return self.decoder.decoding(self.model.vote.scores(logits.float(), state.parity))
 

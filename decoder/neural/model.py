@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoder.neural.belief import NUM_EVIDENCE, BeliefPropagation
+from decoder.neural.belief import NUM_EVIDENCE, BeliefPropagation, Beliefs
 from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Network
@@ -283,9 +283,13 @@ class RecurrentTransformer(Network):
         Returns:
             float (B, O).
         """
+        beliefs = None if self.propagation is None else self.propagation(events, basis=basis)
+        return self.log_odds(events, beliefs, basis=basis)
+
+    def log_odds(self, events: Tensor, beliefs: Beliefs | None, *, basis: int) -> Tensor:
+        """What `forward` answers, with belief propagation's beliefs given."""
         spectra = self.spectra()
         h = self.start(events.shape[-1])
-        beliefs = None if self.propagation is None else self.propagation(events, basis=basis)
         for t, layer in enumerate(events):
             phase = EventFold.phase(t, len(events))
             believed = None if beliefs is None else beliefs.features[t]

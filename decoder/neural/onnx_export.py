@@ -268,21 +268,9 @@ def check(decoder: NeuralDecoder, out: Path, shots: np.ndarray[Any, np.dtype[np.
         events = decoder.arrange(shots[first : first + _BATCH])
         beliefs = None if model.propagation is None else model.propagation(events, basis=decoder.basis)
         found = log_odds(model, step, readout, events, beliefs, basis=decoder.basis)
-        expected = torch_log_odds(model, events, beliefs, basis=decoder.basis)
+        expected = model.log_odds(events, beliefs, basis=decoder.basis)
         worst = max(worst, float((found - expected).abs().max()))
         largest = max(largest, float(expected.abs().max()))
         cosets = [model.vote.scores(logits, events).argmax(1) for logits in (found, expected)]
         differing += int((cosets[0] != cosets[1]).sum())
     return Check(len(shots), worst, largest, differing)
-
-
-def torch_log_odds(model: RecurrentTransformer, events: Tensor, beliefs: Beliefs | None, *, basis: int) -> Tensor:
-    """Log-odds (B, O), with belief propagation's answers given."""
-    step = model.step
-    hidden, spectra = model.start(events.shape[-1]), model.spectra()
-    for t, layer in enumerate(events):
-        believed = None if beliefs is None else beliefs.features[t]
-        phase = EventFold.phase(t, len(events))
-        hidden = step(hidden, layer, basis=basis, phase=phase, spectra=spectra, beliefs=believed)
-    logits: Tensor = model.readout(hidden, None if beliefs is None else beliefs.evidence)
-    return logits

@@ -1,12 +1,14 @@
-"""`decoder.relay` in torch, for GPUs: shots take their looks together, and those that are done leave every few looks.
+"""`decoder.relay` in torch, for GPUs: shots take their looks together, as CUDA graphs, until half of them are done.
 
 How many are left has to be asked of the device, and waited for; so it is not asked after each look.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decoder.cuda_graphs import Capture, filled_up, new_pool
 from decoder.relay.graph import FaultGraph, FaultGraphs, Floats
 from decoder.relay.rules import NUM_STRENGTHS, Answers, Rules
 
-LOOKS_TOGETHER = 4
+LOOKS_TOGETHER = 2  # in which most shots are done
 
 
 class Side(NamedTuple):
@@ -103,8 +106,10 @@ class TorchGraph(nn.Module):
 
 @dataclass
 class Live:
-    """B shots that are not done yet, or have just been."""
+    """B shots that are not done yet, or have been for a few looks, which change nothing of them any more."""
 
+    look: Tensor
+    """(): looks so far."""
     shot: Tensor
     """(B,): their numbers."""
     signs: Tensor
@@ -124,52 +129,125 @@ class Live:
     answers: dict[str, Tensor]
     """What `Answers` names, so far."""
 
-    def of(self, keep: Tensor) -> Live:
-        """The shots with these places (B',)."""
+    def by_shot(self) -> list[tuple[Tensor, int]]:
+        """All that shots have, and the axis of the shots."""
+        sides = [(part, 1) for side in (self.memory, self.other) for part in side]
+        rows = [(row, 0) for row in (self.shot, self.leg, self.leg_looks, self.fresh, self.running)]
+        return [(self.signs, 2), (self.total, 1), *sides, *rows, *((value, 0) for value in self.answers.values())]
+
+    def each(self, change: Callable[[Tensor, int], Tensor]) -> Live:
+        """With what a change makes of each tensor and its axis of the shots."""
         return Live(
-            shot=self.shot[keep],
-            signs=self.signs[..., keep],
-            memory=Side(*(part[:, keep] for part in self.memory)),
-            other=Side(*(part[:, keep] for part in self.other)),
-            total=self.total[:, keep],
-            leg=self.leg[keep],
-            leg_looks=self.leg_looks[keep],
-            fresh=self.fresh[keep],
-            running=self.running[keep],
-            answers={name: value[keep] for name, value in self.answers.items()},
+            look=self.look.clone(),
+            shot=change(self.shot, 0),
+            signs=change(self.signs, 2),
+            memory=Side(*(change(part, 1) for part in self.memory)),
+            other=Side(*(change(part, 1) for part in self.other)),
+            total=change(self.total, 1),
+            leg=change(self.leg, 0),
+            leg_looks=change(self.leg_looks, 0),
+            fresh=change(self.fresh, 0),
+            running=change(self.running, 0),
+            answers={name: change(value, 0) for name, value in self.answers.items()},
         )
+
+    def copied_from(self, other: Live) -> None:
+        """Takes the place of what is here; of fewer shots, as the first ones, and the rest is done."""
+        shots = len(other.shot)
+        self.look.copy_(other.look)
+        for (place, axis), (given, _) in zip(self.by_shot(), other.by_shot(), strict=True):
+            if place is not given:
+                place.narrow(axis, 0, shots).copy_(given)
+        self.running[shots:] = False
+
+
+class Room(NamedTuple):
+    """Shots at addresses that stay."""
+
+    live: Live
+    advance: Callable[[], object]
+    """Their next looks."""
 
 
 class TorchRelay(nn.Module):
     prediction_flips: Tensor
 
-    def __init__(self, graphs: FaultGraphs, strengths: tuple[Floats, Floats], rules: Rules) -> None:
+    def __init__(
+        self,
+        graphs: FaultGraphs,
+        strengths: tuple[Floats, Floats],
+        rules: Rules,
+        *,
+        capture: Capture | None = None,
+    ) -> None:
+        """With `capture` looks are captured, once for every power of two of shots, and replayed."""
         super().__init__()
         self.graphs, self.rules = graphs, rules
         self.memory, self.other = (TorchGraph(g, s) for g, s in zip(graphs[:2], strengths, strict=True))
         self.register_buffer("prediction_flips", torch.from_numpy(graphs.flips), persistent=False)
+        self._capture = capture
+        self._rooms: dict[int, Room] = {}
+        self._pool: Any = None
 
+    @torch.no_grad()
     def forward(self, events: Tensor) -> dict[str, Tensor]:
         """What `Answers` names, as tensors, for events float (B, 2, C), 0 or 1."""
         live = self._start(events)
         answers = {name: value.clone() for name, value in live.answers.items()}
-        for look in range(1, self.rules.looks + 1):
-            self._look(live, look)
-            if look % LOOKS_TOGETHER == 0 or look == self.rules.looks:
-                for name, value in live.answers.items():
-                    answers[name][live.shot] = value  # of those that go on, not for the last time
-                keep = live.running.nonzero().squeeze(1)
-                if not len(keep):
-                    break
-                live = live.of(keep)
+        looks = 0
+        while shots := len(live.shot):
+            room = self._room(live)
+            room.live.copied_from(live)
+            keep = live.shot
+            while looks < self.rules.looks and len(keep) > filled_up(shots) // 2:
+                room.advance()
+                looks += LOOKS_TOGETHER
+                keep = room.live.running.nonzero().squeeze(1)
+            for name, value in room.live.answers.items():
+                answers[name][live.shot] = value[:shots]  # of those that go on, not for the last time
+            if looks >= self.rules.looks:
+                break
+            live = room.live.each(lambda tensor, axis, keep=keep: tensor.index_select(axis, keep))  # type: ignore[misc]
         answers["share"] /= answers["found"].clamp_min(1)[:, None]
         return answers
+
+    def _room(self, live: Live) -> Room:
+        """A room for so many shots."""
+        size = filled_up(len(live.shot))
+        if size not in self._rooms:
+            self._rooms[size] = self._new_room(live, size)
+        return self._rooms[size]
+
+    @torch.inference_mode(False)  # so that training and decoding can share it
+    @torch.no_grad()
+    def _new_room(self, live: Live, size: int) -> Room:
+        def empty(tensor: Tensor, axis: int) -> Tensor:
+            shape = list(tensor.shape)
+            shape[axis] = size
+            return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+
+        room = live.each(empty)
+        room.look = torch.zeros_like(room.look)
+        advance: Callable[[], object] = partial(self._advance, room)
+        if self._capture is not None:
+            device = live.shot.device
+            self._pool = self._pool or new_pool(device)
+            advance = self._capture(advance, device, self._pool).replay
+        return Room(room, advance)
+
+    def _advance(self, room: Live) -> None:
+        """The next looks, in place."""
+        live = room.each(lambda tensor, axis: tensor)
+        for _ in range(LOOKS_TOGETHER):
+            self._look(live)
+        room.copied_from(live)
 
     def _start(self, events: Tensor) -> Live:
         shots, device = len(events), events.device
         empty = Answers.empty(self.graphs, shots=shots, solutions=self.rules.solutions)
         memory, none = self.memory.start(shots), torch.zeros(shots, dtype=torch.int64, device=device)
         return Live(
+            look=torch.zeros((), dtype=torch.int64, device=device),
             shot=torch.arange(shots, device=device),
             signs=(1 - 2 * events).permute(1, 2, 0),
             memory=memory,
@@ -187,9 +265,10 @@ class TorchRelay(nn.Module):
             },
         )
 
-    def _look(self, live: Live, look: int) -> None:
+    def _look(self, live: Live) -> None:
         """The iterations of both sides until the next look, and what is seen then."""
         rules, answers = self.rules, live.answers
+        live.look = look = live.look + 1
         row = 1 + (live.leg - 1) % NUM_STRENGTHS + NUM_STRENGTHS * (answers["found"] > 0)
         row = torch.where(live.leg == 0, 0, row)
         memory = self.memory.told(live.memory, live.other.odds, live.fresh, rules)
@@ -206,10 +285,10 @@ class TorchRelay(nn.Module):
         self._record(answers, memory, solved | last)
         answers["found"] = answers["found"] + solved
         report = (first | last)[:, None]
-        answers["effort"] = torch.where(report[:, 0], float(look * rules.iterations), answers["effort"])
+        answers["effort"] = torch.where(report[:, 0], (look * rules.iterations).float(), answers["effort"])
         for name, value in {"last": memory.odds, "mean": live.total / look, "unexplained": odd}.items():
             answers[name] = torch.where(report, value.t(), answers[name])
-        enough = (answers["found"] == rules.solutions) | (first & (look <= rules.easy))
+        enough = (answers["found"] == rules.solutions) | (first & (look <= rules.easy)) | (look == rules.looks)
         live.running = live.running & ~enough
         live.leg_looks = live.leg_looks + 1
         new_leg = solved | (live.leg_looks == torch.where(live.leg == 0, rules.first_leg, rules.relay_leg))

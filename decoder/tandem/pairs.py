@@ -20,6 +20,7 @@ def make_pair(
     threshold: float | None = None,
     pool: OpinionPool | None = None,
     deadline_ms: float | None = None,
+    device: str = "cpu",
 ) -> TandemDecoder:
     """The network with a second decoder.
 
@@ -30,15 +31,16 @@ def make_pair(
         threshold: of the confidence, below which the second is asked; None for the one that was tuned.
         pool: where the second works; None for this process, which then waits while it does.
         deadline_ms: see `TandemDecoder`.
+        device: where the network computes: "cpu", "cuda", or "cuda:N".
 
     Raises:
         ValueError: an unknown decoder, a package that is not installed, weights that do not fit or hold no threshold
-            for this second decoder, or a deadline without a pool.
+            for this second decoder, a deadline without a pool, or no such device.
         OSError: the weights cannot be read.
     """
     from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
-    first = NeuralDecoder.load(experiment, weights=weights)
+    first = NeuralDecoder.load(experiment, weights=weights, device=device)
     if threshold is None:
         threshold = tuned_threshold(first.model_info, second)
     other = make_decoder(second, experiment) if pool is None else PooledDecoder(pool, experiment)

@@ -11,6 +11,8 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from decoder.devices import usable_device
+
 
 @contextmanager
 def signals_caught() -> Iterator[list[int]]:
@@ -58,13 +60,8 @@ def leave_processes() -> None:
 def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: {error}") from None
+    device = usable_device(name)
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError("device=cuda, but torch sees no GPU; use --set device=cpu")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
     return device
