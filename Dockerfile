@@ -2,7 +2,8 @@
 #
 #   docker build -t tandem .                              CPU
 #   docker build -t tandem:gpu --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 .
-#   docker run --rm -p 8000:8000 -e TANDEM_API_KEYS=me:KEY tandem       (with --gpus all for the second)
+#   docker run --rm -p 8000:8000 -e TANDEM_API_KEYS=me:KEY tandem
+#   docker run --rm -p 8000:8000 -e TANDEM_API_KEYS=me:KEY --gpus all -e TANDEM_DEVICE=cuda tandem:gpu
 #
 # It listens to other machines, so it wants keys; without any, say -e TANDEM_INSECURE=1 and -p 127.0.0.1:8000:8000.
 
