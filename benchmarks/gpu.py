@@ -21,24 +21,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import beta
 
 from decoder.base import Bits
-from decoder.neural.belief import BASES, _problem
+from decoder.benchmark.common import binomial_interval
+from decoder.benchmark.provenance import machine
+from decoder.devices import usable_device
+from decoder.neural.belief import BeliefPropagation
 from decoder.neural.decoder import NeuralDecoder
 from decoder.registry import make_decoder
-from decoder.relay.gpu import TorchRelay
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
 GRAPHS, KERNELS, CPU, BPOSD = "GPU, CUDA graphs", "GPU, kernel by kernel", "CPU, one thread", "BP-OSD (XZ), one thread"
+DEVICE = "cuda"
 FEW = 0.2
 """Share of the single shots that slow ways decode."""
 
 
 @dataclass(eq=False)
 class Way:
-    decode: Callable[[Bits], Bits]
+    decode: Callable[[Bits], Any]
     share: float = 1.0
     """Of the single shots."""
     seconds: list[float] = field(default_factory=list)
@@ -46,6 +48,10 @@ class Way:
 
 def main() -> None:
     options = _options()
+    try:
+        usable_device(DEVICE)
+    except ValueError as error:
+        sys.exit(f"gpu.py: {error}")
     if options.threads:
         torch.set_num_threads(options.threads)
     report = Report()
@@ -79,13 +85,13 @@ class Report:
 
     def text(self) -> str:
         versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numba", "numpy", "stim"))
-        gpu = torch.cuda.get_device_name()
+        here, gpu = machine(), torch.cuda.get_device_name()
         return "\n\n".join(
             [
                 "# Decoding on a GPU",
                 *self._parts,
                 f"Uniform noise; network: XYZ. Intervals: exact, 95 %. {gpu}, of whose memory torch took at most "
-                f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB; CPU {_cpu()}; Python "
+                f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB; CPU {here['cpu']}, {here['cores']} cores; Python "
                 f"{platform.python_version()}, {versions}.",
                 f"    python {shlex.join(['benchmarks/gpu.py', *sys.argv[1:]])}\n",
             ]
@@ -95,10 +101,10 @@ class Report:
         """Times of single shots."""
         shots, _ = _sampled(experiment, singles, seed=seed)
         ways = {
-            GRAPHS: Way(_batch_of(NeuralDecoder.load(experiment, device="cuda"))),
+            GRAPHS: Way(NeuralDecoder.load(experiment, device=DEVICE).decode_batch),
             KERNELS: Way(_by_kernels(experiment), share=FEW),
-            CPU: Way(_batch_of(NeuralDecoder.load(experiment))),
-            BPOSD: Way(_batch_of(make_decoder("bposd", experiment)), share=FEW),
+            CPU: Way(NeuralDecoder.load(experiment).decode_batch),
+            BPOSD: Way(make_decoder("bposd", experiment).decode_batch, share=FEW),
         }
         for way in ways.values():
             way.decode(shots[:1])
@@ -112,7 +118,7 @@ class Report:
     def batches(self, experiment: MemoryExperiment, *, batches: Sequence[int], seconds: float, seed: int) -> None:
         """Shots a second in batches, and where the answers differ from the CPU's."""
         shots, flips = _sampled(experiment, max(batches), seed=seed + 1)
-        gpu = NeuralDecoder.load(experiment, device="cuda")
+        gpu = NeuralDecoder.load(experiment, device=DEVICE)
         gpu.max_batch = max(batches)
         cpu = NeuralDecoder.load(experiment)
         rows = []
@@ -147,7 +153,7 @@ class Report:
         seed: int,
     ) -> None:
         """Failures of weights on the same shots, until there are so many or the time is up."""
-        decoders = [NeuralDecoder.load(experiment, weights=path, device="cuda") for path in weights]
+        decoders = [NeuralDecoder.load(experiment, weights=path, device=DEVICE) for path in weights]
         failed, done, begun = [0] * len(decoders), 0, time.perf_counter()
         for part, flips in _parts(experiment, shots, batch=batch, seed=seed):
             for place, decoder in enumerate(decoders):
@@ -170,19 +176,11 @@ class Report:
 
 def _by_kernels(experiment: MemoryExperiment) -> Callable[[Bits], Bits]:
     """The network on a GPU without a graph."""
-    decoder = NeuralDecoder.load(experiment, device="cuda")
-    propagation: Any = decoder.model.propagation
-    layers = len(decoder.layers)
-    graphs, strengths = _problem(decoder.model.geometry, BASES[decoder.basis], layers)
-    relay = TorchRelay(graphs, strengths, propagation.rules).to(decoder.device)
-    # Devices are told apart with their numbers, which the events' device has.
-    propagation._on_device[decoder.basis, layers, torch.zeros(1, device=decoder.device).device] = relay
+    decoder = NeuralDecoder.load(experiment, device=DEVICE)
+    propagation = decoder.model.propagation
+    assert isinstance(propagation, BeliefPropagation)
+    propagation.capture = None
     return lambda shots: decoder.decode_with_torch(shots).predictions
-
-
-def _batch_of(decoder: Any) -> Callable[[Bits], Bits]:
-    decode: Callable[[Bits], Bits] = decoder.decode_batch
-    return decode
 
 
 def _timed(decode: Callable[[Bits], Any], shots: Bits) -> float:
@@ -193,8 +191,7 @@ def _timed(decode: Callable[[Bits], Any], shots: Bits) -> float:
 
 def _sampled(experiment: MemoryExperiment, shots: int, *, seed: int) -> tuple[Bits, Bits]:
     samples = sample(experiment.circuit, shots=shots, seed=seed)
-    flips = np.unpackbits(samples.observable_flips, axis=1, count=experiment.num_observables, bitorder="little")
-    return samples.unpacked_detection_events(), flips.astype(bool)
+    return samples.unpacked_detection_events(), samples.unpacked_observable_flips()
 
 
 def _parts(experiment: MemoryExperiment, shots: int, *, batch: int, seed: int) -> Iterator[tuple[Bits, Bits]]:
@@ -214,14 +211,8 @@ def _quantiles(seconds: Sequence[float]) -> list[str]:
 
 
 def _interval(failures: int, shots: int) -> str:
-    low = beta.ppf(0.025, failures, shots - failures + 1) if failures else 0.0
-    return f"{100 * low:.2g} to {100 * beta.ppf(0.975, failures + 1, shots - failures):.2g} %"
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores"
+    low, high = (100 * end for end in binomial_interval(failures, shots))
+    return f"{low:.2g} to {high:.2g} %"
 
 
 def _options() -> argparse.Namespace:

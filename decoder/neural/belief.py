@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from decoder.base import Bits
-from decoder.cuda_graphs import capture_cuda_graph
+from decoder.cuda_graphs import Capture, capture_cuda_graph
 from decoder.neural.fault_lattice import fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
 from decoder.relay.cpu import relay
@@ -46,6 +46,8 @@ class BeliefPropagation(nn.Module):
         super().__init__()
         self.geometry = geometry
         self.rules = Rules(looks=-(-iterations // Rules(1, 1).iterations), solutions=solutions)
+        self.capture: Capture | None = capture_cuda_graph
+        """How GPUs get the iterations that follow one another: as graphs, or None for kernel by kernel."""
         self._on_device: dict[tuple[int, int, torch.device], TorchRelay] = {}
 
     @property
@@ -68,7 +70,7 @@ class BeliefPropagation(nn.Module):
         key = basis, layers, device
         if key not in self._on_device:
             graphs, drawn = _problem(self.geometry, BASES[basis], layers)
-            self._on_device[key] = TorchRelay(graphs, drawn, self.rules, capture=capture_cuda_graph).to(device)
+            self._on_device[key] = TorchRelay(graphs, drawn, self.rules, capture=self.capture).to(device)
         return cast(dict[str, Tensor], self._on_device[key](by_shot.flatten(2).float()))
 
     def compiled_answers(self, events: Bits, *, basis: int) -> Answers:

@@ -131,14 +131,19 @@ class Live:
 
     def by_shot(self) -> list[tuple[Tensor, int]]:
         """All that shots have, and the axis of the shots."""
-        sides = [(part, 1) for side in (self.memory, self.other) for part in side]
-        rows = [(row, 0) for row in (self.shot, self.leg, self.leg_looks, self.fresh, self.running)]
-        return [(self.signs, 2), (self.total, 1), *sides, *rows, *((value, 0) for value in self.answers.values())]
+        parts: list[tuple[Tensor, int]] = []
+
+        def note(tensor: Tensor, axis: int) -> Tensor:
+            parts.append((tensor, axis))
+            return tensor
+
+        self.each(note)
+        return parts
 
     def each(self, change: Callable[[Tensor, int], Tensor]) -> Live:
         """With what a change makes of each tensor and its axis of the shots."""
         return Live(
-            look=self.look.clone(),
+            look=self.look,
             shot=change(self.shot, 0),
             signs=change(self.signs, 2),
             memory=Side(*(change(part, 1) for part in self.memory)),

@@ -14,6 +14,7 @@ from decoder.base import Bits
 from decoder.cuda_graphs import Captured, CudaGraphs, capture_cuda_graph
 from decoder.devices import usable_device
 from decoder.neural.architectures import build_network
+from decoder.neural.belief import BeliefPropagation
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
@@ -190,11 +191,14 @@ def test_classical_decoders_refuse_a_gpu() -> None:
 @pytest.mark.parametrize("propagating", [True, False])
 def test_on_a_gpu_graphs_answer_as_kernels_do(propagating: bool, tmp_path: Path) -> None:
     weights = None if propagating else streamed_weights(tmp_path / "weights.safetensors")
-    decoder, reference = decoder_of(weights, device="cuda"), decoder_of(weights)
+    decoder, launched, reference = (decoder_of(weights, device=device) for device in ("cuda", "cuda", "cpu"))
+    if propagating:
+        assert isinstance(launched.model.propagation, BeliefPropagation)
+        launched.model.propagation.capture = None
     shots = shots_of(300)
     on_cpu = reference.decode_soft(shots)
     for first, last in [(0, 1), (1, 8), (8, 300), (0, 300)]:
-        decoded, eager = decoder.decode_soft(shots[first:last]), decoder.decode_with_torch(shots[first:last])
+        decoded, eager = decoder.decode_soft(shots[first:last]), launched.decode_with_torch(shots[first:last])
         np.testing.assert_array_equal(decoded.predictions, eager.predictions)
         np.testing.assert_allclose(decoded.confidence, eager.confidence, atol=1e-3)
         assert (decoded.predictions != on_cpu.predictions[first:last]).any(1).sum() <= 2
