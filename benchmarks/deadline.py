@@ -28,7 +28,7 @@ import typer
 
 from decoder.base import Decoding, SoftDecoder, pack_bits
 from decoder.benchmark.common import binomial_interval
-from decoder.benchmark.provenance import collect_provenance
+from decoder.benchmark.reporting.provenance import collect_provenance
 from decoder.registry import decoder_spec
 from decoder.scheduling import take_short_slices
 from decoder.tandem.decoder import Opinion, TandemDecoder

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from decoder.base import Bits, Decoding
 from decoder.neural import cpu, onnx_export
-from decoder.neural.belief import Beliefs
-from decoder.neural.compiled_network import believed_of
+from decoder.neural.backends.numba import believed_of
+from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import GroupConv, RecurrentTransformer
 from decoder.relay.rules import Answers

@@ -24,9 +24,9 @@ import torch
 
 from decoder.base import Bits
 from decoder.benchmark.common import binomial_interval
-from decoder.benchmark.provenance import machine
+from decoder.benchmark.reporting.provenance import machine
 from decoder.devices import usable_device
-from decoder.neural.belief import BeliefPropagation
+from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.decoder import NeuralDecoder
 from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment

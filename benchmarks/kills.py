@@ -169,7 +169,7 @@ def report(running: Service, outcome: Outcome, times: Times, status: int) -> Rep
         met=len(by_kill) <= PLAIN,
     )
     found.goal(
-        "`service.client` sends those again and raises nothing",
+        "`service.client.client` sends those again and raises nothing",
         f"{len(outcome.after_retries)} errors",
         met=not outcome.after_retries,
     )
@@ -183,7 +183,7 @@ def report(running: Service, outcome: Outcome, times: Times, status: int) -> Rep
     found.goal("no traceback in the log", f"{tracebacks}", met=tracebacks == 0)
     found.notes += [
         f"bb72, Z memory, 6 rounds, one shot a request; `--workers {WORKERS}`, {PLAIN} plain clients and {RETRYING} of "
-        f"`service.client`; the replacement was ready after {times.replaced - times.killed:.1f} s.",
+        f"`service.client.client`; the replacement was ready after {times.replaced - times.killed:.1f} s.",
         "Services and clients on all cores.",
     ]
     return found

@@ -3,7 +3,7 @@
     python benchmarks/ray_replicas.py --out docs/results/service/ray.md
 
 Starts `serve run deploy/ray/serve.yaml` on a free port of this machine with BP-OSD for bb72 over two rounds. Half of
-the clients send each request once; the others are `service.client`, which sends it again where that is safe.
+the clients send each request once; the others are `service.client.client`, which sends it again where that is safe.
 Every answer is compared with the decoder's own.
 """
 
@@ -202,7 +202,7 @@ def summary(requests: list[Request], *, command: str) -> str:
     lines += [f"{platform.machine()}, {os.cpu_count()} cores for cluster and clients together, two replicas.", ""]
     lines += ["| clients | requests | answered right | otherwise | last start of one that failed | longest |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for retrying, name in ((False, "send once"), (True, "`service.client`")):
+    for retrying, name in ((False, "send once"), (True, "`service.client.client`")):
         mine = [request for request in requests if request.retrying == retrying]
         bad = [request for request in mine if request.outcome != "right"]
         kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(one.outcome for one in bad).items()) or "none"

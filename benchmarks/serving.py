@@ -28,7 +28,7 @@ import torch
 import uvloop
 
 from decoder.base import pack_bits
-from decoder.benchmark.provenance import git_state, machine
+from decoder.benchmark.reporting.provenance import git_state, machine
 from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample

@@ -22,8 +22,8 @@ import typer
 from matplotlib.figure import Figure
 
 from decoder.benchmark.common import failure_columns
-from decoder.benchmark.plots import DASHES, FAILURE_RATE, MARKERS, draw_curve
-from decoder.benchmark.tables import rows_to_csv
+from decoder.benchmark.reporting.plots import DASHES, FAILURE_RATE, MARKERS, draw_curve
+from decoder.benchmark.reporting.tables import rows_to_csv
 from decoder.cli import USAGE_ERROR, describe
 from decoder.commands.options import check_outputs, listed
 from decoder.commands.output import print_table

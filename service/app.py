@@ -14,22 +14,23 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from service import admin, decoding, page, sampling, streaming, v1
 from service.auth import KeyRing
-from service.changes import ModelChanges
-from service.engine import Engine, ModelLoadError
 from service.errors import ClosingError, NotReadyError, UnauthorizedError
-from service.http import Gate
-from service.metrics import Metrics
-from service.middleware import OPEN_PATHS, Observe, RequireKey
-from service.model import DecoderFactory
-from service.model_file import ModelFile
+from service.http.bounds import Gate
+from service.http.middleware import OPEN_PATHS, Observe, RequireKey
+from service.http.problems import Problem, add_problem_handlers, problem_responses
+from service.models.changes import ModelChanges
+from service.models.engine import Engine, ModelLoadError
+from service.models.model import DecoderFactory
+from service.models.model_file import ModelFile
 from service.oip import routes as oip
 from service.oip.errors import error_response, error_responses
-from service.problems import Problem, add_problem_handlers, problem_responses
-from service.schemas import Status
+from service.rest import admin, decode, models, page, sampling
 from service.settings import Settings
-from service.streaming import StreamHub
+from service.streams import hub
+from service.streams.hub import StreamHub
+from service.telemetry.metrics import Metrics
+from service.wire.schemas import Status
 
 DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of an experiment from
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
@@ -109,14 +110,14 @@ def create_app(
     app.state.gate = Gate(settings.max_requests_in_flight)
     # FastAPI looks through them in this order, the one that has to be fast first.
     for router in (
-        decoding.router,
+        decode.router,
         health,
-        v1.router,
+        models.router,
         admin.router,
         oip.router,
         sampling.router,
         page.router,
-        streaming.router,
+        hub.router,
     ):
         app.include_router(router)
     add_problem_handlers(app, on_problem=_count_problem, forms=forms)
@@ -132,14 +133,14 @@ async def healthz() -> Status:
 
 
 @health.get("/readyz", responses=problem_responses(NotReadyError, ClosingError))
-async def readyz(engine: v1.EngineDependency) -> Status:
+async def readyz(engine: models.EngineDependency) -> Status:
     """Whether every model has been loaded and has decoded once."""
     engine.check_ready()
     return Status(status="ready")
 
 
 @health.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request, engine: v1.EngineDependency) -> Response:
+async def metrics(request: Request, engine: models.EngineDependency) -> Response:
     """Prometheus metrics."""
     content, media_type = engine.metrics.exposition(request.headers.get("accept", ""))
     return Response(content, headers={"content-type": media_type})
@@ -158,7 +159,7 @@ def _openapi(app: FastAPI, *, maxima: Mapping[str, int]) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        referred: tuple[type[BaseModel], ...] = (Problem, *decoding.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
+        referred: tuple[type[BaseModel], ...] = (Problem, *decode.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
         for model in referred:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from decoder.cli import app, run
-from service.decode_command import decode
+from service.client.decode_command import decode
 
 app.command()(decode)  # in the place of decoder.cli's, whose options it has too
 
@@ -78,7 +78,7 @@ def main() -> None:
 def _serve(listener: socket.socket) -> None:
     # These take a second or two to import, which the other commands need not wait for.
     from service.app import create_app
-    from service.server import Server
+    from service.processes.server import Server
     from service.settings import read_settings
 
     failures: list[Exception] = []
@@ -112,7 +112,7 @@ def _supervise(listener: socket.socket, workers: int) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         if settings.models_file is None:
             os.environ[variable("models_file")] = str(Path(shared) / "models.json")
-        from service.supervisor import Supervisor
+        from service.processes.supervisor import Supervisor
 
         _say_where(listener)
         Supervisor(listener, settings, workers=workers).run()

@@ -11,8 +11,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ReplicaLostError
+from service.http.problems import form_for, problem_of
 from service.oip.errors import error_response
-from service.problems import form_for, problem_of
 
 FORMS = {"/v2": error_response}
 

@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from ray import serve
 
 from service.app import create_app
-from service.logs import log_config
 from service.settings import read_settings
+from service.telemetry.logs import log_config
 
 if TYPE_CHECKING:
-    from service.engine import Engine
+    from service.models.engine import Engine
 
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})  # as typer reads TANDEM_INSECURE
 

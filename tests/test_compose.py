@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import service.errors
 from service.app import create_app
 from service.errors import ServiceError
+from service.processes.supervisor import SPARE_SECONDS
 from service.settings import ModelSettings, Settings
-from service.supervisor import SPARE_SECONDS
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "deploy" / "compose"

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from service.app import create_app
-from service.middleware import PROBES
+from service.http.middleware import PROBES
+from service.processes.supervisor import SPARE_SECONDS
 from service.settings import Settings, read_settings
-from service.supervisor import SPARE_SECONDS
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"

@@ -22,9 +22,9 @@ from decoder.benchmark.common import (
     rate_with_interval,
     with_confidence,
 )
-from decoder.benchmark.provenance import collect_provenance
-from decoder.benchmark.report import prepare_directory, write_report
-from decoder.benchmark.results import (
+from decoder.benchmark.reporting.provenance import collect_provenance
+from decoder.benchmark.reporting.report import prepare_directory, write_report
+from decoder.benchmark.reporting.results import (
     Answers,
     BenchmarkResult,
     CalibrationPoint,
@@ -67,7 +67,7 @@ def run_calibration(
         weights: weights of the neural decoder; None for those that are shipped.
         chunk_shots: shots decoded at once, and between two calls of `progress`.
         processes: processes that draw the shots; the decoder runs in this one.
-        out: a directory to write tables, plots and provenance to; see `decoder.benchmark.report`.
+        out: a directory to write tables, plots and provenance to; see `decoder.benchmark.reporting.report`.
         force: `out` may hold files already, and those of the same names are replaced.
         progress: called after each chunk.
 

@@ -105,7 +105,7 @@ class SplitRelayDecoder:
 
     def answers(self, events: Bits) -> Answers:
         """All that is found for detection events (B, detectors); what flips are the observables."""
-        from decoder.relay.cpu import relay  # importing numba takes a while, and compiling more
+        from decoder.relay.kernels import relay  # importing numba takes a while, and compiling more
 
         checks = len(self._graphs.memory.start) - 1
         by_check = np.zeros((len(events), 2, checks), dtype=np.bool_)

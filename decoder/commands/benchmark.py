@@ -28,7 +28,7 @@ from decoder.commands.report import report
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
-    from decoder.benchmark.results import BenchmarkResult, CalibrationPoint, FailurePoint
+    from decoder.benchmark.reporting.results import BenchmarkResult, CalibrationPoint, FailurePoint
     from simulation.circuits import MemoryExperiment
 
 benchmark = typer.Typer(help="Measures decoders: failures, times, or how far their confidence can be trusted.")
@@ -118,7 +118,7 @@ def accuracy(
       tandem benchmark accuracy --code bb72 --rounds 6 --basis Z --p 0.002,0.003 \\
         --decoders neural,bposd --shots 10000 --seed 1 --out accuracy
     """
-    from decoder.benchmark.accuracy import run_accuracy
+    from decoder.benchmark.counting.accuracy import run_accuracy
 
     experiments = [
         experiment
@@ -202,7 +202,7 @@ def latency(
       tandem benchmark latency --code bb72 --rounds 6 --basis Z --p 0.002 \\
         --decoders neural,bposd --shots 2000 --seed 1 --out latency
     """
-    from decoder.benchmark.latency import run_latency
+    from decoder.benchmark.timing.latency import run_latency
 
     experiments = _experiments(
         p,
@@ -333,7 +333,7 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
     if json_output:
         print_json(result.to_json())
         return
-    from decoder.benchmark.tables import decoder_label
+    from decoder.benchmark.reporting.tables import decoder_label
 
     first = result.points[0]
     several = [name for name in ("code", "basis", "rounds") if len({getattr(q, name) for q in result.points}) > 1]
@@ -361,7 +361,7 @@ _CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", "time a shot")
 
 
 def _headings(first: FailurePoint) -> tuple[str, ...]:
-    from decoder.benchmark.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
+    from decoder.benchmark.reporting.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
 
     if isinstance(first, CalibrationPoint):
         return _CALIBRATION
@@ -373,8 +373,8 @@ def _headings(first: FailurePoint) -> tuple[str, ...]:
 
 
 def _cells(point: FailurePoint) -> list[str]:
-    from decoder.benchmark.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
-    from decoder.benchmark.tables import format_accepted, format_late, format_rate, format_tail, format_time
+    from decoder.benchmark.reporting.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
+    from decoder.benchmark.reporting.tables import format_accepted, format_late, format_rate, format_tail, format_time
 
     failures = f"{point.failures:,}/{point.judged:,}"
     if isinstance(point, LatencyPoint):
@@ -392,7 +392,7 @@ def _cells(point: FailurePoint) -> list[str]:
 
 
 def _print_least_confident(result: BenchmarkResult[CalibrationPoint]) -> None:
-    from decoder.benchmark.tables import least_confident_table
+    from decoder.benchmark.reporting.tables import least_confident_table
 
     headings, *rows = least_confident_table(result.points)
     print_table(headings, rows, title="failures among the least confident shots")

@@ -47,7 +47,7 @@ def circuit(
         -o bb144.stim --dem bb144.dem
     """
     check_outputs(out, dem, force=force)
-    from decoder.benchmark.provenance import circuit_sha256
+    from decoder.benchmark.reporting.provenance import circuit_sha256
     from simulation.files import atomic_write
 
     experiment = make_experiment(

@@ -26,7 +26,7 @@ def report(
     Example:
       tandem benchmark report docs/results --force
     """
-    from decoder.benchmark.page import write_page
+    from decoder.benchmark.reporting.page import write_page
 
     for path in write_page(directory, title=title, force=force):
         typer.echo(path)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from decoder.base import Bits, Decoding, Stream, pack_bits, unpack_shots
 from decoder.devices import usable_device
-from decoder.neural.compiled_network import CompiledNetwork
+from decoder.neural.backends.cuda_graphs import GraphedNetwork
+from decoder.neural.backends.numba import CompiledNetwork
 from decoder.neural.folding import CompiledFolder, NetworkFolder, TorchFolder
-from decoder.neural.graphed_network import GraphedNetwork
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decoder.base import Bits, Decoding, Phase
-from decoder.neural.compiled_network import CompiledNetwork
+from decoder.neural.backends.numba import CompiledNetwork
 from decoder.neural.model import EventFold, RecurrentTransformer
 from decoder.relay.graph import Floats
 
@@ -78,7 +78,7 @@ class CompiledState:
 
 
 class CompiledFolder(NetworkFolder[CompiledState]):
-    """By `decoder.neural.cpu`: the answers of experiments are the same bits, whatever they are folded with."""
+    """By numba: the answers of experiments are the same bits, whatever they are folded with."""
 
     def __init__(self, decoder: NeuralDecoder, network: CompiledNetwork) -> None:
         super().__init__(decoder)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoder.neural.belief import NUM_EVIDENCE, BeliefPropagation, Beliefs
+from decoder.neural.beliefs import NUM_EVIDENCE, BeliefPropagation, Beliefs
 from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Network

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoder.neural.belief import Beliefs
+from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import EventFold, RecurrentTransformer
 from simulation.files import atomic_write
@@ -191,10 +191,10 @@ def describe(decoder: NeuralDecoder) -> dict[str, Any]:
         step["beliefs"] = _input(
             [cells, "shots", model.propagation.num_features],
             "float32",
-            "what belief propagation says of the layer: decoder.neural.belief.Beliefs.features",
+            "what belief propagation says of the layer: decoder.neural.beliefs.Beliefs.features",
         )
         readout["evidence"] = _input(
-            ["shots", outputs, 4], "float32", "its solutions: decoder.neural.belief.Beliefs.evidence"
+            ["shots", outputs, 4], "float32", "its solutions: decoder.neural.beliefs.Beliefs.evidence"
         )
     return {
         **decoder.model_info,

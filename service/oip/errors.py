@@ -10,8 +10,8 @@ from fastapi import Response
 from pydantic_core import to_json
 
 from service.errors import InternalError, ServiceError
+from service.http.problems import Problem
 from service.oip.schemas import InferenceError
-from service.problems import Problem
 
 MEDIA_TYPE = "application/json"
 

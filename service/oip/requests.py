@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from decoder.base import PackedBits, pack_bits
 from service.errors import InvalidParametersError, InvalidShotsError
 from service.oip.schemas import InferInput, InferParameters, InferRequest
-from service.shots import parse_b8
+from service.wire.shots import parse_b8
 from simulation.sampling import packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"

@@ -10,8 +10,8 @@ from fastapi import Response
 from pydantic_core import to_json
 
 from decoder.base import pack_bits
-from service.batching import Answer
 from service.errors import InvalidParametersError
+from service.models.batching import Answer
 from service.oip.requests import HEADER_LENGTH
 from service.oip.schemas import InferRequest, OutputDatatype, OutputName, TensorMetadata
 

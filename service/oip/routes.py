@@ -9,8 +9,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from decoder.base import SoftDecoder
-from service.batching import Answer
-from service.engine import Engine
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -27,8 +25,10 @@ from service.errors import (
     UnknownVersionError,
     UnsupportedMediaTypeError,
 )
-from service.http import deadline, work_on_body
-from service.model import ExperimentChoice, Model
+from service.http.bounds import deadline, work_on_body
+from service.models.batching import Answer
+from service.models.engine import Engine
+from service.models.model import ExperimentChoice, Model
 from service.oip.errors import error_responses
 from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
@@ -44,7 +44,7 @@ from service.oip.schemas import (
     ServerReady,
     TensorMetadata,
 )
-from service.v1 import EngineDependency, GateDependency, ModelDependency
+from service.rest.models import EngineDependency, GateDependency, ModelDependency
 
 PREFIX = "/v2"
 VERSION = "1"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from service.schemas import ExperimentQuery, Milliseconds, Sent
+from service.wire.schemas import ExperimentQuery, Milliseconds, Sent
 
 InputDatatype = Literal["BOOL", "UINT8"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]

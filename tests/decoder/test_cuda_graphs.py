@@ -14,18 +14,18 @@ from decoder.base import Bits
 from decoder.cuda_graphs import Captured, CudaGraphs, capture_cuda_graph
 from decoder.devices import usable_device
 from decoder.neural.architectures import build_network
-from decoder.neural.belief import BeliefPropagation
+from decoder.neural.backends.cuda_graphs import GraphedNetwork
+from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.fault_lattice import fault_graphs
-from decoder.neural.graphed_network import GraphedNetwork
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import save_weights
 from decoder.registry import make_decoder
-from decoder.relay.cpu import relay
 from decoder.relay.gpu import TorchRelay
 from decoder.relay.graph import FaultGraphs, Floats
+from decoder.relay.kernels import relay
 from decoder.relay.rules import Answers, Rules, strengths
 from simulation.circuits import MemoryExperiment
 

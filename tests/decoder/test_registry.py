@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.benchmark.plots import COLORS
+from decoder.benchmark.reporting.plots import COLORS
 from decoder.classical.bp import PLAIN_BP
 from decoder.classical.bplsd import LSD
 from decoder.classical.bposd import BRAVYI, OSD0

@@ -24,9 +24,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
 from service.app import create_app
-from service.model import DecoderFactory
+from service.models.model import DecoderFactory
+from service.processes.websockets import StreamServer, websocket_options
 from service.settings import ModelSettings, Settings
-from service.websockets import StreamServer, websocket_options
 
 Client = httpx.AsyncClient
 Serve = Callable[..., AbstractAsyncContextManager[Client]]

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.app import create_app
-from service.model_file import ModelFile
+from service.models.model_file import ModelFile
 from service.settings import ModelSettings, Settings
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from decoder.base import Bits, Decoding, PackedBits, pack_bits, unpack_shots
-from service.batching import BatchWorker
 from service.errors import BusyError, ClosingError, DecoderFailedError
+from service.models.batching import BatchWorker
 
 NUM_DETECTORS = 20
 Shots = npt.NDArray[np.bool_]

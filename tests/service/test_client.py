@@ -18,7 +18,7 @@ from decoder.base import Decoding, SoftDecoder, pack_bits
 from decoder.registry import make_decoder
 from service.app import create_app
 from service.client import AsyncClient, Client, Retries, ServiceError
-from service.exchange import check
+from service.client.exchange import check
 from service.settings import ModelSettings, Settings
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from service.app import create_app
-from service.server import Server
+from service.processes.server import Server
 from service.settings import ModelSettings, Settings
 
 URL = "/v1/models/m/decode"

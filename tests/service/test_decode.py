@@ -13,7 +13,7 @@ import pytest
 
 from decoder.base import Decoding, pack_bits
 from decoder.registry import make_decoder
-from service.schemas import DecodeResponse
+from service.wire.schemas import DecodeResponse
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.app import create_app
-from service.model import ExperimentChoice
+from service.models.model import ExperimentChoice
 from service.settings import ModelSettings, Settings
 
 pytestmark = pytest.mark.anyio

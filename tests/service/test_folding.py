@@ -11,7 +11,7 @@ import pytest
 
 from decoder.base import Decoding
 from service.errors import BusyError, DecoderFailedError
-from service.folding import FoldedExperiment, FoldWorker
+from service.models.folding import FoldedExperiment, FoldWorker
 
 pytestmark = pytest.mark.anyio
 

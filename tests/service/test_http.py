@@ -4,7 +4,7 @@ import pytest
 from fastapi import Request
 
 from service.errors import BusyError, NotAcceptableError
-from service.http import Gate, best_answer_type
+from service.http.bounds import Gate, best_answer_type
 
 OFFERED = ("application/json", "application/octet-stream")
 

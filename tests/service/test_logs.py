@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from service.logs import JsonFormatter, TextFormatter
+from service.telemetry.logs import JsonFormatter, TextFormatter
 
 pytestmark = pytest.mark.anyio
 

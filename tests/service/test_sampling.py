@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decoder.registry import make_decoder
-from service.sampling import MAX_SAMPLED_SHOTS, SampleResponse
+from service.rest.sampling import MAX_SAMPLED_SHOTS, SampleResponse
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

@@ -6,7 +6,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
-from service.server import Server
+from service.processes.server import Server
 from service.settings import Settings
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from decoder.benchmark.accuracy import run_accuracy
-from decoder.benchmark.latency import run_latency
+from decoder.benchmark.counting.accuracy import run_accuracy
+from decoder.benchmark.timing.latency import run_latency
 from simulation.circuits import MemoryExperiment
 
 

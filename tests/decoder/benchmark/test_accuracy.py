@@ -11,9 +11,9 @@ import pytest
 import sinter
 
 import decoder
-from decoder.benchmark.accuracy import StopRule, run_accuracy
 from decoder.benchmark.common import BenchmarkProgress, binomial_interval
-from decoder.benchmark.results import AccuracyPoint, BenchmarkResult
+from decoder.benchmark.counting.accuracy import StopRule, run_accuracy
+from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult
 from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample

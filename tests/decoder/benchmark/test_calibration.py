@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoder.base import pack_bits
-from decoder.benchmark.accuracy import run_accuracy
 from decoder.benchmark.calibration import (
     SHARES,
     brier_score,
@@ -20,9 +19,10 @@ from decoder.benchmark.calibration import (
     sorted_answers,
 )
 from decoder.benchmark.common import BenchmarkProgress, binomial_interval
-from decoder.benchmark.plots import draw_plots
-from decoder.benchmark.results import BenchmarkResult, CalibrationPoint
-from decoder.benchmark.tables import least_confident_table
+from decoder.benchmark.counting.accuracy import run_accuracy
+from decoder.benchmark.reporting.plots import draw_plots
+from decoder.benchmark.reporting.results import BenchmarkResult, CalibrationPoint
+from decoder.benchmark.reporting.tables import least_confident_table
 from decoder.neural.decoder import NeuralDecoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import sinter
 
-from decoder.benchmark.blocks import Trial
-from decoder.benchmark.count_file import append_line, read_counts, read_seed
+from decoder.benchmark.counting.blocks import Trial
+from decoder.benchmark.counting.count_file import append_line, read_counts, read_seed
 from simulation.circuits import MemoryExperiment
 
 

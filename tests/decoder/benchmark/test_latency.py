@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from decoder.benchmark.accuracy import run_accuracy
 from decoder.benchmark.common import BenchmarkProgress
-from decoder.benchmark.latency import LEAST_TURN, _tail_quantile, run_latency
-from decoder.benchmark.results import BenchmarkResult, LatencyPoint
+from decoder.benchmark.counting.accuracy import run_accuracy
+from decoder.benchmark.reporting.results import BenchmarkResult, LatencyPoint
+from decoder.benchmark.timing.latency import LEAST_TURN, _tail_quantile, run_latency
 from decoder.neural.architectures import build_network
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig

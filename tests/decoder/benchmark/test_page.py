@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import matplotlib.image
 import pytest
 
-from decoder.benchmark.page import write_page
+from decoder.benchmark.reporting.page import write_page
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 LOADING = {"script", "link", "iframe", "object", "embed", "audio", "video", "source", "base", "form", "svg"}

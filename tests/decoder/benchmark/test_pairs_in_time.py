@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.benchmark.latency import run_latency
-from decoder.benchmark.plots import draw_plots
-from decoder.benchmark.tables import to_markdown
+from decoder.benchmark.reporting.plots import draw_plots
+from decoder.benchmark.reporting.tables import to_markdown
+from decoder.benchmark.timing.latency import run_latency
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import shipped_weights, store_threshold
 from simulation.circuits import MemoryExperiment

@@ -9,11 +9,11 @@ import pytest
 import sinter
 
 from decoder.base import pack_bits
-from decoder.benchmark.accuracy import run_accuracy
 from decoder.benchmark.common import binomial_interval
-from decoder.benchmark.results import BenchmarkResult, PostSelectedPoint
-from decoder.benchmark.slopes import fit_slopes
-from decoder.benchmark.tables import to_markdown
+from decoder.benchmark.counting.accuracy import run_accuracy
+from decoder.benchmark.counting.slopes import fit_slopes
+from decoder.benchmark.reporting.results import BenchmarkResult, PostSelectedPoint
+from decoder.benchmark.reporting.tables import to_markdown
 from decoder.neural.decoder import NeuralDecoder
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel

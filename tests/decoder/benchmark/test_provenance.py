@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.benchmark.provenance import circuit_sha256, collect_provenance, command_line, git_state
+from decoder.benchmark.reporting.provenance import circuit_sha256, collect_provenance, command_line, git_state
 from simulation.circuits import MemoryExperiment
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from decoder.benchmark.accuracy import run_accuracy
+from decoder.benchmark.counting.accuracy import run_accuracy
 from simulation.circuits import MemoryExperiment
 
 pytestmark = pytest.mark.filterwarnings(

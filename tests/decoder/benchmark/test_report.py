@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection, PolyCollection
 
-from decoder.benchmark.plots import draw_plots
-from decoder.benchmark.provenance import collect_provenance
-from decoder.benchmark.report import prepare_directory, write_report
-from decoder.benchmark.results import AccuracyPoint, BenchmarkResult, CallTimes, FailurePoint, LatencyPoint
-from decoder.benchmark.tables import format_rate, format_tail, format_time, to_csv, to_markdown
+from decoder.benchmark.reporting.plots import draw_plots
+from decoder.benchmark.reporting.provenance import collect_provenance
+from decoder.benchmark.reporting.report import prepare_directory, write_report
+from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult, CallTimes, FailurePoint, LatencyPoint
+from decoder.benchmark.reporting.tables import format_rate, format_tail, format_time, to_csv, to_markdown
 from simulation.circuits import MemoryExperiment
 
 FAILURES = FailurePoint(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from decoder.benchmark.result_tree import read_tree
+from decoder.benchmark.reporting.result_tree import read_tree
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decoder.benchmark.results import FailurePoint
-from decoder.benchmark.slopes import fit_slopes
+from decoder.benchmark.counting.slopes import fit_slopes
+from decoder.benchmark.reporting.results import FailurePoint
 
 POINT = FailurePoint(
     code="bb72",

@@ -1,7 +1,7 @@
 import pytest
 
-from decoder.benchmark.result_tree import read_tree
-from decoder.benchmark.summary import summarize
+from decoder.benchmark.reporting.result_tree import read_tree
+from decoder.benchmark.reporting.summary import summarize
 
 COMMIT = "a" * 40
 

@@ -1,6 +1,6 @@
 import torch
 
-from decoder.neural.belief import BeliefPropagation
+from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.config import ModelConfig
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.model import RecurrentTransformer

@@ -8,9 +8,9 @@ import torch
 
 from decoder.base import Bits, Decoding
 from decoder.neural.architectures import build_network
-from decoder.neural.belief import BeliefPropagation
+from decoder.neural.backends.numba import CompiledNetwork
+from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.calibration import Calibration
-from decoder.neural.compiled_network import CompiledNetwork
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import RecurrentTransformer

@@ -4,9 +4,9 @@ from ldpc import BpDecoder
 
 from decoder.neural.fault_lattice import NOMINAL_P, fault_graphs
 from decoder.neural.geometry import TorusGeometry
-from decoder.relay.cpu import relay
 from decoder.relay.gpu import relay_torch
 from decoder.relay.graph import FaultGraph, FaultGraphs
+from decoder.relay.kernels import relay
 from decoder.relay.rules import Answers, Rules, strengths
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code

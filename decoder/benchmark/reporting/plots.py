@@ -1,0 +1,302 @@
+"""Plots of results: failure rates, distributions of times, and confidence against failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib import color_sequences
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from decoder.benchmark.common import binomial_interval
+from decoder.benchmark.reporting.results import (
+    AccuracyPoint,
+    Answers,
+    BenchmarkResult,
+    CalibrationPoint,
+    FailurePoint,
+    LeastConfident,
+    PostSelectedPoint,
+    ReliabilityBin,
+)
+from decoder.benchmark.reporting.tables import decoder_label
+from decoder.benchmark.reporting.time_plots import TimedCalls, draw_times
+from decoder.registry import DECODERS
+
+PALETTE = tuple(to_hex(rgb) for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
+"""Twenty colours, matplotlib's usual ten first, then the lighter ones of each."""
+COLORS = dict(zip(DECODERS, PALETTE, strict=False))
+"""A decoder has the same colour in every plot."""
+MARKERS = "osD^vP*X"
+DASHES = ("-", "--", ":", "-.")
+
+FAILURE_RATE = "block failures / shots (arrow: none, upper bound)"
+"""The label of axes that show failure rates."""
+ACCEPTED_RATE = "block failures / accepted shots (arrow: none, upper bound)"
+
+Series = tuple[str, int, str, str]
+"""Code, rounds, basis and noise: what does not change along a curve."""
+
+
+def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
+    """Draws what a result can show, by file name.
+
+    Returns:
+        ``ler.png``, the failure rates with their intervals: against p where a code has several, otherwise one
+        line each; for several codes or rounds also ``per-round.png``, the rates for each round. With times also
+        those of `time_plots.draw_times`. For calibration also ``reliability.png``, the share decoded rightly against
+        the confidence, with the number of shots in each bin, ``least-confident.png``, the share of all failures
+        that the least confident shots hold, and ``accepted.png``, the failure rates of what is left without them.
+    """
+    plots = {"ler.png": _draw_failures(_once_each(result.points))}
+    if _several_p(result.points) and _comparable(result.points):
+        plots["per-round.png"] = _draw_per_round(result.points)
+    if result.times:
+        plots |= draw_times(_timed(result))
+    if isinstance(result.points[0], CalibrationPoint):
+        plots["reliability.png"] = _draw_reliability(result.points)
+        plots["least-confident.png"] = _draw_least_confident(result)
+        plots["accepted.png"] = _draw_accepted(result.points)
+    return plots
+
+
+def _once_each(points: Sequence[FailurePoint]) -> list[FailurePoint]:
+    """One point of each decoder on each experiment, where latency has one for each way to hand over the shots."""
+    found: dict[Any, FailurePoint] = {}
+    for point in points:
+        found.setdefault((_series(point), point.p, point.decoder), point)
+    return list(found.values())
+
+
+def _several_p(points: Sequence[FailurePoint]) -> bool:
+    return len({(_series(point), point.p) for point in points}) > len({_series(point) for point in points})
+
+
+def _comparable(points: Sequence[FailurePoint]) -> bool:
+    """Whether there are several codes or rounds, which rates for each round compare."""
+    return isinstance(points[0], AccuracyPoint) and len({(point.code, point.rounds) for point in points}) > 1
+
+
+def _draw_failures(points: Sequence[FailurePoint]) -> Figure:
+    if _several_p(points):
+        figure, axes = _new_figure()
+        _draw_against_p(axes, points)
+    else:
+        figure, axes = _new_figure(height=1.5 + 0.35 * len(points))
+        _draw_rows(axes, points)
+    return figure
+
+
+def _draw_per_round(points: Sequence[AccuracyPoint]) -> Figure:
+    figure, axes = _new_figure()
+    _draw_against_p(axes, points, rate=_PerRound)
+    axes.set(ylabel="block failures / (shots, rounds) (arrow: none, upper bound)")
+    return figure
+
+
+def _draw_against_p(
+    axes: Axes, points: Sequence[FailurePoint], *, rate: Callable[[Any], Rate] = lambda point: point
+) -> None:
+    experiments = _distinct(_series(point) for point in points)
+    for number, series in enumerate(experiments):
+        for name in _distinct(point.decoder for point in points):
+            curve = sorted((q for q in points if _series(q) == series and q.decoder == name), key=lambda point: point.p)
+            label = _label(curve[0], experiment=len(experiments) > 1)
+            style = {"color": COLORS[name], "label": label}
+            style |= {"marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
+            draw_curve(axes, [point.p for point in curve], [rate(point) for point in curve], **style)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="physical error rate p",
+        ylabel=_rate_label(points[0]),
+    )
+    axes.legend(fontsize="small")
+
+
+class Rate(Protocol):
+    """A failure rate with its 95 % interval, as `FailurePoint` has it."""
+
+    @property
+    def failures(self) -> int: ...
+    @property
+    def ler(self) -> float: ...
+    @property
+    def ler_low(self) -> float: ...
+    @property
+    def ler_high(self) -> float: ...
+
+
+class _PerRound:
+    """A point's rate for each round."""
+
+    def __init__(self, point: AccuracyPoint) -> None:
+        self.failures = point.failures
+        self.ler, self.ler_low, self.ler_high = point.per_round, point.per_round_low, point.per_round_high
+
+
+def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: Any) -> None:
+    """Draws a line through failure rates, with intervals; where nothing failed, an arrow down from the upper bound.
+
+    Args:
+        axes: where to draw.
+        x: where each rate stands.
+        rates: as many.
+        style: matplotlib's, with a color.
+    """
+    measured = [(at, rate) for at, rate in zip(x, rates, strict=True) if rate.failures]
+    below = [rate.ler - rate.ler_low for _, rate in measured]
+    above = [rate.ler_high - rate.ler for _, rate in measured]
+    axes.errorbar(
+        [at for at, _ in measured], [rate.ler for _, rate in measured], yerr=[below, above], capsize=3, **style
+    )
+    bounds = [(at, rate.ler_high) for at, rate in zip(x, rates, strict=True) if not rate.failures]
+    for at, bound in bounds:
+        axes.errorbar([at], [bound], yerr=[[0.6 * bound], [0.0]], uplims=[True], fmt="_", color=style["color"])
+
+
+def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
+    for row, point in enumerate(points):
+        color = COLORS[point.decoder]
+        if point.failures:
+            ends = [[point.ler - point.ler_low], [point.ler_high - point.ler]]
+            axes.errorbar([point.ler], [row], xerr=ends, fmt="o", capsize=3, color=color)
+        else:
+            bound = point.ler_high
+            axes.errorbar([bound], [row], xerr=[[0.6 * bound], [0.0]], xuplims=[True], fmt="|", color=color)
+    axes.set_yticks(range(len(points)), [_label(point, experiment=True, p=True) for point in points])
+    axes.set(
+        xscale="log",
+        xlabel=_rate_label(points[0]),
+        ylim=(len(points) - 0.5, -0.5),
+    )
+
+
+def _draw_reliability(points: Sequence[CalibrationPoint]) -> Figure:
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    rates, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    rates.plot([0, 1], [0, 1], color="0.6", ls=":", label="perfect")
+    for number, point in enumerate(points):
+        style = _numbered_style(number)
+        _draw_bins(rates, point.bins, label=f"{_label(point, experiment=True, p=True)}: ECE {point.ece:.2g}", **style)
+        edges = [*(q.low for q in point.bins), point.bins[-1].high]
+        counts.stairs([q.shots for q in point.bins], edges, color=style["color"], ls=style["ls"])
+    rates.set(ylabel="decoded rightly / shots", ylim=(-0.03, 1.03))
+    rates.legend(fontsize="small")
+    counts.set(xlabel="confidence", ylabel="shots in the bin", yscale="log", ylim=(0.7, None))
+    for axes in (rates, counts):
+        axes.grid(which="major", alpha=0.3)
+    return figure
+
+
+def _draw_bins(axes: Axes, bins: Sequence[ReliabilityBin], **style: Any) -> None:
+    """The share decoded rightly in each bin that is not empty, with its exact 95 % interval."""
+    filled = [one for one in bins if one.shots]
+    right = [1 - one.failures / one.shots for one in filled]
+    ends = [binomial_interval(one.shots - one.failures, one.shots) for one in filled]
+    errors = [
+        [value - low for value, (low, _) in zip(right, ends, strict=True)],
+        [high - value for value, (_, high) in zip(right, ends, strict=True)],
+    ]
+    axes.errorbar([one.mean_confidence or 0.0 for one in filled], right, yerr=errors, capsize=3, **style)
+
+
+def _draw_least_confident(result: BenchmarkResult[Any]) -> Figure:
+    figure, axes = _new_figure()
+    fewest = min(1 / point.shots for point in result.points)
+    blind = np.geomspace(fewest, 1, 100)
+    axes.plot(blind, blind, color="0.6", ls=":", label="confidence that tells nothing")
+    for number, (point, answers) in enumerate(zip(result.points, result.answers, strict=True)):
+        if point.failures:
+            style = _numbered_style(number) | {"marker": ""}
+            axes.plot(*_share_curve(answers), label=_label(point, experiment=True, p=True), **style)
+    axes.set(
+        xscale="log",
+        xlabel="least confident shots / shots",
+        ylabel="failures among them / all failures",
+        ylim=(-0.03, 1.03),
+    )
+    axes.legend(fontsize="small")
+    return figure
+
+
+class _Accepted:
+    """The failure rate without the least confident shots."""
+
+    def __init__(self, least: LeastConfident) -> None:
+        self.failures = least.accepted_failures
+        self.ler, self.ler_low, self.ler_high = least.accepted_ler, least.accepted_ler_low, least.accepted_ler_high
+
+
+def _draw_accepted(points: Sequence[CalibrationPoint]) -> Figure:
+    figure, axes = _new_figure()
+    for number, point in enumerate(points):
+        # Where so few shots fit that none is discarded, there is nothing to show.
+        some = [least for least in point.least_confident if least.shots]
+        style = _numbered_style(number) | {"label": _label(point, experiment=True, p=True)}
+        rates: list[Rate] = [point, *map(_Accepted, some)]
+        draw_curve(axes, [0, *(least.shots / point.shots for least in some)], rates, **style)
+    axes.set(yscale="log", xlabel="discarded shots / shots, the least confident", ylabel=ACCEPTED_RATE)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _share_curve(answers: Answers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Shares of the shots and of the failures below each confidence that occurs, equal ones together."""
+    last_of_its_confidence = np.append(np.diff(answers.confidence) > 0, True)
+    shots = np.arange(1, len(answers.failed) + 1)[last_of_its_confidence]
+    failures = np.cumsum(answers.failed)[last_of_its_confidence]
+    return shots / len(answers.failed), failures / failures[-1]
+
+
+def _numbered_style(number: int) -> dict[str, Any]:
+    return {
+        "color": f"C{number % 10}",
+        "marker": MARKERS[number % len(MARKERS)],
+        "ls": DASHES[number % len(DASHES)],
+    }
+
+
+def _timed(result: BenchmarkResult[Any]) -> list[TimedCalls]:
+    experiments = _distinct((_series(point), point.p) for point in result.points)
+    several_experiments = len({series for series, _ in experiments}) > 1
+    return [
+        TimedCalls(
+            point=point,
+            times=times,
+            color=COLORS[point.decoder],
+            experiment=experiments.index((_series(point), point.p)),
+            label=_label(point, experiment=several_experiments, p=len(experiments) > 1),
+        )
+        for point, times in zip(result.points, result.times, strict=True)
+    ]
+
+
+def _new_figure(*, height: float = 4.5) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(which="major", alpha=0.3)
+    return figure, axes
+
+
+def _series(point: FailurePoint) -> Series:
+    # The rates of a custom model are those of one point, so p is not a curve's variable there.
+    return point.code, point.rounds, point.basis, point.noise
+
+
+def _rate_label(point: FailurePoint) -> str:
+    return ACCEPTED_RATE if isinstance(point, PostSelectedPoint) else FAILURE_RATE
+
+
+def _label(point: FailurePoint, *, experiment: bool, p: bool = False) -> str:
+    text = f"{decoder_label(point)} ({point.detectors})"
+    if experiment:
+        text += f", {point.code} {point.basis} {point.rounds} rounds"
+    return f"{text}, p = {point.p:g}" if p else text
+
+
+def _distinct(values: Any) -> list[Any]:
+    return list(dict.fromkeys(values))

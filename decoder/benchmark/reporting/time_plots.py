@@ -1,0 +1,195 @@
+"""Plots of times: their distributions, and failures against a deadline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from decoder.benchmark.common import deadline_curve
+from decoder.benchmark.reporting.results import CallTimes, LatencyPoint
+from decoder.benchmark.reporting.tables import decoder_label, format_time
+
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
+MOST_COLUMNS = 2
+"""Panels side by side."""
+MOST_LEVEL_NAMES = 4
+"""Decoders side by side whose names do not overlap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedCalls:
+    """The calls of one point, and how they are drawn."""
+
+    point: LatencyPoint
+    times: CallTimes
+    color: str
+    """The decoder's."""
+    experiment: int
+    """Which experiment it is, counted from 0."""
+    label: str
+    """Decoder and experiment for the legend, without mode and batch."""
+
+
+def draw_times(rows: Sequence[TimedCalls]) -> dict[str, Figure]:
+    """Draws times, by file name.
+
+    Args:
+        rows: the points of a latency benchmark.
+
+    Returns:
+        With a panel for each batch size ``ccdf.png``, P(a call takes t or longer), and ``deadline.png``,
+        P(wrong or later than t). With a panel for each experiment ``violin.png``, the densities of log t at batch
+        size 1, or at the smallest, and ``tradeoff.png``, failures against time at that batch size.
+    """
+    return {
+        "ccdf.png": _draw_by_batch(rows, _draw_ccdf, ylabel="P(a call takes t or longer)"),
+        "deadline.png": _draw_by_batch(rows, _draw_deadline, ylabel="P(wrong or later than t)"),
+        "violin.png": _draw_violins(rows),
+        "tradeoff.png": _draw_tradeoff(rows),
+    }
+
+
+def _draw_by_batch(
+    rows: Sequence[TimedCalls], draw: Callable[[Axes, TimedCalls, dict[str, Any]], None], *, ylabel: str
+) -> Figure:
+    batches = sorted({row.point.batch for row in rows})
+    kinds = list(dict.fromkeys((row.experiment, row.point.mode) for row in rows))
+    figure, panels = _panels(len(batches), share_x=False)
+    lines: dict[str, Any] = {}
+    for axes, batch in zip(panels, batches, strict=True):
+        for row in rows:
+            if row.point.batch == batch:
+                dashes = DASHES[kinds.index((row.experiment, row.point.mode)) % len(DASHES)]
+                label = row.label + ", streamed" * (row.point.mode == "streamed")
+                draw(axes, row, {"color": row.color, "ls": dashes, "label": label})
+        lines |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        unit = "µs for each call" if batch == 1 else f"µs for each call of {batch} shots"
+        axes.set(xscale="log", yscale="log", xlabel=f"t ({unit})", ylabel=ylabel)
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def _draw_ccdf(axes: Axes, row: TimedCalls, style: dict[str, Any]) -> None:
+    calls = len(row.times.microseconds)
+    axes.step(np.sort(row.times.microseconds), np.arange(calls, 0, -1) / calls, where="pre", **style)
+
+
+def _draw_deadline(axes: Axes, row: TimedCalls, style: dict[str, Any]) -> None:
+    t, rate = deadline_curve(row.times.microseconds, row.times.failures, batch=row.point.batch)
+    axes.step(t, np.where(rate > 0, rate, np.nan), where="post", **style)
+
+
+def _smallest_batch(rows: Sequence[TimedCalls]) -> tuple[int, list[list[TimedCalls]]]:
+    """The smallest batch size, and its rows by experiment."""
+    batch = min(row.point.batch for row in rows)
+    by_experiment: dict[int, list[TimedCalls]] = {}
+    for row in rows:
+        if row.point.batch == batch:
+            by_experiment.setdefault(row.experiment, []).append(row)
+    return batch, list(by_experiment.values())
+
+
+def _name_experiment(axes: Axes, point: LatencyPoint) -> None:
+    axes.set_title(f"{point.code} {point.basis} {point.rounds} rounds, p = {point.p:g}", fontsize="medium")
+
+
+def _draw_tradeoff(rows: Sequence[TimedCalls]) -> Figure:
+    batch, by_experiment = _smallest_batch(rows)
+    figure, panels = _panels(len(by_experiment), share_x=True)
+    names: dict[str, Any] = {}
+    for axes, mine in zip(panels, by_experiment, strict=True):
+        for row in mine:
+            # As a stream a decoder fails as often, and only its times are others.
+            if row.point.mode == "batch":
+                name = f"{decoder_label(row.point)} ({row.point.detectors})"
+                names[name] = _draw_mean_and_tail(axes, row.point, row.color)
+        _name_experiment(axes, mine[0].point)
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="µs for each shot: mean (filled), p99.9 (open)" + f", in calls of {batch}" * (batch > 1),
+            ylabel="block failures / shots (arrow: none, upper bound)",
+        )
+    figure.legend(list(names.values()), list(names), loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def _draw_mean_and_tail(axes: Axes, point: LatencyPoint, color: str) -> Any:
+    mean = point.mean_us / point.batch
+    rate = point.ler if point.failures else point.ler_high
+    ends = [[rate - point.ler_low], [point.ler_high - rate]] if point.failures else [[0.6 * rate], [0.0]]
+    drawn = axes.errorbar([mean], [rate], yerr=ends, uplims=not point.failures, capsize=3, fmt="o", color=color)
+    if point.p999_us is not None:
+        tail = point.p999_us / point.batch
+        axes.plot([mean, tail], [rate, rate], color=color, lw=1, alpha=0.5)
+        axes.plot([tail], [rate], "o", color=color, mfc="white", zorder=3)
+    return drawn
+
+
+def _draw_violins(rows: Sequence[TimedCalls]) -> Figure:
+    batch, by_experiment = _smallest_batch(rows)
+    figure, panels = _panels(len(by_experiment), share_x=True)
+    for axes, mine in zip(panels, by_experiment, strict=True):
+        _draw_violins_of(axes, mine)
+        _name_experiment(axes, mine[0].point)
+        axes.set_ylabel("time of a call" + f" of {batch} shots" * (batch > 1))
+    rows = [row for mine in by_experiment for row in mine]
+    _label_decades(panels, rows)
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def _draw_violins_of(axes: Axes, rows: Sequence[TimedCalls]) -> None:
+    places = list(range(len(rows)))
+    # The density belongs to log t: that of t itself, on a logarithmic axis, would hide the tail.
+    logs = [np.log10(row.times.microseconds) for row in rows]
+    violins: Any = axes.violinplot(logs, places, widths=0.8, points=200, showextrema=False)
+    for body, row in zip(violins["bodies"], rows, strict=True):
+        body.set(facecolor=row.color, edgecolor=row.color, alpha=0.35 if row.point.mode == "batch" else 0.15)
+    marks: tuple[tuple[str, str, Callable[[LatencyPoint], float | None]], ...] = (
+        ("p50", "o", lambda point: point.p50_us),
+        ("p99", "_", lambda point: point.p99_us),
+        ("max", "v", lambda point: point.max_us),
+    )
+    for name, marker, time_of in marks:
+        marked = [(place, time, row.color) for place, row in enumerate(rows) if (time := time_of(row.point))]
+        if marked:
+            at, times, colors = zip(*marked, strict=True)
+            axes.scatter(at, np.log10(times), c=colors, marker=marker, s=60, zorder=3)
+            axes.scatter([], [], c="0.2", marker=marker, s=60, label=name)
+    names = [f"{decoder_label(row.point)} ({row.point.detectors})" for row in rows]
+    names = [name + "\nstreamed" * (row.point.mode == "streamed") for name, row in zip(names, rows, strict=True)]
+    crowded: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(names) > MOST_LEVEL_NAMES else {}
+    axes.set_xticks(places, names, fontsize="small", **crowded)
+
+
+def _label_decades(panels: Sequence[Axes], rows: Sequence[TimedCalls]) -> None:
+    """Ticks of an axis of log10(µs): times at the decades, and what lies between as on any logarithmic axis."""
+    lowest = math.floor(min(float(np.log10(row.times.microseconds.min())) for row in rows))
+    highest = math.ceil(max(float(np.log10(row.times.microseconds.max())) for row in rows))
+    decades = range(lowest, highest + 1)
+    between = [decade + math.log10(step) for decade in decades[:-1] for step in range(2, 10)]
+    for axes in panels:
+        axes.set_yticks(decades, [format_time(10.0**decade) for decade in decades])
+        axes.set_yticks(between, minor=True)
+        axes.set_ylim(lowest, highest)
+
+
+def _panels(count: int, *, share_x: bool) -> tuple[Figure, list[Axes]]:
+    columns = min(count, MOST_COLUMNS)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(7 if columns == 1 else 11, 4.5 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=share_x, sharey=True)
+    panels = list(grid.ravel())
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[:count]:
+        axes.grid(which="major", alpha=0.3)
+        axes.tick_params(labelbottom=True, labelleft=True)
+    return figure, panels[:count]

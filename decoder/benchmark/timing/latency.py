@@ -1,0 +1,298 @@
+"""How long does it take? Every call of several decoders is timed, on the same shots, on one thread."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.base import Decoder, PackedBits
+from decoder.benchmark.common import (
+    ProgressCallback,
+    Reporter,
+    check_request,
+    count_failures,
+    failure_columns,
+    make_decoders,
+)
+from decoder.benchmark.reporting.provenance import collect_provenance
+from decoder.benchmark.reporting.report import prepare_directory, write_report
+from decoder.benchmark.reporting.results import (
+    BenchmarkResult,
+    CallTimes,
+    DeadlinePoint,
+    LatencyPoint,
+    experiment_columns,
+)
+from decoder.benchmark.timing.callers import Caller, DeadlineCaller, callers_of
+from decoder.benchmark.timing.pairs_in_time import pairs_in_time
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import Samples, sample
+
+DEFAULT_BATCHES = (1, 8, 64, 512)
+TURN_SECONDS = 0.5
+"""How long one decoder runs before the next has its turn, so that all meet the same state of the machine."""
+LEAST_TURN = 8
+"""Calls of a turn at least, however slow a decoder is: a fast one beside it would hardly ever be warm otherwise."""
+
+
+def run_latency(
+    experiments: Sequence[MemoryExperiment],
+    decoders: Sequence[str],
+    *,
+    shots: int,
+    seed: int | None = None,
+    batches: Sequence[int] | None = None,
+    weights: Path | None = None,
+    deadline_ms: float | None = None,
+    warmup_calls: int = 20,
+    out: Path | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+) -> BenchmarkResult[LatencyPoint]:
+    """Times each call of each decoder on each experiment.
+
+    A call takes bit-packed shots and returns bit-packed predictions; it is timed with `time.perf_counter`,
+    checks and packing included. A decoder that can stream (`decoder.base.StreamingDecoder`) is timed twice at batch
+    size 1: with all detection events at once, and streamed, from the arrival of the last layer, the others having been
+    folded in before the clock started, to the answer.
+
+    Decoders take turns of about `TURN_SECONDS` on the same shots, each first to go as often as the others, so whatever
+    the machine does hits all of them. Each turn begins with a call that does not count, because the others have had
+    the caches. Python's garbage collector rests.
+
+    One thread is asked of torch (and by it of the network's belief propagation), and of numba and OpenMP in relay-split
+    and BP-OSD by how they are made. Threads that other libraries may start, such as numpy's BLAS, are not forbidden but
+    seen: the points' `cores_used` is then above 1.
+
+    Args:
+        experiments: what to decode.
+        decoders: names from `decoder.registry.DECODERS`.
+        shots: shots for each experiment, the same for all decoders and batch sizes. A last call that would be
+            smaller than its batch is left out.
+        seed: seed of the shots; None draws one, which the points keep.
+        batches: shots in each call; one point for each. None for those of `DEFAULT_BATCHES` up to shots.
+        weights: weights of the neural decoder; None for those that are shipped.
+        deadline_ms: for pairs such as "tandem": milliseconds from the beginning of a call, after which it waits for the
+            second decoder no longer, which works in processes of its own. The points are then `DeadlinePoint`. None
+            has both decoders in this process.
+        warmup_calls: calls of each decoder before its times count, at least 1; no more than calls that count.
+        out: a directory to write tables, plots, times and provenance to; see `decoder.benchmark.reporting.report`.
+        force: `out` may hold files already, and those of the same names are replaced.
+        progress: called after each turn of each decoder.
+
+    Returns:
+        One point for each experiment, batch size, decoder and mode, in that order, and the time of every call.
+
+    Raises:
+        ValueError: an unknown decoder, none or one twice, no experiment or one twice, shots or warmup_calls
+            below 1, a batch that is below 1 or above shots, weights that do not fit, a deadline that is not above 0
+            or has no pair to keep it, or the second decoder of such a pair cannot be made.
+        OSError: the weights cannot be read, or `out` holds files or cannot be written.
+    """
+    check_request(experiments, decoders, shots=shots)
+    batches = _checked_batches(batches, shots)
+    if warmup_calls < 1:
+        raise ValueError(f"warmup_calls={warmup_calls} must be at least 1, or the first call is timed cold")
+    if out is not None:
+        prepare_directory(out, force=force)
+    with ExitStack() as stack:
+        if deadline_ms is None:
+            made = [make_decoders(experiment, decoders, weights=weights) for experiment in experiments]
+        else:
+            pairs = pairs_in_time(experiments, decoders, weights=weights, deadline_ms=deadline_ms)
+            made = stack.enter_context(pairs)
+        result = _measure(
+            experiments, made, shots=shots, seed=seed, batches=batches, warmup_calls=warmup_calls, progress=progress
+        )
+    if out is not None:
+        write_report(result, out)
+    return result
+
+
+def _measure(
+    experiments: Sequence[MemoryExperiment],
+    made: Sequence[Mapping[str, Decoder]],
+    *,
+    shots: int,
+    seed: int | None,
+    batches: Sequence[int],
+    warmup_calls: int,
+    progress: ProgressCallback | None,
+) -> BenchmarkResult[LatencyPoint]:
+    callers = [{batch: callers_of(by_name, batch=batch) for batch in batches} for by_name in made]
+    report = Reporter(progress, total=sum(shots // b * b * len(each) for by in callers for b, each in by.items()))
+    points: list[LatencyPoint] = []
+    times: list[CallTimes] = []
+    with _one_thread():
+        provenance = collect_provenance(experiments, made)  # now, for the load that the machine has without this run
+        for experiment, by_batch in zip(experiments, callers, strict=True):
+            samples = sample(experiment.circuit, shots=shots, seed=seed)
+            seed = samples.seed
+            for batch, each in by_batch.items():
+                run = _Run(experiment, each, samples, batch=batch, report=report)
+                run.warm_up(warmup_calls)
+                run.time_all()
+                points += run.points()
+                times += [record.times for record in run.records]
+    return BenchmarkResult(points=tuple(points), provenance=provenance, times=tuple(times))
+
+
+def _checked_batches(batches: Sequence[int] | None, shots: int) -> list[int]:
+    if batches is None:
+        return [batch for batch in DEFAULT_BATCHES if batch <= shots]
+    if not batches or len(set(batches)) != len(batches):
+        raise ValueError(f"give at least one batch size, each once, not {list(batches)}")
+    for batch in batches:
+        if not 1 <= batch <= shots:
+            raise ValueError(f"batch={batch} must be at least 1 and at most shots={shots}")
+    return list(batches)
+
+
+class _Record:
+    """What is known of one caller's calls."""
+
+    def __init__(self, caller: Caller, calls: int) -> None:
+        self.caller = caller
+        self.times = CallTimes(np.zeros(calls, np.float64), np.zeros(calls, np.int64))
+        self.failures = 0
+        self.late = 0
+        self.turn_seconds = 0.0
+        self.cpu_seconds = 0.0
+        """Of the whole process, in this caller's turns."""
+
+    @property
+    def name(self) -> str:
+        return self.caller.decoder + " streamed" * (self.caller.mode == "streamed")
+
+
+class _Run:
+    """The calls of all decoders on one experiment with one batch size."""
+
+    def __init__(
+        self,
+        experiment: MemoryExperiment,
+        callers: Sequence[Caller],
+        samples: Samples,
+        *,
+        batch: int,
+        report: Reporter,
+    ) -> None:
+        self.experiment = experiment
+        self.samples = samples
+        self.batch = batch
+        self.report = report
+        self.calls = samples.shots // batch
+        self.records = [_Record(caller, self.calls) for caller in callers]
+
+    def warm_up(self, calls: int) -> None:
+        """Lets every decoder compile and fill its caches."""
+        for record in self.records:
+            for call in range(min(calls, self.calls)):
+                record.caller.prepare(self._events(call))()
+
+    def time_all(self) -> None:
+        start = turn = 0
+        size = LEAST_TURN
+        with _collector_resting():
+            while start < self.calls:
+                end = min(start + size, self.calls)
+                first = turn % len(self.records)
+                for record in self.records[first:] + self.records[:first]:
+                    self._take_turn(record, range(start, end))
+                start, turn = end, turn + 1
+                slowest = max(record.turn_seconds for record in self.records) / end
+                # Not more than twice the last turn: the first few shots may have been easy ones.
+                size = max(LEAST_TURN, min(2 * size, int(TURN_SECONDS / slowest)))
+
+    def _take_turn(self, record: _Record, calls: range) -> None:
+        caller, times = record.caller, record.times
+        caller.prepare(self._events(calls[-1]))()
+        began, cpu_began = time.perf_counter(), time.process_time()
+        for call in calls:
+            prepared = caller.prepare(self._events(call))
+            called = time.perf_counter()
+            predictions = prepared()
+            times.microseconds[call] = (time.perf_counter() - called) * 1e6
+            times.failures[call] = count_failures(predictions, self._flips(call))
+            record.late += caller.late if isinstance(caller, DeadlineCaller) else 0
+        record.turn_seconds += time.perf_counter() - began
+        record.cpu_seconds += time.process_time() - cpu_began
+        record.failures += int(times.failures[calls.start : calls.stop].sum())
+        self.report(len(calls) * self.batch, self.experiment, {other.name: other.failures for other in self.records})
+
+    def _events(self, call: int) -> PackedBits:
+        return self.samples.detection_events[call * self.batch : (call + 1) * self.batch]
+
+    def _flips(self, call: int) -> PackedBits:
+        return self.samples.observable_flips[call * self.batch : (call + 1) * self.batch]
+
+    def points(self) -> list[LatencyPoint]:
+        return [self._point(record) for record in self.records]
+
+    def _point(self, record: _Record) -> LatencyPoint:
+        ordered = np.sort(record.times.microseconds)
+        point = LatencyPoint(
+            **experiment_columns(self.experiment, record.caller.decoder),
+            **failure_columns(record.failures, self.calls * self.batch),
+            seconds=float(ordered.sum()) / 1e6,
+            seed=self.samples.seed,
+            mode=record.caller.mode,
+            batch=self.batch,
+            mean_us=float(ordered.mean()),
+            p50_us=_quantile(ordered, 50, 100),
+            p90_us=_quantile(ordered, 90, 100),
+            p99_us=_tail_quantile(ordered, 100),
+            p999_us=_tail_quantile(ordered, 1_000),
+            p9999_us=_tail_quantile(ordered, 10_000),
+            max_us=float(ordered[-1]),
+            cores_used=record.cpu_seconds / record.turn_seconds,
+        )
+        if not any(isinstance(other.caller, DeadlineCaller) for other in self.records):
+            return point
+        caller = record.caller
+        deadline_ms, late = (caller.deadline_ms, record.late) if isinstance(caller, DeadlineCaller) else (None, None)
+        return DeadlinePoint(**vars(point), deadline_ms=deadline_ms, late=late)
+
+
+def _quantile(ordered: npt.NDArray[np.float64], numerator: int, denominator: int) -> float:
+    """The least observed value that so large a share of them does not exceed: none is made up between two."""
+    return float(ordered[max(0, -(-len(ordered) * numerator // denominator) - 1)])
+
+
+def _tail_quantile(ordered: npt.NDArray[np.float64], one_in: int) -> float | None:
+    """The value that one in so many exceeds; None where not even one is expected to."""
+    return _quantile(ordered, one_in - 1, one_in) if len(ordered) >= one_in else None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch to one thread, where a decoder has imported it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _collector_resting() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,148 @@
+"""What surrounds every request, whatever its route: an id, a line in the log, and the API key.
+
+Pure ASGI, outside of all that FastAPI does, so that no route and no error can be without.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.auth import KeyRing, bearer
+from service.errors import UnauthorizedError
+from service.http.problems import ErrorForm, form_for, problem_of
+from service.rest.page import FILES
+from service.telemetry.logs import ACCESS
+from service.telemetry.metrics import Metrics
+from service.telemetry.record import RequestRecord, current_record, recording
+
+PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = PROBES | frozenset(FILES)
+"""Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
+QUIET_PATHS = PROBES | {"/metrics"}
+"""Asked for every few seconds: logged at level debug, and not counted as in flight."""
+POLICY_VIOLATION = 1008
+"""WebSocket close code (RFC 6455, 7.4.1); before the handshake is accepted it becomes HTTP 403."""
+
+
+class Observe:
+    """Gives each request an id (X-Request-ID, the client's own if it is sane), counts it, and logs one line.
+
+    Args:
+        app: what answers.
+        metrics: counts the requests in flight.
+        access_log: whether to log requests.
+        draining: whether to ask clients to close their connections after the answer.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: bool, draining: Callable[[], bool]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._access_log = access_log
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        wanted_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        with recording(wanted_id) as record:
+            await self._observed(record, scope, receive, send)
+
+    async def _observed(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            kind = message["type"]
+            if kind in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
+                status = message.get("status", 101)
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = record.id
+                if self._draining() and kind == "http.response.start":
+                    headers["Connection"] = "close"
+            elif kind == "websocket.close" and status == 0:
+                status = 403
+            await send(message)
+
+        quiet = scope["path"] in QUIET_PATHS
+        try:
+            with self._metrics.in_flight(counted=scope["type"] == "http" and not quiet):
+                await self._app(scope, receive, send_with_id)
+        finally:
+            level = logging.DEBUG if quiet else logging.INFO
+            if self._access_log and ACCESS.isEnabledFor(level):
+                ACCESS.log(level, "request", extra={"fields": _fields(scope, record, status)})
+
+
+class RequireKey:
+    """Lets in who brings one of the keys; all others get 401.
+
+    A WebSocket is refused before it is accepted, by a server that cannot answer 401 to that with close code 1008.
+
+    Args:
+        app: what answers.
+        keys: whether keys are required, and which there are.
+        forms: how refusals are written, by path, where not as problem+json.
+        on_refused: is told of each request without a key that is known.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing, forms: Mapping[str, ErrorForm], on_refused: Callable[[str], None]
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._forms = forms
+        self._on_refused = on_refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_probe = scope["type"] == "http" and scope["path"] in OPEN_PATHS
+        if scope["type"] not in ("http", "websocket") or is_probe:
+            await self._app(scope, receive, send)
+            return
+        secret = bearer(dict(scope["headers"]))
+        key = None if secret is None else self._keys.find(secret)
+        if key is None and self._keys.required:
+            await self._refuse(secret, scope, receive, send)
+            return
+        if (record := current_record()) is not None:
+            record.key = key
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, secret: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
+        self._on_refused(UnauthorizedError.kind)
+        if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+            await receive()
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "an API key is needed"})
+            return
+        wrong = "this API key is not known, or not any more" if secret else "an API key is needed"
+        error = UnauthorizedError(f"{wrong}; send one as Authorization: Bearer KEY, or as X-API-Key")
+        challenge = 'Bearer realm="tandem"' + (', error="invalid_token"' if secret else "")  # RFC 6750, 3
+        respond = form_for(scope["path"], self._forms)
+        response = respond(problem_of(error), headers={"WWW-Authenticate": challenge})
+        await response(scope, receive, send)
+
+
+def _fields(scope: Scope, record: RequestRecord, status: int) -> dict[str, object]:
+    """What the log says of a request. The route's template and not the path, which a client can make up."""
+    route = getattr(scope.get("route"), "path", None)
+    client = scope.get("client")
+    fields: dict[str, object] = {
+        "request_id": record.id,
+        "method": scope.get("method", "WEBSOCKET"),
+        "route": route,
+        "status": status,
+        "shots": record.shots,
+        "queue_ms": round(record.queue_seconds * 1e3, 3),
+        "compute_ms": round(record.compute_seconds * 1e3, 3),
+        "total_ms": round((time.perf_counter() - record.started) * 1e3, 3),
+        "client": client[0] if client else None,
+        "key": record.key.name if record.key is not None else None,
+    }
+    if "model_id" in scope.get("path_params", {}) and status != 404:
+        fields["model"] = scope["path_params"]["model_id"]
+    return fields

@@ -1,0 +1,1 @@
+"""Models: loaded, bound to experiments, and decoding in batches."""

@@ -1,0 +1,1 @@
+"""The processes that serve: uvicorn with bounds, and several workers."""

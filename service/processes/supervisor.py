@@ -1,0 +1,240 @@
+"""Several processes that serve one port, and the one that starts them, watches them and ends them.
+
+All accept from one socket, so what a dead worker can no longer take the others do, at once. uvicorn's own
+supervisor looks only every half second, ends with the first replacement that cannot start, and leaves its workers
+behind when it is killed itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from prometheus_client.multiprocess import mark_process_dead
+
+from service.settings import Settings, read_settings
+from service.telemetry.logs import log_config
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 30.0
+"""A worker that was at work and says nothing for so long hangs, and is killed."""
+BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""How long the next replacement waits after so many that did not get ready."""
+SPARE_SECONDS = 10
+"""How much longer than the settings say workers may take to end."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    ready: bool = False
+    heard: float = field(default_factory=time.monotonic)
+
+
+class Supervisor:
+    """Starts workers, replaces those that die or hang, and on SIGTERM or SIGINT lets all drain and ends.
+
+    On SIGHUP it replaces each worker, one after the other: the new one is ready before the old one drains. They
+    read the files that the settings name again.
+
+    Args:
+        listener: the socket that all accept from.
+        settings: for how long workers may take to end, and what the log looks like. Workers read their own from
+            the environment.
+        workers: how many.
+    """
+
+    def __init__(self, listener: socket.socket, settings: Settings, *, workers: int) -> None:
+        self._listener = listener
+        self._settings = settings
+        self._count = workers
+        self._workers: list[_Worker] = []
+        self._leaving: list[_Worker] = []
+        self._failure: str | None = None
+        self._all_ready = False
+        self._failed_starts = 0
+        self._not_before = 0.0
+        self._signals: list[int] = []
+        self._to_replace: list[_Worker] = []
+        self._wake, self._waker = socket.socketpair()
+
+    def run(self) -> None:
+        """Returns when all workers have ended.
+
+        Raises:
+            ValueError: a model cannot be loaded, at the start.
+        """
+        logging.config.dictConfig(log_config(form=self._settings.log_format, level=self._settings.log_level))
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, lambda signum, frame: self._signals.append(signum))
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        while self._failure is None and not {signal.SIGTERM, signal.SIGINT} & set(self._signals):
+            if signal.SIGHUP in self._signals:
+                self._signals.clear()
+                self._to_replace = list(self._workers)
+            self._start_missing()
+            self._step()
+        self._end()
+        if self._failure is not None:
+            raise ValueError(self._failure)
+
+    def _start_missing(self) -> None:
+        wanted = self._count + (1 if self._to_replace else 0)
+        while len(self._workers) < wanted and time.monotonic() >= self._not_before:
+            self._workers.append(self._start())
+
+    def _start(self) -> _Worker:
+        spawn = multiprocessing.get_context("spawn")
+        pipe, far_end = spawn.Pipe()
+        # The first ones listen at once, to say that they are not ready; a replacement when it can do the work.
+        process = spawn.Process(
+            target=work, args=(self._listener, far_end), kwargs={"load_first": self._all_ready}, name="tandem-worker"
+        )
+        process.start()
+        far_end.close()
+        logger.info("worker %d is started", process.pid)
+        return _Worker(process, pipe)
+
+    def _step(self) -> None:
+        """Waits for news of the workers, or half a second, and acts on it."""
+        everyone = [*self._workers, *self._leaving]
+        wait([self._wake, *(one.process.sentinel for one in everyone), *(one.pipe for one in everyone)], timeout=0.5)
+        with suppress(BlockingIOError):
+            self._wake.setblocking(False)
+            self._wake.recv(1024)
+        for worker in everyone:
+            self._listen(worker)
+        for worker in everyone:
+            if not worker.process.is_alive():
+                self._bury(worker)
+            elif worker.ready and time.monotonic() - worker.heard > SILENT_SECONDS and worker in self._workers:
+                logger.error("worker %d hangs and is killed", worker.process.pid)
+                worker.process.kill()
+        if not self._all_ready and len(self._workers) == self._count and all(one.ready for one in self._workers):
+            self._all_ready = True
+        if self._all_ready:
+            self._retire_one()
+
+    def _listen(self, worker: _Worker) -> None:
+        with suppress(EOFError, OSError):
+            while worker.pipe.poll():
+                said = worker.pipe.recv()
+                worker.heard = time.monotonic()
+                if said is not None and not self._all_ready:
+                    self._failure = said
+                elif said is not None:
+                    logger.error("worker %d cannot start: %s", worker.process.pid, said)
+                elif not worker.ready:
+                    worker.ready = True
+                    self._failed_starts = 0
+                    logger.info("worker %d is ready", worker.process.pid)
+            if self._all_ready and worker.ready:
+                worker.pipe.send(None)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.process.join()
+        worker.pipe.close()
+        if (directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) and worker.process.pid is not None:
+            mark_process_dead(worker.process.pid, directory)  # type: ignore[no-untyped-call]
+        if worker in self._leaving:
+            self._leaving.remove(worker)
+            return
+        self._workers.remove(worker)
+        if worker in self._to_replace:
+            self._to_replace.remove(worker)
+        logger.error("worker %d ended with code %s and is replaced", worker.process.pid, worker.process.exitcode)
+        if not worker.ready:
+            self._failed_starts += 1
+        pause = BACK_OFF_SECONDS[min(self._failed_starts, len(BACK_OFF_SECONDS) - 1)]
+        self._not_before = time.monotonic() + pause
+
+    def _retire_one(self) -> None:
+        if self._to_replace and len([one for one in self._workers if one.ready]) > self._count:
+            worker = self._to_replace.pop(0)
+            self._workers.remove(worker)
+            self._leaving.append(worker)
+            worker.process.terminate()
+
+    def _end(self) -> None:
+        everyone = [*self._workers, *self._leaving]
+        for worker in everyone:
+            worker.process.terminate()
+        self._listener.close()
+        limit = self._settings.drain_seconds + 2 * self._settings.shutdown_timeout_seconds + SPARE_SECONDS
+        end = time.monotonic() + limit
+        for worker in everyone:
+            worker.process.join(max(0.0, end - time.monotonic()))
+            if worker.process.is_alive():
+                logger.error("worker %d did not end and is killed", worker.process.pid)
+                worker.process.kill()
+                worker.process.join()
+
+
+# What follows runs in a worker.
+
+
+def work(listener: socket.socket, pipe: Connection, *, load_first: bool) -> None:
+    """Serves until SIGTERM, or until the supervisor is no more.
+
+    Args:
+        listener: accepts for all workers.
+        pipe: says None once a second when ready, or why not; hears None when all workers are ready.
+        load_first: whether to accept connections only when all models are loaded.
+    """
+    from service.app import create_app
+    from service.processes.server import Server
+
+    def fail(error: Exception) -> None:
+        pipe.send(str(error))
+        server.should_exit = True
+
+    def stop(*_: Any) -> None:
+        server.should_exit = True
+
+    def tick() -> None:
+        if engine.loaded:
+            with suppress(OSError):
+                pipe.send(None)
+
+    try:
+        settings = read_settings()
+        app = create_app(settings, on_load_error=fail)
+    except (ValueError, OSError) as error:
+        pipe.send(str(error))
+        return
+    engine = app.state.engine
+    engine.awaits_others = not load_first
+    server = Server(app, settings, on_tick=tick, load_first=load_first)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor passes it on
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _start_thread(lambda: _hear(pipe, on_ready=engine.others_are_ready, on_end=stop))
+    server.run(sockets=[listener])
+
+
+def _hear(pipe: Connection, *, on_ready: Callable[[], None], on_end: Callable[[], None]) -> None:
+    try:
+        while True:
+            pipe.recv()
+            on_ready()
+    except (EOFError, OSError):
+        on_end()
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="supervisor", daemon=True).start()

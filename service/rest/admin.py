@@ -1,0 +1,120 @@
+"""Models loaded, replaced and removed over HTTP, by who has a key for administrators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from service.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    ClosingError,
+    ConflictError,
+    Flaw,
+    ForbiddenError,
+    InvalidParametersError,
+    ModelNotLoadedError,
+    NotReadyError,
+    UnknownModelError,
+    UnsupportedMediaTypeError,
+)
+from service.http.bounds import content_type, read_body
+from service.http.problems import problem_responses
+from service.models.changes import ModelChanges
+from service.rest.models import JSON, EngineDependency, model_info
+from service.settings import ModelSettings, Settings
+from service.telemetry.record import current_record
+from service.wire.schemas import ModelInfo
+
+MAX_BODY_BYTES = 2**16
+
+
+async def administrators_only() -> None:
+    """Raises:
+    ForbiddenError: the request has no key for administrators.
+    """
+    record = current_record()
+    if record is None or record.key is None or not record.key.admin:
+        raise ForbiddenError("models are changed with a key for administrators only: name:admin:key")
+
+
+async def get_changes(request: Request) -> ModelChanges:
+    changes: ModelChanges = request.app.state.changes
+    return changes
+
+
+ChangesDependency = Annotated[ModelChanges, Depends(get_changes)]
+router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(administrators_only)])
+
+
+@router.put(
+    "/models/{model_id}",
+    responses=problem_responses(
+        ForbiddenError,
+        BodyTimeoutError,
+        BodyTooLargeError,
+        UnsupportedMediaTypeError,
+        InvalidParametersError,
+        ModelNotLoadedError,
+        NotReadyError,
+        ClosingError,
+    ),
+    openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": ModelSettings.model_json_schema()}}}},
+)
+async def put_model(model_id: str, request: Request, engine: EngineDependency, changes: ChangesDependency) -> ModelInfo:
+    """Loads a model and serves it, in the place of the one with this id if there is any.
+
+    It answers when the new model is at work. Requests at work on the old one end there; none is dropped.
+    """
+    content_type(request, (JSON,))
+    body = await read_body(request, max_bytes=MAX_BODY_BYTES, timeout_seconds=engine.settings.body_timeout_seconds)
+    model = await changes.put(_parse(body, model_id, engine.settings))
+    return model_info(engine, model, model.default)
+
+
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    responses=problem_responses(ForbiddenError, UnknownModelError, ConflictError, InvalidParametersError),
+)
+async def delete_model(model_id: str, changes: ChangesDependency) -> Response:
+    """Serves a model no longer. Requests at work on it end there."""
+    await changes.remove(model_id)
+    return Response(status_code=204)
+
+
+def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
+    try:
+        content = from_json(body)
+    except ValueError as error:
+        raise _invalid(f"the body is no JSON: {error}", "#") from None
+    if not isinstance(content, dict) or content.get("id", model_id) != model_id:
+        raise _invalid(f"send an object whose id, if it has one, is {model_id!r}", "#/id")
+    try:
+        model = ModelSettings.model_validate(content | {"id": model_id})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "/".join(map(str, first["loc"]))
+        raise _invalid(f"{place}: {first['msg']}", f"#/{place}") from None
+    if model.weights is None:
+        return model
+    return model.model_copy(update={"weights": _within(settings.model_dir, model.weights)})
+
+
+def _within(directory: Path | None, weights: Path) -> Path:
+    """The weights' path, relative ones counted from the directory. Nothing outside of it is looked at."""
+    if directory is None:
+        raise _invalid("weights other than the shipped ones need the setting model_dir", "#/weights")
+    root = directory.resolve()
+    path = (root / weights).resolve()
+    if not path.is_relative_to(root):
+        raise _invalid("weights must lie in the directory of the setting model_dir", "#/weights")
+    return path
+
+
+def _invalid(detail: str, pointer: str) -> InvalidParametersError:
+    return InvalidParametersError(detail, flaws=[Flaw(detail, pointer=pointer)])

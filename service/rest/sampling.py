@@ -1,0 +1,119 @@
+"""Shots sampled by the service itself, for those who want to look before they install stim."""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
+
+from service.errors import BusyError, InvalidParametersError, UnknownModelError
+from service.http.bounds import Gate
+from service.http.problems import problem_responses
+from service.models.model import ExperimentChoice
+from service.rest.models import EngineDependency, ModelDependency, get_gate
+from service.wire.schemas import Bit, ExperimentQuery
+from simulation.circuits import MemoryExperiment
+from simulation.sampling import sample
+
+MAX_SAMPLED_SHOTS = 100
+"""Most shots of one request: for more, sample the model's circuit with stim, which needs no service."""
+MAX_EXACT_INTEGER = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly."""
+
+router = APIRouter(prefix="/v1")
+
+
+class SampleQuery(ExperimentQuery):
+    """The experiment, and which of its shots."""
+
+    shots: int = Field(default=1, ge=1, le=MAX_SAMPLED_SHOTS, description="How many shots.")
+    seed: int | None = Field(
+        default=None, ge=0, le=MAX_EXACT_INTEGER, description="Draws the same shots again; left out, a fresh one."
+    )
+    first: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_EXACT_INTEGER,
+        description="Number of the first shot: shot i of a seed is the same whichever shots are asked for with it.",
+    )
+
+
+class SampledExperiment(BaseModel):
+    basis: Literal["X", "Z"]
+    rounds: int
+    p: float
+    noise: str
+
+
+class SampleResponse(BaseModel):
+    """Shots, with the truth that a decoder is not told."""
+
+    model: str
+    experiment: SampledExperiment
+    torus: tuple[int, int] = Field(description="l and m, the numbers of cells along x and y.")
+    seed: int = Field(description="The seed that draws these shots again.")
+    first: int = Field(description="The number of the first of these shots.")
+    num_shots: int
+    shots_b8: str = Field(
+        description="Base64 of the detection events in stim's b8, as `/decode` takes them.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    detection_events: list[list[int]] = Field(description="For each shot, the detectors that fired, ascending.")
+    coordinates: list[list[tuple[int, int, int, int]]] = Field(
+        description="For each of these, (x, y, round, type) with type 0 for an X check and 1 for a Z check. "
+        "The last round compares the data readout with the last syndrome."
+    )
+    observable_flips: list[list[Bit]] = Field(description="For each shot, which observables flipped: the truth.")
+
+
+@router.post(
+    "/models/{model_id}/sample",
+    tags=["sample"],
+    response_model=SampleResponse,
+    responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
+)
+async def sample_shots(
+    engine: EngineDependency,
+    gate: Annotated[Gate, Depends(get_gate)],
+    model: ModelDependency,
+    query: Annotated[SampleQuery, Query()],
+) -> Response:
+    """Samples a few shots of the experiment, with the observables that really flipped.
+
+    Send `shots_b8` to `/v1/models/{id}/decode` for the same basis, rounds and p, and compare the predictions with
+    `observable_flips`. Shots of a seed are those of `tandem sample` with that seed.
+    """
+    engine.metrics.sample_request(model.settings.id)
+    choice = ExperimentChoice(basis=query.basis, rounds=query.rounds, p=query.p)
+    experiment = engine.experiment(model, choice)
+    with gate.enter():
+        content = await engine.build(partial(_sample_json, model.settings.id, experiment, query))
+    return Response(content, media_type="application/json")
+
+
+def _sample_json(model_id: str, experiment: MemoryExperiment, query: SampleQuery) -> bytes:
+    """A `SampleResponse`, written where it was sampled: beside the event loop."""
+    samples = sample(experiment.circuit, shots=query.shots, seed=query.seed, first=query.first)
+    events = [shot.nonzero()[0] for shot in samples.unpacked_detection_events()]
+    coordinates = experiment.grid.coordinates
+    answer = SampleResponse.model_construct(
+        model=model_id,
+        experiment=SampledExperiment(
+            basis=experiment.basis,
+            rounds=experiment.rounds,
+            p=experiment.noise.p,
+            noise=str(experiment.noise),
+        ),
+        torus=(experiment.code.l, experiment.code.m),
+        seed=samples.seed,
+        first=query.first,
+        num_shots=samples.shots,
+        shots_b8=base64.b64encode(samples.detection_events.tobytes()).decode("ascii"),
+        detection_events=[shot.tolist() for shot in events],
+        coordinates=[[tuple(row) for row in coordinates[shot].tolist()] for shot in events],
+        observable_flips=samples.unpacked_observable_flips().view("u1").tolist(),
+    )
+    return answer.model_dump_json().encode()

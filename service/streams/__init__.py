@@ -1,0 +1,1 @@
+"""Streams of detection events over WebSockets."""

@@ -1,0 +1,281 @@
+"""One WebSocket connection with its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Set
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from service.auth import Key
+from service.errors import (
+    BusyError,
+    ClosingError,
+    InternalError,
+    ServiceError,
+    StreamTimeoutError,
+    UnauthorizedError,
+    UnknownStreamError,
+)
+from service.http.bounds import Gate
+from service.models.engine import Engine
+from service.models.model import ExperimentChoice
+from service.streams.experiments import streamed_experiment
+from service.streams.open_stream import OpenStream
+from service.streams.protocol import (
+    CloseRequest,
+    LayerMessage,
+    OpenRequest,
+    ProtocolError,
+    StreamNumber,
+    StreamRefused,
+    closed_message,
+    opened_message,
+    parse_binary,
+    parse_text,
+    problem_message,
+)
+
+logger = logging.getLogger(__name__)
+
+OUTBOX_SIZE = 64
+"""Messages that wait to be sent; whoever has more waits."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """How a connection ends: a close code of RFC 6455, 7.4.1, and a reason of at most 123 bytes."""
+
+    code: int
+    reason: str
+
+
+class Connection:
+    """Reads, answers and bounds what goes over one connection.
+
+    Args:
+        websocket: is accepted.
+        model_id: the model that all its streams are for.
+        engine: whose models.
+        places: bounds the streams of all connections.
+        key: the API key that it was made with; None if none is required.
+    """
+
+    def __init__(
+        self, websocket: WebSocket, model_id: str, *, engine: Engine, places: Gate, key: Key | None = None
+    ) -> None:
+        self.model_id = model_id
+        self._key = key
+        self.metrics = engine.metrics.streams
+        self._websocket = websocket
+        self._engine = engine
+        self._settings = engine.settings
+        self._places = places
+        self._streams: dict[StreamNumber, OpenStream] = {}
+        # Streams that failed before their last layer came: what was on its way then is no mistake of the client's.
+        self._failed: dict[StreamNumber, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX_SIZE)
+        self._touched = time.monotonic()
+        self._stopped: asyncio.Future[Close | None] = asyncio.get_running_loop().create_future()
+        self._draining = False
+
+    async def run(self) -> None:
+        """Serves the connection until one side ends it. Nothing of it stays."""
+        self.start(self._write())
+        reader = self.start(self._read())
+        try:
+            close = await self._stopped
+            reader.cancel()
+            if close is not None:
+                # The client may be one that does not read.
+                with suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+                    async with asyncio.timeout(self._settings.stream_send_seconds):
+                        await self._outbox.join()
+                        await self._websocket.close(close.code, close.reason)
+        finally:
+            for stream in list(self._streams.values()):
+                stream.end()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def stop(self, close: Close | None) -> None:
+        """Ends the connection; None if the client is gone already. The first call counts."""
+        if not self._stopped.done():
+            self._stopped.set_result(close)
+
+    async def drain(self) -> None:
+        """Answers the streams that have all their layers, tells the others, and ends the connection."""
+        self._draining = True
+        for stream in list(self._streams.values()):
+            if not stream.complete:
+                await stream.fail(ClosingError("the service is shutting down; begin again on another instance"))
+        for stream in list(self._streams.values()):
+            await stream.answered()
+        self.stop(Close(1001, "the service is shutting down"))
+
+    def sweep(self, now: float, *, keys: Set[Key]) -> None:
+        """Ends what has been idle for too long, and all if the key is none any more.
+
+        Args:
+            now: as of `time.monotonic`.
+            keys: those that are accepted now.
+        """
+        if self._key is not None and self._key not in keys:
+            self.failed(UnauthorizedError("the API key was revoked"))
+            self.stop(Close(1008, "the API key is not known any more"))
+            return
+        limit = self._settings.stream_idle_seconds
+        for stream in list(self._streams.values()):
+            if not stream.complete and now - stream.touched > limit:
+                self.start(
+                    stream.fail(StreamTimeoutError(f"no layer came for {limit:g} s; begin the experiment again"))
+                )
+        self._failed = {number: failed for number, failed in self._failed.items() if now - failed <= limit}
+        if not self._streams and now - self._touched > limit:
+            self.stop(Close(1000, f"no stream was open and nothing came for {limit:g} s"))
+
+    # What streams ask of their host.
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs work that ends with the connection at the latest."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def send(self, message: str) -> None:
+        """Sends a message, when there is room for it."""
+        await self._outbox.put(message)
+
+    def failed(self, error: ServiceError) -> None:
+        """Counts a failure."""
+        self._engine.metrics.failure(self.model_id, error.kind)
+
+    def ended(self, stream: OpenStream) -> None:
+        """Forgets a stream, but not at once that there was one whose layers may still be on their way."""
+        del self._streams[stream.request.stream]
+        if not stream.complete:
+            self._remember(stream.request.stream)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await self._websocket.receive()
+                if message["type"] == "websocket.disconnect":
+                    self.stop(None)
+                    return
+                self._touched = time.monotonic()
+                self.metrics.received(self.model_id)
+                await self._handle(message.get("text"), message.get("bytes") or b"")
+        except ProtocolError as error:
+            self._engine.metrics.failure(self.model_id, "stream-protocol")
+            self.stop(Close(error.code, error.reason))
+        except Exception:
+            self._crash()
+
+    async def _write(self) -> None:
+        seconds = self._settings.stream_send_seconds
+        try:
+            while True:
+                message = await self._outbox.get()
+                async with asyncio.timeout(seconds):
+                    await self._websocket.send_text(message)
+                self.metrics.sent(self.model_id)
+                self._outbox.task_done()
+        except TimeoutError:
+            self._engine.metrics.failure(self.model_id, "slow-reader")
+            self.stop(Close(1008, f"the client read nothing for {seconds:g} s"))
+        except (RuntimeError, WebSocketDisconnect):
+            self.stop(None)  # the client is gone
+        except Exception:
+            self._crash()
+
+    def _crash(self) -> None:
+        logger.exception("a connection of streams failed")
+        self._engine.metrics.failure(self.model_id, InternalError.kind)
+        self.stop(Close(1011, "something unexpected happened; it is in the server's log"))
+
+    async def _handle(self, text: str | None, data: bytes) -> None:
+        most = self._settings.max_stream_message_bytes
+        if max(len(text or ""), len(data)) > most:
+            raise ProtocolError(f"a message may have {most} bytes at most", code=1009)
+        try:
+            request = parse_binary(data) if text is None else parse_text(text)
+            if isinstance(request, LayerMessage):
+                await self._take(request)
+            elif isinstance(request, OpenRequest):
+                self._open(request)
+            else:
+                await self._close(request)
+        except StreamRefused as refused:
+            if refused.stream in self._streams:
+                raise ProtocolError(f"stream {refused.stream} is open; a message about it is wrong") from None
+            self._remember(refused.stream)
+            self.failed(refused.error)
+            await self.send(problem_message(refused.stream, refused.error))
+
+    def _open(self, request: OpenRequest) -> None:
+        if request.stream in self._streams:
+            raise ProtocolError(f"stream {request.stream} is open already; close it first, or take another number")
+        choice = ExperimentChoice(basis=request.basis, rounds=request.rounds, p=request.p)
+        with ExitStack() as held:
+            try:
+                if self._draining:
+                    raise ClosingError("the service is shutting down; open streams on another instance")
+                model = self._engine.model(self.model_id)
+                self._engine.check_model_ready(model)
+                basis = self._engine.experiment(model, choice).basis
+                if len(self._streams) >= self._settings.max_streams_per_connection:
+                    raise BusyError(
+                        f"{len(self._streams)} streams are open on this connection already; wait for answers",
+                        retry_after=1,
+                    )
+                held.enter_context(self._places.enter())
+                held.enter_context(model.lease())
+                experiment = streamed_experiment(self._engine, model, choice, deadline_ms=request.deadline_ms)
+            except ServiceError as error:
+                raise StreamRefused(request.stream, error) from error
+            cells = model.code.cells
+            stream = OpenStream(
+                request,
+                experiment,
+                host=self,
+                held=held.pop_all(),
+                cells=cells,
+                max_rounds=self._settings.max_rounds,
+                gives_probabilities=bool(model.gives_confidence),
+            )
+        self._failed.pop(request.stream, None)
+        self._streams[request.stream] = stream
+        stream.begin(opened_message(request, model=self.model_id, basis=basis, detectors=(cells, 2 * cells, cells)))
+
+    async def _take(self, message: LayerMessage) -> None:
+        stream = self._streams.get(message.stream)
+        if stream is not None:
+            await stream.take(message)
+        elif message.stream in self._failed:
+            if message.last:
+                del self._failed[message.stream]
+        else:
+            error = UnknownStreamError(f"stream {message.stream} is not open; open it first")
+            self.failed(error)
+            await self.send(problem_message(message.stream, error))
+
+    async def _close(self, request: CloseRequest) -> None:
+        stream = self._streams.get(request.stream)
+        if stream is not None:
+            stream.end()
+        self._failed.pop(request.stream, None)
+        await self.send(closed_message(request.stream))
+
+    def _remember(self, stream: StreamNumber) -> None:
+        self._failed[stream] = time.monotonic()
+        while len(self._failed) > self._settings.max_streams_per_connection:
+            del self._failed[next(iter(self._failed))]

@@ -1,0 +1,198 @@
+"""The messages of `tandem.stream.v1`: what clients send and what they get (docs/api.md, "Streams").
+
+Control messages and answers are JSON in text frames; layers of detection events are binary frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
+
+from decoder.base import Bits
+from service.errors import Flaw, InvalidLayerError, InvalidParametersError, ServiceError
+from service.http.problems import problem_of
+from service.models.batching import Answer
+from service.wire.schemas import ExperimentQuery, Milliseconds
+from service.wire.shots import ANSWERED_BY
+from simulation.sampling import packed_size
+
+SUBPROTOCOL = "tandem.stream.v1"
+HEADER = struct.Struct("<IHBB")
+"""Of a layer: stream (uint32), round (uint16), flags (uint8), a zero; little-endian. The packed events follow."""
+LAST = 1
+"""Flag: this layer is the data's readout compared with the last syndrome, and the answer is wanted."""
+RUNNING = 2
+"""Flag: the flip probabilities as they would be if the data were read out now are wanted."""
+MAX_STREAM = 2**32 - 1
+
+StreamNumber = int
+
+
+class ProtocolError(Exception):
+    """A message that no client of this protocol may send: the connection ends, with this reason."""
+
+    def __init__(self, reason: str, *, code: int = 1002) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class StreamRefused(Exception):
+    """A request about one stream that cannot be met; the others on the connection go on."""
+
+    def __init__(self, stream: StreamNumber, error: ServiceError) -> None:
+        super().__init__(error.detail)
+        self.stream = stream
+        self.error = error
+
+
+class OpenRequest(ExperimentQuery):
+    """Begins an experiment. Without rounds it has as many as layers come before the one that says it is the last."""
+
+    action: Literal["open"]
+    stream: StreamNumber = Field(strict=True, ge=0, le=MAX_STREAM)
+    flip_probabilities: bool = Field(default=False, strict=True)
+    deadline_ms: Milliseconds | None = None
+
+
+class CloseRequest(BaseModel):
+    """Gives an experiment up."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["close"]
+    stream: StreamNumber = Field(strict=True, ge=0, le=MAX_STREAM)
+
+
+@dataclass(frozen=True)
+class LayerMessage:
+    """The detection events of one round."""
+
+    stream: StreamNumber
+    round: int
+    last: bool
+    running: bool
+    events: bytes
+    """Bit-packed, lowest bit first."""
+
+
+Message = OpenRequest | CloseRequest | LayerMessage
+
+_ACTIONS: dict[str, type[OpenRequest | CloseRequest]] = {"open": OpenRequest, "close": CloseRequest}
+
+
+def parse_text(text: str) -> OpenRequest | CloseRequest:
+    """Reads a control message.
+
+    Raises:
+        ProtocolError: no JSON object with a known action and the number of a stream.
+        StreamRefused: its other members are wrong.
+    """
+    try:
+        fields = from_json(text)
+    except ValueError:
+        raise ProtocolError("a text message must be a JSON object") from None
+    action = fields.get("action") if isinstance(fields, dict) else None
+    if not isinstance(action, str) or action not in _ACTIONS:
+        raise ProtocolError('a text message must be a JSON object whose "action" is "open" or "close"')
+    stream = fields.get("stream")
+    if type(stream) is not int or not 0 <= stream <= MAX_STREAM:
+        raise ProtocolError(f'"stream" must be a whole number from 0 to {MAX_STREAM}')
+    try:
+        return _ACTIONS[action].model_validate(fields)
+    except ValidationError as error:
+        flaws = [Flaw(part["msg"], pointer="#/" + "/".join(map(str, part["loc"]))) for part in error.errors()]
+        raise StreamRefused(
+            stream, InvalidParametersError(f"{flaws[0].pointer}: {flaws[0].detail}", flaws=flaws)
+        ) from None
+
+
+def parse_binary(data: bytes) -> LayerMessage:
+    """Reads a layer's header.
+
+    Raises:
+        ProtocolError: there is none, or it has bits that mean nothing.
+    """
+    if len(data) < HEADER.size:
+        raise ProtocolError(f"a binary message starts with a header of {HEADER.size} bytes; this one has {len(data)}")
+    stream, round_, flags, zero = HEADER.unpack_from(data)
+    if flags & ~(LAST | RUNNING) or zero:
+        raise ProtocolError("a layer's flags are 1 (last) and 2 (running), and the byte behind them is 0")
+    return LayerMessage(stream, round_, bool(flags & LAST), bool(flags & RUNNING), data[HEADER.size :])
+
+
+def unpack_layer(events: bytes, *, detectors: int, where: str) -> Bits:
+    """A layer's events, bool (detectors,).
+
+    Args:
+        events: ceil(detectors / 8) bytes, the first detector the lowest bit.
+        detectors: of this layer.
+        where: names the layer in errors.
+
+    Raises:
+        InvalidLayerError: a wrong length, or bits set past the last detector.
+    """
+    length = packed_size(detectors)
+    if len(events) != length:
+        raise InvalidLayerError(
+            f"{where} has {len(events)} bytes of events; its {detectors} detectors take {length}, of both check types "
+            "but in the first and the last layer"
+        )
+    packed = np.frombuffer(events, dtype=np.uint8)
+    if detectors % 8 and packed[-1] >> detectors % 8:
+        raise InvalidLayerError(f"{where} has bits set past its {detectors} detectors; pack lowest bit first")
+    return np.unpackbits(packed, count=detectors, bitorder="little").view(np.bool_)
+
+
+def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: tuple[int, int, int]) -> str:
+    return _message(
+        "opened", request.stream, model=model, basis=basis, rounds=request.rounds, detectors=list(detectors)
+    )
+
+
+def answer_message(request: OpenRequest, answer: Answer, *, rounds: int, seconds: float) -> str:
+    flips = answer.flip_probabilities if request.flip_probabilities else None
+    by = {} if answer.opinions is None else {"answered_by": ANSWERED_BY[answer.opinions[0]]}
+    return _message(
+        "answer",
+        request.stream,
+        rounds=rounds,
+        predictions=answer.predictions[0].view(np.uint8).tolist(),
+        confidence=None if answer.confidence is None else float(answer.confidence[0]),
+        flip_probabilities=None if flips is None else flips[0].tolist(),
+        **by,
+        seconds=seconds,
+    )
+
+
+def running_message(stream: StreamNumber, answer: Answer, *, round: int) -> str:
+    assert answer.flip_probabilities is not None
+    return _message("running", stream, round=round, flip_probabilities=answer.flip_probabilities[0].tolist())
+
+
+def closed_message(stream: StreamNumber) -> str:
+    return _message("closed", stream)
+
+
+def problem_message(stream: StreamNumber, error: ServiceError) -> str:
+    """What ended a stream: RFC 9457 problem details beside the number of the stream."""
+    return _message("problem", stream, **_problem(error))
+
+
+def running_problem_message(stream: StreamNumber, error: ServiceError, *, round: int) -> str:
+    """Why flip probabilities that were asked for do not come; the stream goes on."""
+    return _message("running_problem", stream, round=round, **_problem(error))
+
+
+def _problem(error: ServiceError) -> dict[str, Any]:
+    retry = {} if error.retry_after is None else {"retry_after": error.retry_after}
+    return problem_of(error).model_dump(exclude_none=True) | retry
+
+
+def _message(event: str, stream: StreamNumber, **members: object) -> str:
+    return to_json({"event": event, "stream": stream, **members}).decode()

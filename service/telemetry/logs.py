@@ -1,0 +1,75 @@
+"""The log: one line a record on stderr, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
+from typing import Any
+
+ACCESS = logging.getLogger("service.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, request_id, and the record's `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if hasattr(record, "request_id"):
+            line["request_id"] = record.request_id
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level and message, then the request's id and the record's `fields` as name=value."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = dict(getattr(record, "fields", {}))
+        if hasattr(record, "request_id"):
+            fields = {"request_id": record.request_id} | fields
+        said = [f"{name}={_quoted(value)}" for name, value in fields.items()]
+        return " ".join([super().formatMessage(record), *said])
+
+
+def _quoted(value: object) -> str:
+    # Strings as JSON has them: a line break in what a client sent must not begin a line of the log.
+    if type(value) in (int, float):
+        return repr(value)
+    return encode_basestring_ascii(value) if type(value) is str else json.dumps(value, default=str)
+
+
+def log_config(*, form: str, level: str) -> dict[str, Any]:
+    """The configuration for `logging.config.dictConfig`; uvicorn's own access log is off, as `ACCESS` says more."""
+    formatter = {"json": JsonFormatter, "text": TextFormatter}[form]
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"default": {"()": formatter}},
+        "filters": {"request_id": {"()": "service.telemetry.record.RequestIdFilter"}},
+        "handlers": {
+            "default": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "default",
+                "filters": ["request_id"],
+            }
+        },
+        "root": {"handlers": ["default"], "level": "WARNING"},
+        "loggers": {
+            "uvicorn": {"handlers": ["default"], "level": level.upper(), "propagate": False},
+            "uvicorn.access": {"handlers": [], "propagate": False},
+            "service": {"handlers": ["default"], "level": level.upper(), "propagate": False},
+        },
+    }

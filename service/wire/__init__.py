@@ -1,0 +1,1 @@
+"""Shots and answers as they go over the wire."""

@@ -1,0 +1,145 @@
+"""Shots as they come over the wire, and predictions as they go back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from decoder.base import PackedBits, pack_bits
+from decoder.tandem.decoder import Opinion
+from service.errors import Flaw, InvalidShotsError, TooManyShotsError
+from service.models.batching import Answer
+from service.wire.schemas import Bit, DecodeRequest
+from simulation.sampling import packed_size
+
+ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
+
+
+def parse_json(body: bytes, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+    """Reads a `DecodeRequest`.
+
+    Returns:
+        Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)).
+
+    Raises:
+        InvalidShotsError: no such JSON, a wrong length, or values other than 0 and 1.
+        TooManyShotsError: more than `max_shots`.
+    """
+    try:
+        request = DecodeRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(
+            *(_flaw(part["msg"].removeprefix("Value error, "), *part["loc"]) for part in error.errors())
+        ) from None
+    if "shots" in request.model_fields_set:
+        return _from_lists(request.shots, num_detectors=num_detectors, max_shots=max_shots)
+    try:
+        data = base64.b64decode(request.shots_b8, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _invalid(_flaw(f"this is not base64: {error}", "shots_b8")) from None
+    shots = parse_b8(data, num_detectors=num_detectors, num_observables=num_observables, max_shots=max_shots)
+    if "num_shots" in request.model_fields_set and request.num_shots != len(shots):
+        raise _invalid(_flaw(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots"))
+    return shots
+
+
+def parse_b8(data: bytes, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+    """Reads stim's b8: ceil(num_detectors / 8) bytes a shot, the first detector the lowest bit.
+
+    Returns:
+        Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)).
+
+    Raises:
+        InvalidShotsError: no shots, no whole number of them, or bits set past the last detector.
+        TooManyShotsError: more than `max_shots`.
+    """
+    length = packed_size(num_detectors)
+    if not data:
+        raise _invalid(Flaw(f"there are no shots; send {length} bytes (b8) for each"))
+    if len(data) % length:
+        with_observables = packed_size(num_detectors + num_observables)
+        hint = "make them with the circuit of the same basis and rounds, /v1/models/{id}/circuit"
+        if len(data) % with_observables == 0:
+            hint = "this looks as if observables were appended: leave them out"
+        raise _invalid(Flaw(f"{len(data)} bytes are no whole shots: {num_detectors} detectors take {length}; {hint}"))
+    shots = np.frombuffer(data, dtype=np.uint8).reshape(-1, length)
+    _check_count(len(shots), max_shots)
+    used = num_detectors % 8
+    if used and (shots[:, -1] >> used).any():
+        raise _invalid(
+            Flaw(f"bits are set past a shot's {num_detectors} detectors; pack lowest bit first, one shot a row")
+        )
+    return shots
+
+
+def answer_json(answer: Answer, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
+    """Writes a `DecodeResponse`."""
+    return to_json(answer_object(answer, model=model, confidence=confidence, flip_probabilities=flip_probabilities))
+
+
+def answer_object(answer: Answer, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
+    """A `DecodeResponse` as an object; of models that are no pairs without `answered_by`."""
+    content: dict[str, object] = {
+        "model": model,
+        "num_shots": len(answer.predictions),
+        "predictions": answer.predictions.view(np.uint8).tolist(),
+        "confidence": _listed(answer.confidence if confidence else None),
+        "flip_probabilities": _listed(answer.flip_probabilities if flip_probabilities else None),
+        "queue_seconds": answer.queue_seconds,
+        "compute_seconds": answer.compute_seconds,
+    }
+    if answer.opinions is not None:
+        content["answered_by"] = [ANSWERED_BY[opinion] for opinion in answer.opinions]
+    return content
+
+
+def answer_parts(
+    answer: Answer, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
+) -> dict[str, bytes]:
+    """The parts of a binary answer in their order: predictions in b8, little-endian float32, and opinions in bytes."""
+    parts = {"predictions": pack_bits(answer.predictions).tobytes()}
+    if confidence and answer.confidence is not None:
+        parts["confidence"] = answer.confidence.astype("<f4").tobytes()
+    if flip_probabilities and answer.flip_probabilities is not None:
+        parts["flip_probabilities"] = answer.flip_probabilities.astype("<f4").tobytes()
+    if opinions and answer.opinions is not None:
+        parts["opinions"] = answer.opinions.tobytes()
+    return parts
+
+
+def _from_lists(shots: list[list[Bit]], *, num_detectors: int, max_shots: int) -> PackedBits:
+    _check_count(len(shots), max_shots)
+    for index, shot in enumerate(shots):
+        if len(shot) != num_detectors:
+            raise _invalid(
+                _flaw(
+                    f"a shot of {len(shot)} values; this experiment has {num_detectors} detectors",
+                    "shots",
+                    index,
+                )
+            )
+    return pack_bits(np.array(shots, dtype=np.bool_))
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise TooManyShotsError(f"{count} shots in one request, at most {most} are allowed; send them in parts")
+
+
+def _flaw(detail: str, *location: str | int) -> Flaw:
+    return Flaw(detail, pointer="#/" + "/".join(map(str, location)) if location else "#")
+
+
+def _invalid(*flaws: Flaw) -> InvalidShotsError:
+    first = flaws[0]
+    where = f"{first.pointer}: " if first.pointer else ""
+    return InvalidShotsError(f"{where}{first.detail}", flaws=flaws)
+
+
+def _listed(values: npt.NDArray[np.floating] | None) -> list[float] | None:
+    return None if values is None else values.tolist()
