@@ -198,7 +198,7 @@ async def test_running_probabilities_are_those_of_a_readout_now(lab_server, fold
 
 
 async def test_the_example_of_the_documentation_runs(lab_server, capsys):
-    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
     example = text.partition("## Streams")[2].partition("```python")[2].partition("```")[0]
     async with lab_server(ModelSettings(id="bb72", code="bb72")) as server:
         await asyncio.to_thread(exec, example.replace("localhost:8000", f"127.0.0.1:{server.port}"), {})

@@ -22,7 +22,7 @@ from service.errors import ServiceError
 from service.processes.supervisor import SPARE_SECONDS
 from service.settings import ModelSettings, Settings
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "deploy" / "compose"
 FLAGS = {"TANDEM_WORKERS"}
 OWN_LABELS = {"job", "instance"}

@@ -16,7 +16,7 @@ from service.http.middleware import PROBES
 from service.processes.supervisor import SPARE_SECONDS
 from service.settings import Settings, read_settings
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 VERSION = "1.37"
 # What the schemas of Kubernetes itself do not know.

@@ -6,7 +6,7 @@ import pytest
 
 from decoder.benchmark.reporting.result_tree import read_tree
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 
 def test_a_tree_is_read_back_as_it_was_written(measured):

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import Client, ServiceError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
 MODEL = {"id": "m", "code": "bb72", "decoder": "bposd-osd0", "rounds": 1, "own_process": False}
 URL = "/v1/models/m/decode"

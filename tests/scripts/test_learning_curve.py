@@ -16,7 +16,7 @@ import pytest
 from decoder.benchmark.common import binomial_interval, failure_columns
 from decoder.training.log import Log, Progress
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "learning_curve.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "learning_curve.py"
 
 
 @pytest.fixture(scope="module")
