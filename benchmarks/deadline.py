@@ -26,14 +26,16 @@ import numpy as np
 import torch
 import typer
 
-from decoder.base import Decoding, SoftDecoder, pack_bits
-from decoder.benchmark.common import binomial_interval
+from decoder.base import Decoding, SoftDecoder
 from decoder.benchmark.reporting.provenance import collect_provenance
-from decoder.registry import decoder_spec
+from decoder.catalog import decoder_spec
 from decoder.scheduling import take_short_slices
-from decoder.tandem.decoder import Opinion, TandemDecoder
+from decoder.statistics import binomial_interval
+from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.pairs import make_pair
+from decoder.tandem.rule import Opinion
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.files import write_text
 from simulation.sampling import sample

@@ -26,13 +26,14 @@ import torch
 from scipy.stats import beta
 from torch import Tensor, nn
 
-from decoder.base import Bits, Decoding
+from decoder.base import Decoding
 from decoder.neural import cpu, onnx_export
 from decoder.neural.backends.numba import believed_of
 from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import GroupConv, RecurrentTransformer
 from decoder.relay.rules import Answers
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
 BASIS = 0

@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from decoder.base import Bits
-from decoder.benchmark.common import binomial_interval
 from decoder.benchmark.reporting.provenance import machine
 from decoder.devices import usable_device
+from decoder.making import make_decoder
 from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.decoder import NeuralDecoder
-from decoder.registry import make_decoder
+from decoder.statistics import binomial_interval
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

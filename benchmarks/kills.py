@@ -23,8 +23,8 @@ import httpx
 import numpy as np
 from serving import MODEL_ID, RESULTS, Connection, Report, Service, Shots, run, sample_shots, service
 
-from decoder.base import pack_bits
 from service.client import AsyncClient, ServiceError
+from simulation.bits import pack_bits
 
 PLAIN, RETRYING = 6, 2
 WORKERS = 2

@@ -31,9 +31,9 @@ import httpx
 import numpy as np
 import yaml
 
-from decoder.base import Bits, PackedBits, pack_bits
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from service.client import Client, ServiceError
+from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

@@ -27,9 +27,9 @@ import numpy.typing as npt
 import torch
 import uvloop
 
-from decoder.base import pack_bits
 from decoder.benchmark.reporting.provenance import git_state, machine
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

@@ -35,7 +35,7 @@ from serving import (
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
 
-from decoder.base import pack_bits
+from simulation.bits import pack_bits
 
 CONNECTIONS = 10
 

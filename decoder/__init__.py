@@ -1,6 +1,6 @@
 """Decoders of bivariate bicycle codes: a recurrent transformer, classical baselines, training and benchmarks.
 
-`decoder.base` says what a decoder is, `decoder.registry` makes one for an experiment by name, and
+`decoder.base` says what a decoder is, `decoder.making` makes one for an experiment by name, and
 `decoder.sinter` offers them to sinter.
 """
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from simulation.sampling import packed_size
-
-Bits = npt.NDArray[np.bool_]
-"""One bool a bit: (shots, detectors) or (shots, observables)."""
-PackedBits = npt.NDArray[np.uint8]
-"""Eight bits a byte, least significant first (stim's b8): (shots, ceil(bits / 8))."""
+from simulation.bits import Bits, PackedBits, pack_bits, packed_size, unpack_bits
 
 
 @runtime_checkable
@@ -67,6 +63,22 @@ class Decoding:
     flip_probabilities: npt.NDArray[np.float32]
     """(shots, observables): the posterior probability that each observable flipped."""
 
+    def __len__(self) -> int:
+        """Shots."""
+        return len(self.predictions)
+
+    def __getitem__(self, shots: slice) -> Self:
+        """The part of some shots, as views."""
+        return type(self)(**{field.name: getattr(self, field.name)[shots] for field in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Parts one after the other, at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        return cls(**{name: np.concatenate(column) for name, column in columns.items()})
+
 
 @runtime_checkable
 class SoftDecoder(Decoder, Protocol):
@@ -78,6 +90,45 @@ class SoftDecoder(Decoder, Protocol):
         Raises:
             ValueError: as for `decode_batch`.
         """
+
+
+class BatchDecoder(ABC):
+    """`decode_batch` with its checks and its packing; what is left to do is `predict`."""
+
+    def __init__(self, *, num_detectors: int, num_observables: int) -> None:
+        self.num_detectors = num_detectors
+        self.num_observables = num_observables
+
+    @abstractmethod
+    def predict(self, events: Bits) -> Bits:
+        """From detection events, bool (shots, num_detectors), to flips, bool (shots, num_observables)."""
+
+    def decode_batch(
+        self,
+        shots: npt.NDArray[np.generic],
+        *,
+        bit_packed_shots: bool = False,
+        bit_packed_predictions: bool = False,
+    ) -> Bits | PackedBits:
+        """Predicts observable flips; see `Decoder.decode_batch`."""
+        predictions = self.predict(unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots))
+        return pack_bits(predictions) if bit_packed_predictions else predictions
+
+
+class SoftBatchDecoder(BatchDecoder):
+    """The same of a decoder that also says how sure it is; what is left to do is `judge`."""
+
+    @abstractmethod
+    def judge(self, events: Bits) -> Decoding:
+        """From detection events, bool (shots, num_detectors), to predictions with probabilities."""
+
+    def predict(self, events: Bits) -> Bits:
+        """The predictions alone; see `BatchDecoder`."""
+        return self.judge(events).predictions
+
+    def decode_soft(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Decoding:
+        """Predictions with probabilities; see `SoftDecoder.decode_soft`."""
+        return self.judge(unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots))
 
 
 class Stream(Protocol):
@@ -213,10 +264,4 @@ def _unpack(shots: npt.NDArray[np.generic], num_detectors: int) -> Bits:
             f"bit-packed shots have bits set past their {num_detectors} detectors; pack least significant "
             "bit first (stim's b8, numpy.packbits(..., bitorder='little')), one shot a row"
         )
-    bits = np.unpackbits(shots.astype(np.uint8, copy=False), axis=1, count=num_detectors, bitorder="little")
-    return bits.view(np.bool_)
-
-
-def pack_bits(bits: Bits) -> PackedBits:
-    """Packs bool (shots, n) into uint8 (shots, ceil(n / 8)), least significant bit first."""
-    return np.packbits(bits, axis=1, bitorder="little")
+    return unpack_bits(shots.astype(np.uint8, copy=False), num_detectors)

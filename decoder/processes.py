@@ -18,37 +18,35 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from decoder.base import Bits, Decoder, Decoding, PackedBits, SoftDecoder
-from decoder.registry import make_decoder
+from decoder.base import BatchDecoder, Decoder, Decoding, SoftBatchDecoder, SoftDecoder
 from decoder.scheduling import take_usual_slices
+from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.circuits import MemoryExperiment
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+MakeDecoder = Callable[[MemoryExperiment], Decoder]
+"""Makes the decoder of an experiment; can be pickled and compared, as can a function or a frozen dataclass."""
+
+
 @dataclass(frozen=True)
 class DecoderKey:
     """What a child process makes a decoder from; small, as it goes along with every batch. Made by `decoder_key`."""
 
-    name: str
+    make: MakeDecoder
     experiment: MemoryExperiment
-    weights: Path | None
-    device: str = "cpu"
 
 
 @lru_cache(64)  # copying checks the code again, which takes longer than all else that sending a shot does
-def decoder_key(
-    name: str, experiment: MemoryExperiment, weights: Path | None = None, device: str = "cpu"
-) -> DecoderKey:
-    """What `decoder.registry.make_decoder` takes, without the circuit and matrices that the experiment has cached."""
-    return DecoderKey(name, replace(experiment, code=replace(experiment.code)), weights, device)
+def decoder_key(make: MakeDecoder, experiment: MemoryExperiment) -> DecoderKey:
+    """The key without the circuit and matrices that the experiment has cached."""
+    return DecoderKey(make, replace(experiment, code=replace(experiment.code)))
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,9 @@ class ChildProcess:
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
-    def decoder(
-        self, name: str, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu"
-    ) -> ProcessDecoder:
-        """Makes a decoder in the child as `decoder.registry.make_decoder` does here, with the same errors."""
-        key = decoder_key(name, experiment, weights, device)
+    def decoder(self, make: MakeDecoder, experiment: MemoryExperiment) -> ProcessDecoder | SoftProcessDecoder:
+        """Makes a decoder in the child as it would be made here, with the same errors."""
+        key = decoder_key(make, experiment)
         facts = self.call(_facts, key)
         return (SoftProcessDecoder if facts.soft else ProcessDecoder)(self, key, facts)
 
@@ -132,46 +128,38 @@ class ChildProcess:
         return self._pipe
 
 
-class ProcessDecoder:
+class ProcessDecoder(BatchDecoder):
     """A `Decoder` that lives in a child process."""
 
     def __init__(self, child: ChildProcess, key: DecoderKey, facts: _Facts) -> None:
+        super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
         self._child = child
         self._key = key
-        self.num_detectors = facts.num_detectors
-        self.num_observables = facts.num_observables
-        self.model_info = facts.model_info
 
-    def decode_batch(
-        self,
-        shots: npt.NDArray[np.generic],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
-    ) -> Bits | PackedBits:
-        """Decodes as the decoder itself would."""
-        return self._child.call(
-            decode_batch,
-            self._key,
-            shots,
-            bit_packed_shots=bit_packed_shots,
-            bit_packed_predictions=bit_packed_predictions,
-        )
+    def predict(self, events: Bits) -> Bits:
+        """As the decoder itself would."""
+        return unpack_bits(self._child.call(decode_packed, self._key, pack_bits(events)), self.num_observables)
 
 
-class SoftProcessDecoder(ProcessDecoder):
+class SoftProcessDecoder(SoftBatchDecoder):
     """A `SoftDecoder` that lives in a child process."""
 
-    def decode_soft(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Decoding:
-        """Decodes as the decoder itself would."""
-        return self._child.call(_decode_soft, self._key, shots, bit_packed_shots=bit_packed_shots)
+    def __init__(self, child: ChildProcess, key: DecoderKey, facts: _Facts) -> None:
+        super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
+        self._child = child
+        self._key = key
+        self.model_info = facts.model_info
+
+    def judge(self, events: Bits) -> Decoding:
+        """As the decoder itself would."""
+        return self._child.call(_decode_soft, self._key, pack_bits(events))
 
 
 # What follows runs in the child.
 
 
 def _make(key: DecoderKey) -> Decoder:
-    return make_decoder(key.name, key.experiment, weights=key.weights, device=key.device)
+    return key.make(key.experiment)
 
 
 _decoder: Callable[[DecoderKey], Decoder] = _make
@@ -207,12 +195,12 @@ def _facts(key: DecoderKey) -> _Facts:
     )
 
 
-def decode_batch(key: DecoderKey, shots: npt.NDArray[np.generic], **packing: bool) -> Bits | PackedBits:
-    """For `ChildProcess.call`: makes the decoder, unless the child has it, and decodes a batch."""
-    return _decoder(key).decode_batch(shots, **packing)
+def decode_packed(key: DecoderKey, shots: PackedBits) -> PackedBits:
+    """For `ChildProcess.call`: makes the decoder, unless the child has it, and decodes a bit-packed batch."""
+    return _decoder(key).decode_batch(shots, bit_packed_shots=True, bit_packed_predictions=True).view(np.uint8)
 
 
-def _decode_soft(key: DecoderKey, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool) -> Decoding:
+def _decode_soft(key: DecoderKey, shots: PackedBits) -> Decoding:
     decoder = _decoder(key)
     assert isinstance(decoder, SoftDecoder)
-    return decoder.decode_soft(shots, bit_packed_shots=bit_packed_shots)
+    return decoder.decode_soft(shots, bit_packed_shots=True)

@@ -38,8 +38,9 @@ import numpy.typing as npt
 import sinter
 import stim
 
-from decoder.base import Decoder, PackedBits, SoftDecoder, pack_bits
-from decoder.registry import DECODERS, decoder_spec
+from decoder.base import Decoder, SoftDecoder
+from decoder.catalog import DECODERS, decoder_spec
+from simulation.bits import PackedBits, pack_bits
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 
@@ -48,7 +49,7 @@ DISCARD_VARIABLE = "TANDEM_DISCARD_BELOW"
 
 
 def decoders() -> dict[str, sinter.Decoder]:
-    """Every decoder of `decoder.registry.DECODERS`, by the same names, and the discarding ones asked for.
+    """Every decoder of `decoder.catalog.DECODERS`, by the same names, and the discarding ones asked for.
 
     Each threshold t in the environment variable TANDEM_DISCARD_BELOW adds "neural-discard-t", and as much for each
     pair, such as "tandem-discard-t".
@@ -88,7 +89,7 @@ class ClassicalSinterDecoder(sinter.Decoder):  # type: ignore[misc]
     """
 
     name: str
-    """One of `decoder.registry.DECODERS` with settings."""
+    """One of `decoder.catalog.DECODERS` with settings."""
 
     def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
         """Prepares to decode the shots of a model; see `sinter.Decoder`.

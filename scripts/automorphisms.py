@@ -18,7 +18,7 @@ from simulation.automorphisms import (
     starts_in_round,
 )
 from simulation.circuits import MemoryExperiment
-from simulation.detectors import BASES, Basis
+from simulation.torus import BASES, Basis
 
 KEPT = ("bulk %", "same prior %", "all %", "logic")
 COLUMNS = ("x to", "y to", "X and Z", "L and R", *KEPT, *(f"reversed: {name}" for name in KEPT))

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from decoder.benchmark.common import binomial_interval, count_failures
+from decoder.benchmark.common import count_failures
+from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 

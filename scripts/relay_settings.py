@@ -10,8 +10,8 @@ import argparse
 from dataclasses import replace
 from itertools import product
 
-from decoder.benchmark.common import binomial_interval
 from decoder.classical.relay_bp import RELAY_1, RelayBpSettings
+from decoder.statistics import binomial_interval
 from simulation.circuits import Detectors, MemoryExperiment
 from simulation.sampling import sample
 

@@ -61,7 +61,7 @@ def create_app(
 
     Args:
         settings: by default from the environment.
-        make_decoder: makes decoders in place of `decoder.registry`.
+        make_decoder: makes decoders in place of `decoder.catalog`.
         on_load_error: is told when a model cannot be loaded, after which /readyz never answers 200.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from decoder.registry import DECODERS, has_weights
+from decoder.catalog import DECODERS, has_weights
 
 PAIRED = ("bb72",)
 """Codes whose pair is served unless other models are named. Each costs a process, and some 200 MB."""
@@ -26,7 +26,7 @@ class ModelSettings(BaseModel):
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The name in the URL.")
     code: str = Field(description="Code id, or `l,m,A,B` as the command line takes it.")
-    decoder: str = Field(default="neural", description="A name of `decoder.registry`.")
+    decoder: str = Field(default="neural", description="A name of `decoder.catalog`.")
     basis: Literal["X", "Z"] = Field(default="Z", description="Basis of the default experiment.")
     rounds: int = Field(default=6, ge=1, description="Rounds of the default experiment.")
     p: float = Field(default=0.001, gt=0, lt=0.5, description="Physical error rate of the default experiment.")

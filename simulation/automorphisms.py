@@ -18,8 +18,8 @@ from ldpc import mod2
 
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode
-from simulation.detectors import BASES, Basis
 from simulation.faults import FaultModel
+from simulation.torus import BASES, Basis
 
 Cell = tuple[int, int]
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import stim
 
 from simulation.codes import BivariateBicycleCode, Monomial, parse_code
-from simulation.detectors import Basis, DetectorGrid
+from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 from simulation.noise import NoiseModel
+from simulation.torus import BASES, Basis
 
 Detectors = Literal["XYZ", "XZ"]
 Block = Literal["L", "R"]
@@ -179,19 +180,12 @@ class _Builder:
 
     def _cnot_layer(self, basis: Basis, block: Block, polynomial: Literal["a", "b"], term: int) -> Block:
         monomial: Monomial = getattr(self.code, polynomial)[term]
-        sign = 1 if basis == "X" else -1
-        data = self._shifted(sign * monomial[0], sign * monomial[1]) + (self.cells if block == "R" else 0)
+        data = self.code.shifted_cells(monomial, sign=1 if basis == "X" else -1) + (self.cells if block == "R" else 0)
         pairs = (self.ancillas["X"], data) if basis == "X" else (data, self.ancillas["Z"])
         targets = np.stack(pairs, axis=1).ravel()
         self.circuit.append("CX", targets)
         self._noise("DEPOLARIZE2", targets, self.noise.cnot)
         return block
-
-    def _shifted(self, dx: int, dy: int) -> npt.NDArray[np.int64]:
-        """The cell at c + (dx, dy) for each cell c."""
-        l, m = self.code.l, self.code.m
-        x, y = np.divmod(np.arange(self.cells), m)
-        return np.asarray((x + dx) % l * m + (y + dy) % m)
 
     def _noise(self, name: str, targets: npt.NDArray[np.int64], rate: float) -> None:
         if self.noisy and rate > 0:
@@ -235,8 +229,7 @@ class _Builder:
 
     def _detector(self, records: list[int], cell: int, basis: Basis) -> None:
         x, y = divmod(cell, self.code.m)
-        kind = 0 if basis == "X" else 1
-        self.circuit.append("DETECTOR", [stim.target_rec(r) for r in records], (x, y, 0, kind))
+        self.circuit.append("DETECTOR", [stim.target_rec(r) for r in records], (x, y, 0, BASES.index(basis)))
 
     def _qubit_coordinates(self) -> None:
         """A 2 x 2 tile a cell: L at (2x, 2y), R at (2x+1, 2y+1), X ancilla at (2x, 2y+1), Z at (2x+1, 2y)."""

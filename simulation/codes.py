@@ -18,15 +18,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from simulation import logicals as _logicals
+from simulation.torus import Basis, shifted_cells
 
-Basis = Literal["X", "Z"]
 Monomial = tuple[int, int]
 Polynomial = tuple[Monomial, Monomial, Monomial]
 
@@ -117,9 +116,7 @@ class BivariateBicycleCode:
 
     def shifted_cells(self, monomial: Monomial, *, sign: int = 1) -> NDArray[np.intp]:
         """The index of cell c + sign * monomial for every cell c, int (cells,)."""
-        i, j = np.divmod(np.arange(self.cells), self.m)
-        i, j = (i + sign * monomial[0]) % self.l, (j + sign * monomial[1]) % self.m
-        return np.asarray(i * self.m + j, dtype=np.intp)
+        return shifted_cells(self.l, self.m, monomial, sign=sign)
 
     @cached_property
     def hx(self) -> csr_matrix:

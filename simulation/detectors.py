@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import stim
 
-Basis = Literal["X", "Z"]
-BASES: tuple[Basis, Basis] = ("X", "Z")
-"""The check type coordinate: 0 is an X check, 1 a Z check."""
+from simulation.torus import BASES, Basis
 
 
 @dataclass(frozen=True, eq=False)

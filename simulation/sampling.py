@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import stim
+
+from simulation.bits import Bits, PackedBits, packed_size, unpack_bits
 
 CHUNK_SHOTS = 1024
 """Shots drawn from one seed. Part of what a seed means: another value gives other shots."""
@@ -25,16 +26,14 @@ CHUNKS_PER_TASK = 16
 PROCESSES_PAY_FROM = 500_000_000
 """Detector bits, some seconds of one core; below that, starting processes takes longer than they save."""
 
-Bits = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Shots, bit-packed little-endian as in stim's b8: bit j of a shot is ``row[j // 8] >> (j % 8) & 1``."""
 
-    detection_events: Bits
+    detection_events: PackedBits
     """uint8 (shots, ceil(num_detectors / 8))."""
-    observable_flips: Bits
+    observable_flips: PackedBits
     """uint8 (shots, ceil(num_observables / 8))."""
     num_detectors: int
     num_observables: int
@@ -45,13 +44,13 @@ class Samples:
     def shots(self) -> int:
         return int(self.detection_events.shape[0])
 
-    def unpacked_detection_events(self) -> npt.NDArray[np.bool_]:
+    def unpacked_detection_events(self) -> Bits:
         """bool (shots, num_detectors)."""
-        return _unpack(self.detection_events, self.num_detectors)
+        return unpack_bits(self.detection_events, self.num_detectors)
 
-    def unpacked_observable_flips(self) -> npt.NDArray[np.bool_]:
+    def unpacked_observable_flips(self) -> Bits:
         """bool (shots, num_observables)."""
-        return _unpack(self.observable_flips, self.num_observables)
+        return unpack_bits(self.observable_flips, self.num_observables)
 
 
 def sample(
@@ -133,15 +132,10 @@ def fresh_seed() -> int:
     return secrets.randbits(48)
 
 
-def packed_size(num_bits: int) -> int:
-    """Bytes that a shot of `num_bits` bits takes when packed."""
-    return -(-num_bits // 8)
-
-
 @contextmanager
 def _chunks(
     circuit: stim.Circuit, seed: int, numbers: range, *, processes: int
-) -> Iterator[Iterator[tuple[Bits, Bits]]]:
+) -> Iterator[Iterator[tuple[PackedBits, PackedBits]]]:
     draw = partial(_sample_chunk, circuit)
     # The children that SeedSequence(seed).spawn would return.
     seeds = (np.random.SeedSequence(seed, spawn_key=(i,)) for i in numbers)
@@ -157,7 +151,7 @@ def _chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _sample_chunk(circuit: stim.Circuit, seed: np.random.SeedSequence) -> tuple[Bits, Bits]:
+def _sample_chunk(circuit: stim.Circuit, seed: np.random.SeedSequence) -> tuple[PackedBits, PackedBits]:
     # Always a whole chunk: stim's stream depends on the number of shots asked for.
     sampler = circuit.compile_detector_sampler(seed=int(seed.generate_state(1, np.uint64)[0]))
     events, flips = sampler.sample(CHUNK_SHOTS, separate_observables=True, bit_packed=True)
@@ -167,7 +161,3 @@ def _sample_chunk(circuit: stim.Circuit, seed: np.random.SeedSequence) -> tuple[
 def _leave_interrupts_to_the_parent() -> None:
     # Ctrl-C reaches every process of a terminal; the parent alone ends the run.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _unpack(packed: Bits, num_bits: int) -> npt.NDArray[np.bool_]:
-    return np.unpackbits(packed, axis=1, count=num_bits, bitorder="little").view(np.bool_)

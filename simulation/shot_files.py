@@ -13,13 +13,13 @@ from typing import Literal, get_args
 import numpy as np
 import stim
 
+from simulation.bits import PackedBits, packed_size
 from simulation.files import atomic_write
-from simulation.sampling import Bits, packed_size
 
 ShotFormat = Literal["b8", "01", "dets"]
 
 
-def read_shots(path: Path, *, format: ShotFormat, num_detectors: int = 0, num_observables: int = 0) -> Bits:
+def read_shots(path: Path, *, format: ShotFormat, num_detectors: int = 0, num_observables: int = 0) -> PackedBits:
     """Reads shots of detection events, of observable flips, or of the one followed by the other.
 
     Args:
@@ -62,7 +62,7 @@ def read_shots(path: Path, *, format: ShotFormat, num_detectors: int = 0, num_ob
 
 def write_shots(
     path: Path,
-    shots: Bits,
+    shots: PackedBits,
     *,
     format: ShotFormat,
     num_detectors: int = 0,
@@ -121,7 +121,7 @@ def _counts(num_detectors: int, num_observables: int) -> str:
     return " and ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _read_b8(path: Path, bits: int, counts: str) -> Bits:
+def _read_b8(path: Path, bits: int, counts: str) -> PackedBits:
     data = np.fromfile(path, dtype=np.uint8)
     shot_bytes = packed_size(bits)
     if data.size % shot_bytes:
@@ -138,7 +138,7 @@ def _read_b8(path: Path, bits: int, counts: str) -> Bits:
     return shots
 
 
-def _has_stray_bits(shots: Bits, bits: int) -> bool:
+def _has_stray_bits(shots: PackedBits, bits: int) -> bool:
     return bool(bits % 8 and np.any(shots[:, -1] >> (bits % 8)))
 
 

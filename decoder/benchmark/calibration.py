@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import SoftDecoder, pack_bits
+from decoder.base import SoftDecoder
 from decoder.benchmark.common import (
     ProgressCallback,
     Reporter,
-    binomial_interval,
     check_request,
     failed_shots,
     failure_columns,
     make_decoders,
-    rate_with_interval,
     with_confidence,
 )
 from decoder.benchmark.reporting.provenance import collect_provenance
@@ -32,6 +30,8 @@ from decoder.benchmark.reporting.results import (
     ReliabilityBin,
     experiment_columns,
 )
+from decoder.statistics import binomial_interval, rate_with_interval
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
@@ -61,7 +61,7 @@ def run_calibration(
 
     Args:
         experiments: what to decode, such as one experiment at several p.
-        decoder: a name from `decoder.registry.DECODERS`, of a decoder that gives its confidence.
+        decoder: a name from `decoder.catalog.DECODERS`, of a decoder that gives its confidence.
         shots: shots for each experiment.
         seed: seed of the shots, the same for each experiment; None draws one, which the points keep.
         weights: weights of the neural decoder; None for those that are shipped.

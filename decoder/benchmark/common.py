@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
-from decoder.base import Decoder, PackedBits, SoftDecoder
-from decoder.registry import detectors_used, has_weights, make_decoder
+from decoder.base import Decoder, SoftDecoder
+from decoder.catalog import detectors_used, has_weights
+from decoder.making import make_decoder
+from decoder.statistics import rate_with_interval
+from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 
 
@@ -117,17 +119,6 @@ def failure_columns(failures: int, shots: int) -> dict[str, Any]:
         "ler_low": low,
         "ler_high": high,
     }
-
-
-def rate_with_interval(failures: int, shots: int) -> tuple[float, float, float]:
-    """failures / shots and its exact 95 % interval; of no shots 0, and the interval from 0 to 1."""
-    return (failures / shots, *binomial_interval(failures, shots)) if shots else (0.0, 0.0, 1.0)
-
-
-def binomial_interval(failures: int, shots: int) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) 95 % interval of a failure probability."""
-    interval = scipy.stats.binomtest(failures, shots).proportion_ci(0.95, method="exact")
-    return float(interval.low), float(interval.high)
 
 
 def deadline_curve(

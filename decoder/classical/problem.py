@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Bits
+from simulation.bits import Bits
 from simulation.faults import FaultModel
 
 

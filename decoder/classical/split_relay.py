@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.base import BatchDecoder
 from decoder.classical.extras import Extra
 from decoder.relay.graph import FaultGraphs, split
 from decoder.relay.rules import Rules, strengths
+from simulation.bits import Bits
 from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
@@ -36,7 +37,7 @@ class SplitRelaySettings:
     """When legs start and shots stop."""
 
     def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SplitRelayDecoder:
-        """Makes a decoder, which uses all detectors that there are; see `decoder.registry.DecoderSettings`."""
+        """Makes a decoder, which uses all detectors that there are; see `decoder.catalog.DecoderSettings`."""
         if grid is None:
             raise ValueError(
                 "relay belief propagation on both check types needs detectors with the coordinates (x, y, round, type) "
@@ -45,7 +46,7 @@ class SplitRelaySettings:
         return SplitRelayDecoder(fault_model, grid, self.rules)
 
 
-class SplitRelayDecoder:
+class SplitRelayDecoder(BatchDecoder):
     """Decodes the shots of one memory experiment with `decoder.relay`."""
 
     def __init__(
@@ -59,9 +60,9 @@ class SplitRelayDecoder:
             rules: when legs start and shots stop.
             threads: how many share a batch.
         """
+        super().__init__(num_detectors=fault_model.num_detectors, num_observables=fault_model.num_observables)
         self.rules, self.threads = rules, threads
         self._detectors = [np.flatnonzero(mine) for mine in (_in_memory_basis(grid), ~_in_memory_basis(grid))]
-        self._num_detectors = fault_model.num_detectors
         check = np.empty(fault_model.num_detectors, dtype=np.int64)
         for detectors in self._detectors:
             check[detectors] = np.arange(len(detectors))
@@ -74,34 +75,13 @@ class SplitRelayDecoder:
         self._graphs = FaultGraphs(parts.memory, parts.other, flips)
         self._strengths = strengths(parts.memory, seed=0), strengths(parts.other, seed=1)
 
-    @property
-    def num_detectors(self) -> int:
-        """Detectors in each shot."""
-        return self._num_detectors
-
-    @property
-    def num_observables(self) -> int:
-        """Observables in each prediction."""
-        return int(self._graphs.flips.shape[1])
-
-    def decode_batch(
-        self,
-        shots: npt.NDArray[np.generic],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
-    ) -> Bits | PackedBits:
-        """Predicts observable flips; see `decoder.base.Decoder.decode_batch`.
-
-        Raises:
-            ValueError: the shape, the dtype or a value of `shots` does not fit.
-        """
-        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+    def predict(self, events: Bits) -> Bits:
+        """The likeliest solution's flips; see `decoder.base.BatchDecoder`."""
         answers = self.answers(events)
         solution = np.arange(self.rules.solutions) < np.maximum(answers.found, 1)[:, None]
         likeliest = np.where(solution, answers.weights[..., 1], np.inf).argmin(1)
-        predictions = answers.flips[np.arange(len(events)), likeliest] > 0.5
-        return pack_bits(predictions) if bit_packed_predictions else predictions
+        predictions: Bits = answers.flips[np.arange(len(events)), likeliest] > 0.5
+        return predictions
 
     def answers(self, events: Bits) -> Answers:
         """All that is found for detection events (B, detectors); what flips are the observables."""

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.base import BatchDecoder
 from decoder.classical.extras import Extra
 from decoder.classical.problem import Problem
+from simulation.bits import Bits
 from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
@@ -42,13 +43,13 @@ class SyndromeSettings(ABC):
         """
 
     def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SyndromeDecoder:
-        """Makes a decoder; see `decoder.registry.DecoderSettings`."""
+        """Makes a decoder; see `decoder.catalog.DecoderSettings`."""
         both_bases = grid is not None and grid.has_both_bases
         chosen = grid.indices_of(grid.memory_basis) if grid and both_bases and detectors == "XZ" else None
         return SyndromeDecoder(fault_model, self, detectors=chosen)
 
 
-class SyndromeDecoder:
+class SyndromeDecoder(BatchDecoder):
     """Decodes the shots of one fault model, predicting the observables that the errors found flip.
 
     Given `detectors`, it decodes these alone (mechanisms that then look the same are merged) and ignores the
@@ -77,21 +78,11 @@ class SyndromeDecoder:
         """
         if settings.extra is not None:
             settings.extra.require(type(settings).__name__)
+        super().__init__(num_detectors=fault_model.num_detectors, num_observables=fault_model.num_observables)
         self.settings = settings
         self.detectors = _checked_detectors(detectors, fault_model.num_detectors)
-        self._num_detectors = fault_model.num_detectors
         self._problem = Problem.of(fault_model if self.detectors is None else fault_model.restrict(self.detectors))
         settings.check(self._problem)
-
-    @property
-    def num_detectors(self) -> int:
-        """Detectors in each shot, also those that are not used."""
-        return self._num_detectors
-
-    @property
-    def num_observables(self) -> int:
-        """Observables in each prediction."""
-        return len(self._problem.observable_offset)
 
     @cached_property
     def _solver(self) -> Solver:
@@ -100,25 +91,10 @@ class SyndromeDecoder:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_solver"}
 
-    def decode_batch(
-        self,
-        shots: npt.NDArray[np.generic],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
-    ) -> Bits | PackedBits:
-        """Predicts observable flips; see `decoder.base.Decoder.decode_batch`.
-
-        Raises:
-            ValueError: the shape, the dtype or a value of `shots` does not fit.
-        """
-        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+    def predict(self, events: Bits) -> Bits:
+        """The flips of the errors found; see `decoder.base.BatchDecoder`."""
         if self.detectors is not None:
             events = events[:, self.detectors]
-        predictions = self._decode(events)
-        return pack_bits(predictions) if bit_packed_predictions else predictions
-
-    def _decode(self, events: Bits) -> Bits:
         problem = self._problem
         predictions = np.tile(problem.observable_offset, (len(events), 1))
         if 0 in problem.faults.check_matrix.shape:  # nothing to decode, which few libraries survive

@@ -31,7 +31,8 @@ from decoder.commands.options import (
 from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
-    from decoder.base import Decoder, PackedBits
+    from decoder.base import Decoder
+    from simulation.bits import PackedBits
     from simulation.circuits import MemoryExperiment
 
 BATCH_SHOTS = 1024
@@ -101,7 +102,8 @@ def decode(
 
 def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
     """A decoder of this process, and what to print of it. Of a pair the second works in processes on all cores."""
-    from decoder.registry import decoder_spec, make_decoder
+    from decoder.catalog import decoder_spec
+    from decoder.making import make_decoder
 
     second = decoder_spec(name).second
     if second is None:
@@ -199,9 +201,10 @@ def _decode_all(
     """The predictions, and for a pair how many shots the second decoder answered, or should have."""
     import numpy as np
 
-    from decoder.base import pack_bits
     from decoder.benchmark.common import predict
-    from decoder.tandem.decoder import Opinion, TandemDecoder
+    from decoder.tandem.decoder import TandemDecoder
+    from decoder.tandem.rule import Opinion
+    from simulation.bits import pack_bits
 
     batches, opinions = [], []
     try:

@@ -66,9 +66,9 @@ def tune(
     Example:
       tandem tune --code bb72 --rounds 6 --p 0.003 --second relay --share 0.05
     """
+    from decoder.catalog import decoder_spec
     from decoder.neural.decoder import NeuralDecoder
     from decoder.neural.weights import shipped_weights, store_threshold
-    from decoder.registry import decoder_spec
     from decoder.tandem.opinions import NoOpinionError, OpinionPool
     from decoder.tandem.tuning import SHARES, check_choice, choose, measure
     from simulation.files import write_text

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoder.base import Bits
 from decoder.cuda_graphs import Capture, capture_cuda_graph
 from decoder.neural.fault_lattice import fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
@@ -23,7 +22,8 @@ from decoder.relay.gpu import TorchRelay
 from decoder.relay.graph import FaultGraphs, Floats
 from decoder.relay.kernels import relay
 from decoder.relay.rules import Answers, Rules, strengths
-from simulation.detectors import Basis
+from simulation.bits import Bits
+from simulation.torus import Basis
 
 BASES: tuple[Basis, Basis] = ("Z", "X")
 NUM_EVIDENCE = 4

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from decoder.neural.geometry import TorusGeometry
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode
-from simulation.detectors import Basis
 from simulation.noise import NoiseModel
+from simulation.torus import Basis
 
 
 @lru_cache(maxsize=16)

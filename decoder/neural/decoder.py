@@ -12,7 +12,7 @@ import stim
 import torch
 from torch import Tensor
 
-from decoder.base import Bits, Decoding, Stream, pack_bits, unpack_shots
+from decoder.base import Decoding, SoftBatchDecoder, Stream
 from decoder.devices import usable_device
 from decoder.neural.backends.cuda_graphs import GraphedNetwork
 from decoder.neural.backends.numba import CompiledNetwork
@@ -20,6 +20,7 @@ from decoder.neural.folding import CompiledFolder, NetworkFolder, TorchFolder
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES, BivariateBicycleCode
 from simulation.detectors import DetectorGrid
@@ -27,7 +28,7 @@ from simulation.faults import FaultModel, Symptom
 from simulation.noise import NoiseModel
 
 
-class NeuralDecoder:
+class NeuralDecoder(SoftBatchDecoder):
     """Decodes one memory experiment; any number of rounds and both bases share the weights."""
 
     def __init__(self, grid: DetectorGrid, *, weights: Path, device: str = "cpu", max_batch: int = 1024) -> None:
@@ -54,8 +55,7 @@ class NeuralDecoder:
             raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {basis} memory")
         self.basis = "ZX".index(basis)
         index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
-        self.num_detectors = len(grid.coordinates)
-        self.num_observables = geometry.code.k
+        super().__init__(num_detectors=len(grid.coordinates), num_observables=geometry.code.k)
         self.layers = grid.layers
         # Absent detectors read a column of zeros behind the real ones.
         self._place = np.where(index < 0, self.num_detectors, index)
@@ -126,28 +126,12 @@ class NeuralDecoder:
             "thresholds": {second: dict(chosen) for second, chosen in self.info.thresholds.items()},
         }
 
-    def decode_batch(
-        self,
-        shots: npt.NDArray[Any],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
-    ) -> npt.NDArray[Any]:
-        """Predicts the observables' flips; see `decoder.base.Decoder`."""
-        predictions = self.decode_soft(shots, bit_packed_shots=bit_packed_shots).predictions
-        return pack_bits(predictions) if bit_packed_predictions else predictions
-
-    def decode_soft(self, shots: npt.NDArray[Any], *, bit_packed_shots: bool = False) -> Decoding:
+    def judge(self, events: Bits) -> Decoding:
         """Predictions with the posterior of the chosen coset and of each flip; see `decoder.base.SoftDecoder`."""
-        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
         k = self.num_observables
         parts = [Decoding(np.zeros((0, k), bool), np.zeros(0, np.float64), np.zeros((0, k), np.float32))]
         parts += [self._decode(events[i : i + self.max_batch]) for i in range(0, len(events), self.max_batch)]
-        return Decoding(
-            predictions=np.concatenate([part.predictions for part in parts]),
-            confidence=np.concatenate([part.confidence for part in parts]),
-            flip_probabilities=np.concatenate([part.flip_probabilities for part in parts]),
-        )
+        return Decoding.concatenate(parts)
 
     def stream(self, *, shots: int = 1) -> Stream:
         """Begins to decode experiments whose events arrive layer by layer; see `decoder.base.StreamingDecoder`.

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoder.base import Bits, Decoding, Phase
+from decoder.base import Decoding, Phase
 from decoder.neural.backends.numba import CompiledNetwork
 from decoder.neural.model import EventFold, RecurrentTransformer
 from decoder.relay.graph import Floats
+from simulation.bits import Bits
 
 if TYPE_CHECKING:
     from decoder.neural.decoder import NeuralDecoder

@@ -17,7 +17,8 @@ from ldpc import mod2
 
 from decoder.neural.config import Outputs
 from simulation.codes import BivariateBicycleCode
-from simulation.detectors import BASES, Basis, DetectorGrid
+from simulation.detectors import DetectorGrid
+from simulation.torus import BASES, Basis
 
 Displacement = tuple[int, int]
 

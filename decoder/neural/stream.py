@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decoder.base import Bits, Decoding
+from decoder.base import Decoding
 from decoder.neural.folding import NetworkFolder
 from decoder.neural.model import EventFold
+from simulation.bits import Bits
 
 if TYPE_CHECKING:
     from decoder.neural.decoder import NeuralDecoder

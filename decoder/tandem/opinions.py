@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from decoder.base import Bits, PackedBits
-from decoder.processes import ChildProcess, decode_batch, decoder_key
+from decoder.catalog import ClassicalDecoder
+from decoder.processes import ChildProcess, decode_packed, decoder_key
 from decoder.scheduling import take_short_slices
+from simulation.bits import Bits, PackedBits, unpack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample, usable_cores
 
@@ -92,21 +92,19 @@ class OpinionPool:
     Workers start when they are first needed. Call `close` at the end.
 
     Args:
-        name: the decoder, one of `decoder.registry.DECODERS`.
-        weights: those of the neural decoder.
+        name: the decoder, a classical one of `decoder.catalog.DECODERS`.
         processes: how many; None for one on each core but one.
         patience_seconds: a worker that is at one shot for longer is replaced. Counts the start of a worker, too.
         max_waiting: the most shots that may wait; None for any number.
 
     Raises:
-        ValueError: a number below 1, or not above 0 seconds.
+        ValueError: a decoder that there is not, or that is not classical; a number below 1, or not above 0 seconds.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        weights: Path | None = None,
         processes: int | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
         max_waiting: int | None = MAX_WAITING,
@@ -119,7 +117,7 @@ class OpinionPool:
             )
         self.name = name
         self.processes = processes
-        self._weights = weights
+        self._make = ClassicalDecoder(name)
         self._max_waiting = max_waiting
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.closed = False
@@ -269,9 +267,9 @@ class OpinionPool:
 
     def _decode(self, child: ChildProcess, experiment: MemoryExperiment, shot: PackedBits) -> Bits:
         try:
-            key = decoder_key(self.name, experiment, self._weights)
-            predictions = child.call(decode_batch, key, shot, bit_packed_shots=True)
+            packed = child.call(decode_packed, decoder_key(self._make, experiment), shot)
         except Exception as error:
             raise NoOpinionError(f"no second opinion of {self.name}: {error}") from error
         self._last_warning = ""
-        return np.asarray(predictions[0], dtype=np.bool_)
+        prediction: Bits = unpack_bits(packed, experiment.num_observables)[0]
+        return prediction

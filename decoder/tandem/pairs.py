@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decoder.registry import make_decoder
+from decoder.catalog import ClassicalDecoder
 from decoder.tandem.decoder import PooledDecoder, TandemDecoder
 from decoder.tandem.opinions import OpinionPool
 from simulation.circuits import MemoryExperiment
@@ -25,7 +25,7 @@ def make_pair(
     """The network with a second decoder.
 
     Args:
-        second: one of `decoder.registry.DECODERS`.
+        second: one of `decoder.catalog.DECODERS`.
         experiment: whose shots are to be decoded.
         weights: the network's; None for those that are shipped.
         threshold: of the confidence, below which the second is asked; None for the one that was tuned.
@@ -43,7 +43,7 @@ def make_pair(
     first = NeuralDecoder.load(experiment, weights=weights, device=device)
     if threshold is None:
         threshold = tuned_threshold(first.model_info, second)
-    other = make_decoder(second, experiment) if pool is None else PooledDecoder(pool, experiment)
+    other = ClassicalDecoder(second)(experiment) if pool is None else PooledDecoder(pool, experiment)
     return TandemDecoder(first, other, threshold=threshold, deadline_ms=deadline_ms)
 
 

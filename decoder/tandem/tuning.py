@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Bits, SoftDecoder
-from decoder.benchmark.common import binomial_interval
-from decoder.tandem.decoder import merge
+from decoder.base import SoftDecoder
+from decoder.statistics import binomial_interval
 from decoder.tandem.opinions import OpinionPool
+from decoder.tandem.rule import merge
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
@@ -123,7 +124,7 @@ def measure(
         for i in range(0, shots, CHUNK_SHOTS)
     ]
     confidence = np.concatenate([part.confidence for part in parts])
-    truth = np.unpackbits(samples.observable_flips, axis=1, count=experiment.num_observables, bitorder="little")
+    truth = samples.unpacked_observable_flips()
     first_predictions = np.concatenate([part.predictions for part in parts])
     first_failed = _wrong(first_predictions, truth)
     order = np.argsort(confidence, kind="stable")
@@ -194,6 +195,6 @@ def _failure_rate(curves: Sequence[Curve], threshold: float) -> float:
     return sum(point.failures for point in points) / sum(point.shots for point in points)
 
 
-def _wrong(predictions: Bits, truth: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    wrong: npt.NDArray[np.bool_] = (predictions != truth.astype(np.bool_)).any(axis=1)
+def _wrong(predictions: Bits, truth: Bits) -> npt.NDArray[np.bool_]:
+    wrong: npt.NDArray[np.bool_] = (predictions != truth).any(axis=1)
     return wrong

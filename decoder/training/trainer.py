@@ -21,8 +21,8 @@ from decoder.training.sampler import FaultSampler, log_grid
 from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
 from simulation.circuits import MemoryExperiment
-from simulation.detectors import Basis
 from simulation.noise import NoiseModel
+from simulation.torus import Basis
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
 

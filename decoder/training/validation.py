@@ -13,7 +13,7 @@ from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Network
 from decoder.training.config import TrainingConfig
 from simulation.circuits import MemoryExperiment
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 BATCH = 512
 # Far from any seed that a user is likely to give, so that validation and test shots differ.

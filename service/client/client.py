@@ -30,7 +30,7 @@ from service.client.exchange import (
     unreachable,
 )
 from service.wire.schemas import ModelInfo, ModelList
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 __all__ = ["AsyncClient", "Client", "RemoteDecoding", "Retries", "ServiceError"]
 

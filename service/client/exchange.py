@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
-from decoder.tandem.decoder import Opinion
+from decoder.base import unpack_shots
+from decoder.tandem.rule import Opinion
 from service.wire.schemas import DecodeResponse, ModelInfo
-from simulation.detectors import Basis
-from simulation.sampling import packed_size
+from simulation.bits import Bits, PackedBits, pack_bits, packed_size
+from simulation.torus import Basis
 
 API_KEY_VARIABLE = "TANDEM_API_KEY"
 B8 = "application/octet-stream"
@@ -99,7 +99,7 @@ class RemoteDecoding:
     flip_probabilities: npt.NDArray[np.float32] | None
     """(shots, observables); None likewise."""
     opinions: npt.NDArray[np.uint8] | None = None
-    """(shots,): who answered each, of `decoder.tandem.decoder.Opinion`; None for models that are no pairs."""
+    """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
 @dataclass(frozen=True)

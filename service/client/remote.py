@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from decoder.base import Bits, PackedBits, pack_bits
+from decoder.base import BatchDecoder
 from service.client.client import Client
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
 
-class RemoteDecoder:
+class RemoteDecoder(BatchDecoder):
     """Decodes shots of one experiment by a service.
 
     Args:
@@ -29,6 +27,7 @@ class RemoteDecoder:
                 "a service decodes shots with the detectors of both bases and a noisy readout; "
                 "decode these without --url"
             )
+        super().__init__(num_detectors=experiment.num_detectors, num_observables=experiment.num_observables)
         self._client = client
         self._experiment = experiment
         info = self.info = client.model(
@@ -40,24 +39,10 @@ class RemoteDecoder:
         ):
             if here != there:
                 raise ValueError(f"model {model_id} is for {what} {there}, not {here}; choose another with --model")
-        self.num_detectors = experiment.num_detectors
-        self.num_observables = experiment.num_observables
 
-    def decode_batch(
-        self,
-        shots: npt.NDArray[np.generic],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
-    ) -> Bits | PackedBits:
+    def predict(self, events: Bits) -> Bits:
         """Decodes as the service's decoder does; raises `ServiceError` besides."""
         experiment = self._experiment
-        predictions = self._client.decode(
-            self.info.id,
-            shots,
-            basis=experiment.basis,
-            rounds=experiment.rounds,
-            p=experiment.noise.p,
-            bit_packed_shots=bit_packed_shots,
+        return self._client.decode(
+            self.info.id, events, basis=experiment.basis, rounds=experiment.rounds, p=experiment.noise.p
         ).predictions
-        return pack_bits(predictions) if bit_packed_predictions else predictions

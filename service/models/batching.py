@@ -20,8 +20,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Bits, Decoder, Decoding, PackedBits, SoftDecoder
+from decoder.base import Decoder, Decoding, SoftDecoder
 from service.errors import BusyError, ClosingError, DecoderFailedError
+from simulation.bits import Bits, PackedBits
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Answer:
     compute_seconds: float
     """How long the batches ran that the job was part of."""
     opinions: npt.NDArray[np.uint8] | None = None
-    """(shots,): who answered each, of `decoder.tandem.decoder.Opinion`; None for models that are no pairs."""
+    """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
 class BatchObserver(Protocol):
@@ -246,7 +247,7 @@ class BatchWorker:
         begin = 0
         for job, piece in batch:
             end = begin + len(piece)
-            job.parts.append(_part(decoded, begin, end))
+            job.parts.append(decoded[begin:end])
             job.compute_seconds += seconds
             begin = end
         return [(job, job.answer()) for job, _ in batch if not job.remaining]
@@ -277,13 +278,3 @@ def decode_packed(decoder: Decoder, shots: PackedBits) -> Decoding | Bits:
 
 def _predictions(decoded: Decoding | Bits) -> Bits:
     return decoded.predictions if isinstance(decoded, Decoding) else decoded
-
-
-def _part(decoded: Decoding | Bits, begin: int, end: int) -> Decoding | Bits:
-    if not isinstance(decoded, Decoding):
-        return decoded[begin:end]
-    return Decoding(
-        predictions=decoded.predictions[begin:end],
-        confidence=decoded.confidence[begin:end],
-        flip_probabilities=decoded.flip_probabilities[begin:end],
-    )

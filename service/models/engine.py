@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from decoder.base import Decoder, PackedBits
+from decoder.base import Decoder
 from decoder.scheduling import take_short_slices
-from decoder.tandem.decoder import HANDOVER_SECONDS
+from decoder.tandem.rule import seconds_left
 from service.errors import (
     ClosingError,
     DecodeTimeoutError,
@@ -32,6 +32,7 @@ from service.models.model import DecoderFactory, ExperimentChoice, Model, no_pai
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.record import current_record
+from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Engine:
     Args:
         settings: which models, and all bounds.
         metrics: counts what happens.
-        make: makes decoders, given a model's settings and an experiment; by default `decoder.registry`.
+        make: makes decoders, given a model's settings and an experiment; by default `decoder.catalog`.
 
     Raises:
         ValueError: a model's settings name an unknown code, decoder or noise.
@@ -260,10 +261,8 @@ class Engine:
         """Seconds from now to the end of the waiting for second opinions, of a request that came at a time."""
         if deadline_ms is None and model.second is not None:
             deadline_ms = model.second.deadline_ms
-        most = self.settings.decode_timeout_seconds
-        if deadline_ms is not None:
-            most = min(most, deadline_ms / 1e3 - HANDOVER_SECONDS)
-        return since + most - time.perf_counter()
+        seconds = since + self.settings.decode_timeout_seconds - time.perf_counter()
+        return seconds if deadline_ms is None else min(seconds, seconds_left(deadline_ms, began=since))
 
     async def decode_first(self, model: Model, decoder: Decoder, shots: PackedBits) -> Answer:
         """`decode` without second opinions.

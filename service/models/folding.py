@@ -17,9 +17,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from decoder.base import Bits, Decoding, LayerFolder, Phase
+from decoder.base import Decoding, LayerFolder, Phase
 from service.errors import BusyError, DecoderFailedError, ServiceError
 from service.models.batching import Answer, BatchObserver
+from simulation.bits import Bits
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from decoder.base import Decoder, FoldingDecoder, LayerFolder, SoftDecoder
+from decoder.catalog import detectors_used
+from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess
-from decoder.registry import detectors_used, make_decoder
 from decoder.tandem.pairs import tuned_threshold
 from service.errors import (
     Flaw,
@@ -24,9 +25,9 @@ from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
-from simulation.detectors import Basis
 from simulation.noise import NoiseModel
 from simulation.sampling import sample
+from simulation.torus import Basis
 
 DecoderFactory = Callable[[ModelSettings, MemoryExperiment], Decoder]
 
@@ -179,8 +180,8 @@ class Model:
     def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
         # Of a pair the network alone: the second decoder has processes of its own.
         name = "neural" if model.network else model.decoder
-        make = self._child.decoder if model.isolated else make_decoder
-        return make(name, experiment, weights=model.weights, device=self.device)
+        make = NamedDecoder(name, weights=model.weights, device=self.device)
+        return self._child.decoder(make, experiment) if model.isolated else make(experiment)
 
     def _build(self, experiment: MemoryExperiment) -> Decoder:
         """Makes a decoder and lets it decode, so that no client pays for what first calls set up."""

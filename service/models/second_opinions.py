@@ -16,14 +16,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Bits, PackedBits
-from decoder.registry import decoder_spec
-from decoder.tandem.decoder import Opinion, merge
+from decoder.catalog import decoder_spec
 from decoder.tandem.opinions import PATIENCE_SECONDS, NoOpinionError, OpinionPool
+from decoder.tandem.rule import Opinion, merge, unsure
 from service.models.batching import Answer
 from service.settings import ModelSettings
 from service.telemetry.metrics import Metrics
 from service.wire.schemas import PairInfo
+from simulation.bits import Bits, PackedBits
 from simulation.circuits import MemoryExperiment
 
 
@@ -82,7 +82,7 @@ class SecondOpinions:
             seconds: how long to wait for them.
         """
         assert answer.confidence is not None
-        rows = np.flatnonzero(answer.confidence < self.threshold)
+        rows = np.flatnonzero(unsure(answer.confidence, self.threshold))
         futures = self._pool.ask(experiment, shots[rows], seconds=seconds)
         return AskedOpinions(answer, rows, futures, seconds=seconds, told=self._told)
 

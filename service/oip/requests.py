@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from decoder.base import PackedBits, pack_bits
 from service.errors import InvalidParametersError, InvalidShotsError
 from service.oip.schemas import InferInput, InferParameters, InferRequest
 from service.wire.shots import parse_b8
-from simulation.sampling import packed_size
+from simulation.bits import PackedBits, pack_bits, packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from fastapi import Response
 from pydantic_core import to_json
 
-from decoder.base import pack_bits
 from service.errors import InvalidParametersError
 from service.models.batching import Answer
 from service.oip.requests import HEADER_LENGTH
 from service.oip.schemas import InferRequest, OutputDatatype, OutputName, TensorMetadata
+from simulation.bits import pack_bits
 
 DATATYPES: dict[OutputName, OutputDatatype] = {
     "predictions": "BOOL",

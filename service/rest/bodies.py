@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from decoder.base import Decoder, PackedBits
+from decoder.base import Decoder
 from service.models.engine import Engine
 from service.models.model import Model
 from service.rest.models import JSON, choice
 from service.wire.schemas import DecodeQuery
 from service.wire.shots import parse_b8, parse_json
+from simulation.bits import PackedBits
 
 
 async def read_shots(

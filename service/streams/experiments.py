@@ -10,12 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
-from decoder.base import Bits, pack_bits
 from service.errors import DecodeTimeoutError
 from service.models.batching import Answer
 from service.models.engine import Engine
 from service.models.folding import FoldedExperiment, FoldWorker
 from service.models.model import ExperimentChoice, Model, no_pair
+from simulation.bits import Bits, pack_bits
 
 Question = Callable[[], Awaitable[Answer]]
 """Waits for the answer to what was asked, at the state in which it was."""

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from decoder.base import Bits
 from service.errors import (
     InternalError,
     InvalidLayerError,
@@ -30,6 +29,7 @@ from service.streams.protocol import (
     unpack_layer,
 )
 from service.telemetry.stream_metrics import StreamMetrics
+from simulation.bits import Bits
 
 logger = logging.getLogger(__name__)
 

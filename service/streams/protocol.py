@@ -13,13 +13,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from decoder.base import Bits
 from service.errors import Flaw, InvalidLayerError, InvalidParametersError, ServiceError
 from service.http.problems import problem_of
 from service.models.batching import Answer
 from service.wire.schemas import ExperimentQuery, Milliseconds
 from service.wire.shots import ANSWERED_BY
-from simulation.sampling import packed_size
+from simulation.bits import Bits, packed_size
 
 SUBPROTOCOL = "tandem.stream.v1"
 HEADER = struct.Struct("<IHBB")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from decoder.tandem.decoder import Opinion
+from decoder.tandem.rule import Opinion
 
 KINDS = tuple(opinion.name.lower() for opinion in Opinion)
 

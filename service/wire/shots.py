@@ -10,12 +10,11 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from decoder.base import PackedBits, pack_bits
-from decoder.tandem.decoder import Opinion
+from decoder.tandem.rule import Opinion
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
 from service.models.batching import Answer
 from service.wire.schemas import Bit, DecodeRequest
-from simulation.sampling import packed_size
+from simulation.bits import PackedBits, pack_bits, packed_size
 
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
 

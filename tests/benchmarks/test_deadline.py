@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from decoder.tandem.decoder import Opinion
+from decoder.tandem.rule import Opinion
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "deadline.py"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 
 SCRIPT = Path(gpu.__file__)

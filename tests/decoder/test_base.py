@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.base import pack_bits, unpack_shots
+from decoder.base import unpack_shots
+from simulation.bits import pack_bits
 
 EVENTS = np.random.default_rng(1).random((5, 19)) < 0.3
 

@@ -6,10 +6,12 @@ import signal
 import numpy as np
 import pytest
 
+from decoder.making import NamedDecoder, make_decoder
 from decoder.processes import ChildProcess
-from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
+
+BPOSD = NamedDecoder("bposd")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def child():
 
 def test_a_decoder_in_a_child_process_answers_as_one_here(child, experiment):
     events = sample(experiment.circuit, shots=10, seed=1).detection_events
-    there, here = child.decoder("bposd", experiment), make_decoder("bposd", experiment)
+    there, here = child.decoder(BPOSD, experiment), make_decoder("bposd", experiment)
     assert (there.num_detectors, there.num_observables) == (here.num_detectors, here.num_observables)
     for packed in (False, True):
         options = {"bit_packed_shots": True, "bit_packed_predictions": packed}
@@ -36,13 +38,13 @@ def test_a_decoder_in_a_child_process_answers_as_one_here(child, experiment):
 
 def test_what_its_maker_and_its_decoder_raise_arrives_here(child, experiment, tmp_path):
     with pytest.raises(ValueError, match="no weights to load"):
-        child.decoder("bposd", experiment, weights=tmp_path)
+        child.decoder(NamedDecoder("bposd", weights=tmp_path), experiment)
     with pytest.raises(ValueError, match="72 detectors"):
-        child.decoder("bposd", experiment).decode_batch(np.zeros((1, 10), np.uint8), bit_packed_shots=True)
+        child.decoder(BPOSD, experiment).decode_batch(np.zeros((1, 10), np.uint8), bit_packed_shots=True)
 
 
 def test_a_child_that_dies_is_one_error_and_then_replaced(child, experiment):
-    decoder = child.decoder("bposd", experiment)
+    decoder = child.decoder(BPOSD, experiment)
     shot = np.zeros((1, experiment.num_detectors), np.bool_)
     os.kill(child.call(os.getpid), signal.SIGKILL)
     with pytest.raises(RuntimeError, match="starts a new one"):

@@ -10,11 +10,12 @@ import sinter
 import stim
 
 import decoder
-from decoder.base import pack_bits
+from decoder.catalog import DECODERS
+from decoder.making import make_decoder
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import shipped_weights, store_threshold
-from decoder.registry import DECODERS, make_decoder
 from decoder.sinter import NeuralSinterDecoder, decoders, general_decoders
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

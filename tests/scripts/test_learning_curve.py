@@ -13,7 +13,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from decoder.benchmark.common import binomial_interval, failure_columns
+from decoder.benchmark.common import failure_columns
+from decoder.statistics import binomial_interval
 from decoder.training.log import Log, Progress
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "learning_curve.py"

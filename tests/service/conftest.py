@@ -22,11 +22,12 @@ from fastapi import FastAPI
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
 
-from decoder.base import Bits, PackedBits, pack_bits, unpack_shots
+from decoder.base import unpack_shots
 from service.app import create_app
 from service.models.model import DecoderFactory
 from service.processes.websockets import StreamServer, websocket_options
 from service.settings import ModelSettings, Settings
+from simulation.bits import Bits, PackedBits, pack_bits
 
 Client = httpx.AsyncClient
 Serve = Callable[..., AbstractAsyncContextManager[Client]]

@@ -12,7 +12,7 @@ from simulation.automorphisms import (
 )
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES
-from simulation.detectors import BASES, Basis
+from simulation.torus import BASES, Basis
 
 CODE = CODES["bb72"]
 ROUNDS = 5

@@ -31,7 +31,7 @@ from decoder.benchmark.reporting.results import (
     experiment_columns,
     per_round_columns,
 )
-from decoder.registry import has_weights
+from decoder.catalog import has_weights
 from simulation.circuits import MemoryExperiment
 from simulation.files import write_text
 from simulation.sampling import fresh_seed, usable_cores
@@ -71,7 +71,7 @@ def run_accuracy(
 
     Args:
         experiments: what to decode, such as one experiment at several p.
-        decoders: names from `decoder.registry.DECODERS`.
+        decoders: names from `decoder.catalog.DECODERS`.
         shots: the most shots for each point.
         max_errors: a point ends with the first block after which so many shots have failed.
         max_seconds: a point ends before a block that, at the rate so far, would take the CPU time spent in its decoder

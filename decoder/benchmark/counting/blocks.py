@@ -22,10 +22,11 @@ import numpy.typing as npt
 import sinter
 import stim
 
-from decoder.base import Decoder, PackedBits, pack_bits
+from decoder.base import Decoder
 from decoder.benchmark.common import count_failures, predict, with_confidence
 from decoder.benchmark.reporting.results import experiment_columns
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
+from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import CHUNK_SHOTS, sample
 

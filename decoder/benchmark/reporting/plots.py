@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from decoder.benchmark.common import binomial_interval
 from decoder.benchmark.reporting.results import (
     AccuracyPoint,
     Answers,
@@ -24,7 +23,8 @@ from decoder.benchmark.reporting.results import (
 )
 from decoder.benchmark.reporting.tables import decoder_label
 from decoder.benchmark.reporting.time_plots import TimedCalls, draw_times
-from decoder.registry import DECODERS
+from decoder.catalog import DECODERS
+from decoder.statistics import binomial_interval
 
 PALETTE = tuple(to_hex(rgb) for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
 """Twenty colours, matplotlib's usual ten first, then the lighter ones of each."""

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from decoder.registry import detectors_used
+from decoder.catalog import detectors_used
 from simulation.circuits import MemoryExperiment
 
 

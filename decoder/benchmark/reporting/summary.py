@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from decoder.benchmark.reporting.result_tree import ResultDirectory, Table
-from decoder.registry import DECODERS
+from decoder.catalog import DECODERS
 from simulation.codes import CODES
 
 Value = TypeVar("Value", bound=Hashable)

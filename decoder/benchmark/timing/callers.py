@@ -8,10 +8,12 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from decoder.base import Bits, Decoder, PackedBits, Stream, StreamingDecoder, pack_bits, unpack_shots
+from decoder.base import Decoder, Stream, StreamingDecoder, unpack_shots
 from decoder.benchmark.common import predict
 from decoder.benchmark.reporting.results import Mode
-from decoder.tandem.decoder import Opinion, TandemDecoder
+from decoder.tandem.decoder import TandemDecoder
+from decoder.tandem.rule import Opinion
+from simulation.bits import Bits, PackedBits, pack_bits
 
 
 class Call(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Decoder, PackedBits
+from decoder.base import Decoder
 from decoder.benchmark.common import (
     ProgressCallback,
     Reporter,
@@ -32,6 +32,7 @@ from decoder.benchmark.reporting.results import (
 )
 from decoder.benchmark.timing.callers import Caller, DeadlineCaller, callers_of
 from decoder.benchmark.timing.pairs_in_time import pairs_in_time
+from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
@@ -73,7 +74,7 @@ def run_latency(
 
     Args:
         experiments: what to decode.
-        decoders: names from `decoder.registry.DECODERS`.
+        decoders: names from `decoder.catalog.DECODERS`.
         shots: shots for each experiment, the same for all decoders and batch sizes. A last call that would be
             smaller than its batch is left out.
         seed: seed of the shots; None draws one, which the points keep.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from decoder.base import Decoder
 from decoder.benchmark.common import make_decoders
-from decoder.registry import decoder_spec, has_weights
+from decoder.catalog import decoder_spec, has_weights
 from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from simulation.circuits import MemoryExperiment
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from decoder.base import Bits, Decoding
+from decoder.base import Decoding
 from decoder.compiled import in_pieces
 from decoder.neural.backends import kernels as cpu
 from decoder.neural.beliefs import BeliefPropagation
@@ -18,6 +18,7 @@ from decoder.neural.model import Block, GroupConv, Readout, RecurrentTransformer
 from decoder.neural.network import Network
 from decoder.relay.graph import Floats
 from decoder.relay.rules import Answers
+from simulation.bits import Bits
 
 HEADS = 8
 """Columns of the readout's heads: a multiple of four, which `cpu` multiplies fastest."""

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoder.base import pack_bits
 from decoder.benchmark.calibration import (
     SHARES,
     brier_score,
@@ -18,12 +17,14 @@ from decoder.benchmark.calibration import (
     run_calibration,
     sorted_answers,
 )
-from decoder.benchmark.common import BenchmarkProgress, binomial_interval
+from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.plots import draw_plots
 from decoder.benchmark.reporting.results import BenchmarkResult, CalibrationPoint
 from decoder.benchmark.reporting.tables import least_confident_table
 from decoder.neural.decoder import NeuralDecoder
+from decoder.statistics import binomial_interval
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from decoder.benchmark.common import binomial_interval, check_request, count_failures, deadline_curve
+from decoder.benchmark.common import check_request, count_failures, deadline_curve
+from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import sinter
 
-from decoder.base import pack_bits
-from decoder.benchmark.common import binomial_interval
 from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.counting.slopes import fit_slopes
 from decoder.benchmark.reporting.results import BenchmarkResult, PostSelectedPoint
 from decoder.benchmark.reporting.tables import to_markdown
 from decoder.neural.decoder import NeuralDecoder
+from decoder.statistics import binomial_interval
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel
 from simulation.sampling import sample

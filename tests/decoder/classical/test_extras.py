@@ -2,9 +2,10 @@ import sys
 
 import pytest
 
+from decoder.catalog import DECODERS
 from decoder.classical.relay_bp import RELAY_5
 from decoder.classical.syndrome import SyndromeDecoder
-from decoder.registry import DECODERS, make_decoder
+from decoder.making import make_decoder
 from decoder.sinter import decoders
 from simulation.circuits import MemoryExperiment
 

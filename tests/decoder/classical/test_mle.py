@@ -9,7 +9,7 @@ from decoder.classical.mle import EXACT
 from decoder.classical.problem import Problem
 from decoder.classical.syndrome import SyndromeDecoder
 from decoder.classical.tesseract import LONG_BEAM
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
 from simulation.sampling import sample

@@ -7,7 +7,7 @@ at a level at which a false alarm is rarer than one in a million.
 import pytest
 import scipy.stats
 
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

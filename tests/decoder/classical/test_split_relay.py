@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import stim
 
+from decoder.catalog import detectors_used
 from decoder.classical.split_relay import SPLIT_RELAY, SplitRelayDecoder
-from decoder.registry import detectors_used, make_decoder
+from decoder.making import make_decoder
 from decoder.sinter import decoders
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
-from simulation.detectors import Basis
 from simulation.noise import NoiseModel
+from simulation.torus import Basis
 
 
 def failures(experiment: MemoryExperiment, *, shots: int, seed: int) -> int:

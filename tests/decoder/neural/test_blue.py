@@ -18,7 +18,7 @@ from decoder.training.log import Progress
 from decoder.training.trainer import train
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 TINY = TrainingConfig(

@@ -4,7 +4,7 @@ import pytest
 from decoder.neural.geometry import TorusGeometry
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES, parse_code
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 

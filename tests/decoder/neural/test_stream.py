@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from decoder.base import Decoding, Phase, StreamingDecoder
+from decoder.making import make_decoder
 from decoder.neural.architectures import build_network
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
@@ -14,9 +15,8 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.folding import CompiledFolder, TorchFolder
 from decoder.neural.stream import FoldingStream, KeepingStream
 from decoder.neural.weights import save_weights
-from decoder.registry import make_decoder
 from simulation.circuits import MemoryExperiment
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 SMALL = {
     "folding": ModelConfig(width=16, heads=2, readout_mixing="both"),  # by torch

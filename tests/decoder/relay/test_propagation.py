@@ -10,7 +10,7 @@ from decoder.relay.kernels import relay
 from decoder.relay.rules import Answers, Rules, strengths
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 ROUNDS = 4
 LAYERS = ROUNDS + 1

@@ -8,11 +8,13 @@ from concurrent.futures import Future, wait
 import numpy as np
 import pytest
 
-from decoder.base import Decoder, Decoding, SoftDecoder, pack_bits, unpack_shots
-from decoder.registry import make_decoder
+from decoder.base import Decoder, Decoding, SoftDecoder, unpack_shots
+from decoder.making import make_decoder
 from decoder.tandem import opinions
-from decoder.tandem.decoder import Opinion, PooledDecoder, TandemDecoder, merge
+from decoder.tandem.decoder import PooledDecoder, TandemDecoder
 from decoder.tandem.opinions import NoOpinionError, OpinionPool
+from decoder.tandem.rule import Opinion, merge
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

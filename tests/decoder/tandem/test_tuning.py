@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from decoder.tandem.tuning import Curve, choose, measure

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.base import Decoding, SoftDecoder, pack_bits
-from decoder.registry import make_decoder
+from decoder.base import Decoding, SoftDecoder
+from decoder.making import make_decoder
 from service.app import create_app
 from service.client import AsyncClient, Client, Retries, ServiceError
 from service.client.exchange import check
 from service.settings import ModelSettings, Settings
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 

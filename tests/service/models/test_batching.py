@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from decoder.base import Bits, Decoding, PackedBits, pack_bits, unpack_shots
+from decoder.base import Decoding, unpack_shots
 from service.errors import BusyError, ClosingError, DecoderFailedError
 from service.models.batching import BatchWorker
+from simulation.bits import Bits, PackedBits, pack_bits
 
 NUM_DETECTORS = 20
 Shots = npt.NDArray[np.bool_]

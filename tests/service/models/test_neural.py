@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decoder.base import Decoding, SoftDecoder, pack_bits
+from decoder.base import Decoding, SoftDecoder
+from decoder.making import NamedDecoder, make_decoder
 from decoder.processes import ChildProcess
-from decoder.registry import make_decoder
 from service.app import create_app
 from service.settings import Settings, default_models
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
@@ -62,7 +63,7 @@ async def test_over_http(client_of, samples, expected):
 def test_in_a_child_process(experiment, samples, expected):
     child = ChildProcess(size=1)
     try:
-        decoder = child.decoder("neural", experiment)
+        decoder = child.decoder(NamedDecoder("neural"), experiment)
         assert isinstance(decoder, SoftDecoder)
         decoding = decoder.decode_soft(samples.detection_events, bit_packed_shots=True)
         assert decoder.model_info["code"] == "bb72"

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from decoder.base import pack_bits
-from decoder.tandem.decoder import Opinion
 from decoder.tandem.pairs import make_pair
+from decoder.tandem.rule import Opinion
 from service.client import Client
 from service.settings import ModelSettings
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

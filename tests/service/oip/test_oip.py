@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from decoder.base import Decoding
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from service.oip.requests import HEADER_LENGTH
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,9 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from decoder.base import Decoding, SoftDecoder, pack_bits
-from decoder.registry import make_decoder
+from decoder.base import Decoding, SoftDecoder
+from decoder.making import make_decoder
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from decoder.base import Decoding, pack_bits
-from decoder.registry import make_decoder
+from decoder.base import Decoding
+from decoder.making import make_decoder
 from service.wire.schemas import DecodeResponse
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 

@@ -10,7 +10,7 @@ import pytest
 import stim
 from prometheus_client.parser import text_string_to_metric_families
 
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 
 pytestmark = pytest.mark.anyio

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from service.app import create_app
 from service.settings import ModelSettings, Settings, default_models
 from simulation.circuits import MemoryExperiment

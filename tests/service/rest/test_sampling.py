@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import pytest
 
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
 from service.rest.sampling import MAX_SAMPLED_SHOTS, SampleResponse
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample

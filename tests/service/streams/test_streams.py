@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from decoder.base import Decoding, SoftDecoder
+from decoder.making import make_decoder
 from decoder.neural.architectures import build_network
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.weights import save_weights
-from decoder.registry import make_decoder
 from service.settings import ModelSettings
 from simulation.circuits import MemoryExperiment
-from simulation.detectors import Basis
 from simulation.sampling import sample
+from simulation.torus import Basis
 
 pytestmark = pytest.mark.anyio
 

@@ -11,10 +11,11 @@ import pytest
 import sinter
 
 import decoder
-from decoder.benchmark.common import BenchmarkProgress, binomial_interval
+from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import StopRule, run_accuracy
 from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult
-from decoder.registry import make_decoder
+from decoder.making import make_decoder
+from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 

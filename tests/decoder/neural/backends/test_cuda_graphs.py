@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from decoder.base import Bits
 from decoder.cuda_graphs import Captured, CudaGraphs, capture_cuda_graph
 from decoder.devices import usable_device
+from decoder.making import make_decoder
 from decoder.neural.architectures import build_network
 from decoder.neural.backends.cuda_graphs import GraphedNetwork
 from decoder.neural.beliefs import BeliefPropagation
@@ -22,11 +22,11 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.fault_lattice import fault_graphs
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import save_weights
-from decoder.registry import make_decoder
 from decoder.relay.gpu import TorchRelay
 from decoder.relay.graph import FaultGraphs, Floats
 from decoder.relay.kernels import relay
 from decoder.relay.rules import Answers, Rules, strengths
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from decoder.base import Bits, Decoding
+from decoder.base import Decoding
 from decoder.neural.architectures import build_network
 from decoder.neural.backends.numba import CompiledNetwork
 from decoder.neural.beliefs import BeliefPropagation
@@ -15,8 +15,9 @@ from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import save_weights
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
-from simulation.detectors import Basis
+from simulation.torus import Basis
 
 
 def decoder_and_shots(

@@ -1,10 +1,9 @@
-"""Decoders by name, as the command line, the benchmarks and the service ask for them."""
+"""Decoders by name, as the command line, the benchmarks and the service ask for them, and what each name stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -147,36 +146,25 @@ def decoder_spec(name: str) -> DecoderSpec:
     return DECODERS[name]
 
 
-def make_decoder(
-    name: str, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu"
-) -> Decoder:
-    """Makes a decoder that takes the shots of an experiment, whichever of its detectors it uses inside.
+@dataclass(frozen=True)
+class ClassicalDecoder:
+    """Makes a classical decoder of an experiment; a value that can be sent to other processes."""
 
-    Args:
-        name: one of `DECODERS`.
-        experiment: whose shots it is to decode.
-        weights: the network's weights; None for those that are shipped. For the network and pairs with it alone.
-        device: where the network computes: "cpu", "cuda", or "cuda:N". All else computes on the CPU.
+    name: str
+    """One of `DECODERS`."""
 
-    Raises:
-        ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
-            weights or a GPU for a decoder without a network, weights that do not fit, or no such device.
-        OSError: the weights cannot be read.
-    """
-    spec = decoder_spec(name)
-    if spec.settings is not None:
-        if weights is not None:
-            raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
-        if device != "cpu":
-            raise ValueError(f"the decoder {name!r} computes on the CPU alone; leave the device out or use 'neural'")
-        return spec.classical(experiment.fault_model, grid=experiment.grid)
-    from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+    def __post_init__(self) -> None:
+        if decoder_spec(self.name).settings is None:
+            raise ValueError(f"{self.name!r} is not classical: use one of {', '.join(classical_names())}")
 
-    if spec.second is not None:
-        from decoder.tandem.pairs import make_pair
+    def __call__(self, experiment: MemoryExperiment) -> Decoder:
+        """The decoder of an experiment; see `DecoderSpec.classical`."""
+        return decoder_spec(self.name).classical(experiment.fault_model, grid=experiment.grid)
 
-        return make_pair(spec.second, experiment, weights=weights, device=device)
-    return NeuralDecoder.load(experiment, weights=weights, device=device)
+
+def classical_names() -> list[str]:
+    """The decoders without a network."""
+    return [name for name, spec in DECODERS.items() if spec.settings is not None]
 
 
 def detectors_used(name: str) -> Detectors:

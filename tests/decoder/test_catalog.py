@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from decoder.benchmark.reporting.plots import COLORS
+from decoder.catalog import DECODERS, decoder_spec, detectors_used
 from decoder.classical.bp import PLAIN_BP
 from decoder.classical.bplsd import LSD
 from decoder.classical.bposd import BRAVYI, OSD0
@@ -14,7 +15,7 @@ from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
 from decoder.classical.syndrome import SyndromeDecoder
 from decoder.classical.tesseract import LONG_BEAM, LONG_BEAM_SPARSIFIED, SHORT_BEAM, SHORT_BEAM_SPARSIFIED
-from decoder.registry import DECODERS, decoder_spec, detectors_used, make_decoder
+from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 
 
@@ -90,7 +91,7 @@ def test_weights_for_a_decoder_without_weights_are_refused(experiment: MemoryExp
 
 def test_bposd_does_without_torch_and_optional_packages() -> None:
     program = (
-        "import sys; from decoder.registry import make_decoder; import decoder.sinter;"
+        "import sys; from decoder.catalog import make_decoder; import decoder.sinter;"
         "from simulation.circuits import MemoryExperiment;"
         "make_decoder('bposd', MemoryExperiment.create(code='bb72', basis='Z', rounds=1, p=0.001));"
         "sys.exit(any(name in sys.modules for name in ('torch', 'relay_bp', 'tesseract_decoder')))"

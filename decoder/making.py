@@ -1,0 +1,55 @@
+"""Decoders of an experiment, made by their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from decoder.base import Decoder
+from decoder.catalog import ClassicalDecoder, decoder_spec
+from simulation.circuits import MemoryExperiment
+
+
+def make_decoder(
+    name: str, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu"
+) -> Decoder:
+    """Makes a decoder that takes the shots of an experiment, whichever of its detectors it uses inside.
+
+    Args:
+        name: one of `decoder.catalog.DECODERS`.
+        experiment: whose shots it is to decode.
+        weights: the network's weights; None for those that are shipped. For the network and pairs with it alone.
+        device: where the network computes: "cpu", "cuda", or "cuda:N". All else computes on the CPU.
+
+    Raises:
+        ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
+            weights or a GPU for a decoder without a network, weights that do not fit, or no such device.
+        OSError: the weights cannot be read.
+    """
+    spec = decoder_spec(name)
+    if spec.settings is not None:
+        if weights is not None:
+            raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
+        if device != "cpu":
+            raise ValueError(f"the decoder {name!r} computes on the CPU alone; leave the device out or use 'neural'")
+        return ClassicalDecoder(name)(experiment)
+    from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+
+    if spec.second is not None:
+        from decoder.tandem.pairs import make_pair
+
+        return make_pair(spec.second, experiment, weights=weights, device=device)
+    return NeuralDecoder.load(experiment, weights=weights, device=device)
+
+
+@dataclass(frozen=True)
+class NamedDecoder:
+    """`make_decoder` with all but the experiment given; a value that can be sent to other processes."""
+
+    name: str
+    weights: Path | None = None
+    device: str = "cpu"
+
+    def __call__(self, experiment: MemoryExperiment) -> Decoder:
+        """See `make_decoder`."""
+        return make_decoder(self.name, experiment, weights=self.weights, device=self.device)
