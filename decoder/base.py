@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -174,40 +174,6 @@ class StreamingDecoder(SoftDecoder, Protocol):
 
 Phase = Literal["first", "middle", "last"]
 """Which layer of its experiment one is: round 0, the readout, or any between."""
-
-
-class LayerFolder(Protocol):
-    """Folds layers of detection events into states, one an experiment, that do not grow with the rounds.
-
-    The experiments share code and basis and may differ in their number of rounds, which nothing but the phase of
-    their last layer tells. Not safe to share between threads, nor is its decoder meanwhile.
-    """
-
-    def start(self) -> Any:
-        """The state of an experiment before its first layer."""
-
-    def fold(self, states: Sequence[Any], layers: Bits, *, phase: Phase) -> list[Any]:
-        """The states after one more layer; those given stay as they are.
-
-        Args:
-            states: one an experiment.
-            layers: bool (experiments, detectors of this layer).
-            phase: of all these layers.
-        """
-
-    def answer(self, states: Sequence[Any]) -> Decoding:
-        """The answers of experiments whose last layer has been folded: those of `decode_soft`."""
-
-
-@runtime_checkable
-class FoldingDecoder(SoftDecoder, Protocol):
-    """A decoder that may be able to fold layers on arrival."""
-
-    def folder(self) -> LayerFolder | None:
-        """What folds the layers; None if the decoder needs all of them before it can begin.
-
-        To fold layers of every phase it has to be that of a decoder of two rounds or more.
-        """
 
 
 def unpack_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_packed: bool = False) -> Bits:

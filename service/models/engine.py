@@ -27,7 +27,6 @@ from service.errors import (
 )
 from service.models.batching import Answer
 from service.models.building import Builder
-from service.models.folding import FoldWorker
 from service.models.model import DecoderFactory, ExperimentChoice, Model, no_pair
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
@@ -292,19 +291,6 @@ class Engine:
         if (record := current_record()) is not None:
             record.decoded(shots=len(shots), queue_seconds=answer.queue_seconds, compute_seconds=answer.compute_seconds)
         return answer
-
-    def fold_worker(self, model: Model, choice: ExperimentChoice) -> FoldWorker:
-        """Where the layers of a model that folds them go; all rounds and error rates share one."""
-        basis = choice.basis or model.settings.basis
-        if basis not in model.fold_workers:
-            model.fold_workers[basis] = FoldWorker(
-                name=f"{model.settings.id}-{basis}",
-                make=partial(model.folder, basis),
-                max_batch=model.max_batch_shots,
-                max_waiting=self.settings.max_queued_shots,
-                on_batch=partial(self.metrics.batch, model.settings.id),
-            )
-        return model.fold_workers[basis]
 
     def _check_rounds(self, choice: ExperimentChoice) -> None:
         most = self.settings.max_rounds

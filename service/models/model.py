@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from decoder.base import Decoder, FoldingDecoder, LayerFolder, SoftDecoder
+from decoder.base import Decoder, SoftDecoder
 from decoder.catalog import detectors_used
 from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess
@@ -19,7 +19,6 @@ from service.errors import (
 )
 from service.models.batching import BatchWorker, Deliver, decode_packed
 from service.models.building import Builder, DecoderCache
-from service.models.folding import FoldWorker
 from service.models.second_opinions import SecondOpinions, second_of
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
@@ -70,9 +69,6 @@ class Model:
         self.device = model.device or (settings.device if model.network else "cpu")
         self.ready = False
         self.gives_confidence: bool | None = None
-        self.folds = False
-        """Whether layers of streams are folded on arrival; false until ready."""
-        self.fold_workers: dict[Basis, FoldWorker] = {}
         self.details: Mapping[str, object] = {}
         self.second: SecondOpinions | None = None
         """Of a pair that is ready."""
@@ -137,9 +133,7 @@ class Model:
         self.gives_confidence = isinstance(decoder, SoftDecoder)
         self.details = getattr(decoder, "model_info", {})
         second = second_of(self.settings.decoder)
-        if second is None:
-            self.folds = isinstance(decoder, FoldingDecoder) and decoder.folder() is not None
-        else:
+        if second is not None:
             threshold = self.settings.threshold
             if threshold is None:
                 threshold = tuned_threshold(self.details, second)
@@ -155,22 +149,9 @@ class Model:
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the thread and the child process."""
         await asyncio.to_thread(self.worker.close)
-        await asyncio.gather(*(worker.close() for worker in self.fold_workers.values()))
         self._child.close()
         if self.second is not None:
             await asyncio.to_thread(self.second.close)
-
-    def folder(self, basis: Basis) -> LayerFolder:
-        """Makes what folds layers of experiments of any number of rounds, with a decoder of its own.
-
-        Raises:
-            ValueError, OSError: it cannot be made, for want of a network for this basis perhaps.
-        """
-        decoder = self._build(self._experiment(basis, 2, self.settings.p))  # two rounds have a layer of each phase
-        folder = decoder.folder() if isinstance(decoder, FoldingDecoder) else None
-        if folder is None:
-            raise ValueError(f"model {self.settings.id} does not fold layers")
-        return folder
 
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:
         return MemoryExperiment(

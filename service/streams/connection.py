@@ -25,7 +25,7 @@ from service.errors import (
 from service.http.bounds import Gate
 from service.models.engine import Engine
 from service.models.model import ExperimentChoice
-from service.streams.experiments import streamed_experiment
+from service.streams.experiments import StreamedExperiment
 from service.streams.open_stream import OpenStream
 from service.streams.protocol import (
     CloseRequest,
@@ -239,7 +239,7 @@ class Connection:
                     )
                 held.enter_context(self._places.enter())
                 held.enter_context(model.lease())
-                experiment = streamed_experiment(self._engine, model, choice, deadline_ms=request.deadline_ms)
+                experiment = StreamedExperiment(self._engine, model, choice, deadline_ms=request.deadline_ms)
             except ServiceError as error:
                 raise StreamRefused(request.stream, error) from error
             cells = model.code.cells

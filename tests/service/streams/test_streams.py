@@ -7,14 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from decoder.base import Decoding, SoftDecoder
 from decoder.making import make_decoder
-from decoder.neural.architectures import build_network
-from decoder.neural.calibration import Calibration
-from decoder.neural.config import ModelConfig
-from decoder.neural.weights import save_weights
 from service.settings import ModelSettings
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -25,25 +20,12 @@ pytestmark = pytest.mark.anyio
 SHIPPED = ModelSettings(id="m", code="bb72", rounds=2)
 
 
-@pytest.fixture(scope="module")
-def folding(tmp_path_factory) -> ModelSettings:
-    """A small random network that folds layers on arrival."""
-    torch.manual_seed(0)
-    model = build_network(ModelConfig(width=16, heads=2, readout_mixing="conv"))
-    with torch.no_grad():
-        for parameter in model.parameters():  # zeros at first, which would hide what they are multiplied with
-            parameter += 0.1 * torch.randn_like(parameter)
-    path = tmp_path_factory.mktemp("weights") / "folding.safetensors"
-    save_weights(path, model, bases="ZX", rounds=(4,), calibration=Calibration(2.0, 0.5), provenance={})
-    return ModelSettings(id="m", code="bb72", rounds=2, weights=path)
-
-
 def shots_and_answers(
-    basis: Basis, rounds: int, *, shots: int, p: float = 0.004, decoder: str = "neural", weights: Path | None = None
+    basis: Basis, rounds: int, *, shots: int, p: float = 0.004, decoder: str = "neural"
 ) -> tuple[np.ndarray, Decoding | np.ndarray]:
     """Shots bool (shots, detectors), and what the decoder says of them as one batch."""
     experiment = MemoryExperiment.create(code="bb72", basis=basis, rounds=rounds, p=p)
-    made = make_decoder(decoder, experiment, weights=weights)
+    made = make_decoder(decoder, experiment)
     events = sample(experiment.circuit, shots=shots, seed=rounds).unpacked_detection_events()
     return events, made.decode_soft(events) if isinstance(made, SoftDecoder) else made.decode_batch(events)
 
@@ -58,13 +40,11 @@ def assert_equal(answer: dict, expected: Decoding, shot: int, *, atol: float = 0
         )
 
 
-@pytest.mark.parametrize("kind", ["shipped", "folding"])
-async def test_several_experiments_over_one_connection(lab_server, folding, kind):
+async def test_several_experiments_over_one_connection(lab_server):
     """Both bases, different rounds, said before or not, layer by layer in turns."""
-    model = SHIPPED if kind == "shipped" else folding
     experiments = [("Z", 2), ("X", 2), ("Z", 1), ("X", 3), ("Z", 4), ("Z", 4)]
-    asked = [shots_and_answers(basis, rounds, shots=1, weights=model.weights) for basis, rounds in experiments]
-    async with lab_server(model) as server, server.lab() as lab:
+    asked = [shots_and_answers(basis, rounds, shots=1) for basis, rounds in experiments]
+    async with lab_server(SHIPPED) as server, server.lab() as lab:
         for stream, (basis, rounds) in enumerate(experiments):
             said = {"rounds": rounds} if stream % 2 else {}
             await lab.open(stream, basis=basis, flip_probabilities=stream < 3, **said)
@@ -134,27 +114,6 @@ async def test_a_thousand_streams_at_once_equal_the_batch_bit_for_bit(lab_server
         assert_equal(answer, expected, shot)
 
 
-async def test_a_thousand_streams_folded_together(lab_server, folding):
-    events, expected = shots_and_answers("X", 6, shots=1000, weights=folding.weights)
-    async with lab_server(folding) as server, server.lab() as lab:
-        for stream in range(1000):
-            await lab.open(stream, basis="X")
-
-        async def send() -> None:
-            layers = [lab.layers(shot) for shot in events]
-            for t in range(7):
-                for stream, parts in enumerate(layers):
-                    await lab.layer(stream, t, parts[t], flags=int(t == 6))
-
-        sending = asyncio.create_task(send())
-        answers = await lab.until("answer", 1000)
-        await sending
-        assert await server.metric('tandem_batches_total{model="m"}') < 300
-    assert {answer["stream"] for answer in answers} == set(range(1000))
-    for answer in answers:
-        assert_equal(answer, expected, answer["stream"])
-
-
 async def test_classical_decoders_wait_for_the_last_layer(lab_server):
     model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=2, p=0.004)
     asked = [shots_and_answers("Z", rounds, shots=3, decoder="bposd") for rounds in (2, 1)]
@@ -175,12 +134,10 @@ async def test_classical_decoders_wait_for_the_last_layer(lab_server):
         assert (await lab.until("answer"))[0]["predictions"] == [0] * 12
 
 
-@pytest.mark.parametrize("kind", ["shipped", "folding"])
-async def test_running_probabilities_are_those_of_a_readout_now(lab_server, folding, kind):
+async def test_running_probabilities_are_those_of_a_readout_now(lab_server):
     """As if the data had been read out after round t, and had agreed with its syndrome."""
-    model = SHIPPED if kind == "shipped" else folding
-    events, expected = shots_and_answers("Z", 3, shots=1, p=0.01, weights=model.weights)
-    async with lab_server(model) as server, server.lab() as lab:
+    events, expected = shots_and_answers("Z", 3, shots=1, p=0.01)
+    async with lab_server(SHIPPED) as server, server.lab() as lab:
         await lab.open(5)
         layers = lab.layers(events[0])
         for t in range(3):
@@ -188,7 +145,7 @@ async def test_running_probabilities_are_those_of_a_readout_now(lab_server, fold
             running = (await lab.until("running"))[0]
             assert running["round"] == t
             experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=t + 1, p=0.01)
-            decoder = make_decoder("neural", experiment, weights=model.weights)
+            decoder = make_decoder("neural", experiment)
             shot = np.concatenate([*layers[: t + 1], np.zeros(36, bool)])[None]
             np.testing.assert_allclose(
                 running["flip_probabilities"], decoder.decode_soft(shot).flip_probabilities[0], atol=1e-4
