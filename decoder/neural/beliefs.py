@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from decoder.cuda_graphs import Capture, capture_cuda_graph
 from decoder.neural.fault_lattice import fault_graphs, fault_lattice
-from decoder.neural.geometry import TorusGeometry
+from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.relay.gpu import TorchRelay
 from decoder.relay.graph import FaultGraphs, Floats
 from decoder.relay.kernels import relay
@@ -25,7 +25,6 @@ from decoder.relay.rules import Answers, Rules, strengths
 from simulation.bits import Bits
 from simulation.torus import Basis
 
-BASES: tuple[Basis, Basis] = ("Z", "X")
 NUM_EVIDENCE = 4
 
 
@@ -52,7 +51,7 @@ class BeliefPropagation(nn.Module):
 
     @property
     def num_features(self) -> int:
-        return 3 * len(fault_lattice(self.geometry, BASES[0]).patterns) + 3
+        return 3 * len(fault_lattice(self.geometry, NETWORK_BASES[0]).patterns) + 3
 
     @torch.no_grad()
     def forward(self, events: Tensor, *, basis: int) -> Beliefs:
@@ -69,20 +68,20 @@ class BeliefPropagation(nn.Module):
             return {name: torch.from_numpy(value) for name, value in found._asdict().items()}
         key = basis, layers, device
         if key not in self._on_device:
-            graphs, drawn = _problem(self.geometry, BASES[basis], layers)
+            graphs, drawn = _problem(self.geometry, NETWORK_BASES[basis], layers)
             self._on_device[key] = TorchRelay(graphs, drawn, self.rules, capture=self.capture).to(device)
         return cast(dict[str, Tensor], self._on_device[key](by_shot.flatten(2).float()))
 
     def compiled_answers(self, events: Bits, *, basis: int) -> Answers:
         """The same on the CPU, from events bool (B, 2, T, N)."""
         shots, _, layers, cells = events.shape
-        graphs, drawn = _problem(self.geometry, BASES[basis], layers)
+        graphs, drawn = _problem(self.geometry, NETWORK_BASES[basis], layers)
         by_shot = np.ascontiguousarray(events).reshape(shots, 2, layers * cells)
         return relay(by_shot, graphs, drawn, self.rules, threads=torch.get_num_threads())
 
     def _beliefs(self, answers: dict[str, Tensor], events: Tensor) -> Beliefs:
         layers, _, cells, shots = events.shape
-        shape = shots, -1, layers, len(fault_lattice(self.geometry, BASES[0]).patterns), cells
+        shape = shots, -1, layers, len(fault_lattice(self.geometry, NETWORK_BASES[0]).patterns), cells
         chances = torch.sigmoid(-torch.stack([answers["last"], answers["mean"]], dim=1))
         everywhere = torch.stack([answers["effort"].log10(), answers["found"] / self.rules.solutions], dim=1)
         parts = [chances.view(shape), answers["unexplained"].view(shots, 1, layers, 1, cells)]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from decoder.neural.config import ModelConfig
 from decoder.neural.cooccurrence import cooccurrence
-from decoder.neural.geometry import TorusGeometry
+from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.model import GatedMLP, RMSNorm
 from decoder.neural.network import Network
 from simulation.codes import parse_code
@@ -191,7 +191,7 @@ class BlueNetwork(Network):
         self.readout = nn.ModuleList(BlueBlock(config) for _ in range(config.readout_blocks))
         self.pooling = ObservablePooling(config, code.k)
         self.head = AutoregressiveHead(config.channels(config.attention_ratio))
-        counts = np.stack([cooccurrence(code, "Z"), cooccurrence(code, "X")])
+        counts = np.stack([cooccurrence(code, basis) for basis in NETWORK_BASES])
         wall = np.where(counts > 0, 0.0, -np.inf)
         couplings = torch.from_numpy(np.stack([np.log(np.maximum(counts, 1)), wall], axis=1)).float()
         self.register_buffer("couplings", couplings, persistent=False)  # (basis, 2, S, S)

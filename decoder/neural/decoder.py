@@ -17,6 +17,7 @@ from decoder.devices import usable_device
 from decoder.neural.backends.cuda_graphs import GraphedNetwork
 from decoder.neural.backends.numba import CompiledNetwork
 from decoder.neural.folding import CompiledFolder, NetworkFolder, TorchFolder
+from decoder.neural.geometry import NETWORK_BASES
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.stream import open_stream
 from decoder.neural.weights import load_weights, shipped_weights
@@ -53,7 +54,7 @@ class NeuralDecoder(SoftBatchDecoder):
         basis = grid.memory_basis
         if basis not in self.info.bases:
             raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {basis} memory")
-        self.basis = "ZX".index(basis)
+        self.basis = NETWORK_BASES.index(basis)
         index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
         super().__init__(num_detectors=len(grid.coordinates), num_observables=geometry.code.k)
         self.layers = grid.layers

@@ -20,6 +20,9 @@ from simulation.codes import BivariateBicycleCode
 from simulation.detectors import DetectorGrid
 from simulation.torus import BASES, Basis
 
+NETWORK_BASES: tuple[Basis, Basis] = ("Z", "X")
+"""The memory bases in the network's order: an integer `basis` in this package is an index into these."""
+
 Displacement = tuple[int, int]
 
 

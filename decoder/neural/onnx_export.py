@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
+from decoder.neural.geometry import NETWORK_BASES
 from decoder.neural.model import EventFold, RecurrentTransformer
 from simulation.files import atomic_write
 
@@ -211,7 +212,7 @@ def describe(decoder: NeuralDecoder) -> dict[str, Any]:
                 "log_odds": _input(["shots", outputs], "float32", "that each output's logical operator is flipped")
             },
         },
-        "framed_cells": {basis: geometry.framed_cells(basis).tolist() for basis in ("Z", "X")},
+        "framed_cells": {basis: geometry.framed_cells(basis).tolist() for basis in NETWORK_BASES},
         "output_observables": geometry.output_observables.tolist(),
         "output_checks": geometry.output_checks.tolist(),
         "vote": "score of coset c = sum over outputs of log_odds * (-1)^(output_checks . parity of the memory checks' "

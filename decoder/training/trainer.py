@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from decoder.neural.geometry import NETWORK_BASES
 from decoder.neural.weights import save_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Log, Progress
@@ -180,7 +181,7 @@ class Trainer:
         p *= math.sqrt(min(config.rounds) / rounds)
         sampler = self._sampler(basis, rounds, p)
         events, flips = sampler.sample(config.micro_batch, seed=int(random.integers(2**62)))
-        which = "ZX".index(basis)
+        which = NETWORK_BASES.index(basis)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             if config.hard_share < 1:
                 chosen = self.least_sure(events, basis=which)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decoder.neural.calibration import Calibration
-from decoder.neural.geometry import TorusGeometry
+from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.network import Network
 from decoder.training.config import TrainingConfig
 from simulation.circuits import MemoryExperiment
@@ -64,6 +64,6 @@ class Validation:
         basis, events, flips = self.sets[name]
         parts = []
         for i in range(0, events.shape[-1], BATCH):
-            scores = model.scores(events[..., i : i + BATCH], basis="ZX".index(basis))
+            scores = model.scores(events[..., i : i + BATCH], basis=NETWORK_BASES.index(basis))
             parts.append((scores, model.coset_of(flips[i : i + BATCH])))
         return parts
