@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import stim
 
-from simulation.codes import BivariateBicycleCode, Monomial, parse_code
+from simulation.checks import Block, Monomial
+from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 from simulation.noise import NoiseModel
-from simulation.torus import BASES, Basis
+from simulation.torus import BASES, Basis, cell_coordinates
 
 Detectors = Literal["XYZ", "XZ"]
-Block = Literal["L", "R"]
 
 # The monomial of the neighbour that each check touches in layers 0..6, as (block, polynomial, term); None waits.
 # An X check at cell c touches L at c + A_i and R at c + B_i, a Z check L at c - B_i and R at c - A_i.
@@ -125,6 +125,7 @@ class _Builder:
         self.noise = experiment.noise
         cells = self.code.cells
         self.cells = cells
+        self.coordinates = cell_coordinates(self.code.l, self.code.m).T.tolist()
         self.left = np.arange(cells)
         self.right = self.left + cells
         self.data = np.arange(2 * cells)
@@ -180,7 +181,7 @@ class _Builder:
 
     def _cnot_layer(self, basis: Basis, block: Block, polynomial: Literal["a", "b"], term: int) -> Block:
         monomial: Monomial = getattr(self.code, polynomial)[term]
-        data = self.code.shifted_cells(monomial, sign=1 if basis == "X" else -1) + (self.cells if block == "R" else 0)
+        data = self.code.data_qubits(block, monomial, sign=1 if basis == "X" else -1)
         pairs = (self.ancillas["X"], data) if basis == "X" else (data, self.ancillas["Z"])
         targets = np.stack(pairs, axis=1).ravel()
         self.circuit.append("CX", targets)
@@ -228,12 +229,11 @@ class _Builder:
             self.circuit.append("OBSERVABLE_INCLUDE", records, j)
 
     def _detector(self, records: list[int], cell: int, basis: Basis) -> None:
-        x, y = divmod(cell, self.code.m)
+        x, y = self.coordinates[cell]
         self.circuit.append("DETECTOR", [stim.target_rec(r) for r in records], (x, y, 0, BASES.index(basis)))
 
     def _qubit_coordinates(self) -> None:
         """A 2 x 2 tile a cell: L at (2x, 2y), R at (2x+1, 2y+1), X ancilla at (2x, 2y+1), Z at (2x+1, 2y)."""
         for kind, (dx, dy) in enumerate(((0, 0), (1, 1), (0, 1), (1, 0))):
-            for c in range(self.cells):
-                x, y = divmod(c, self.code.m)
+            for c, (x, y) in enumerate(self.coordinates):
                 self.circuit.append("QUBIT_COORDS", kind * self.cells + c, (2 * x + dx, 2 * y + dy))
