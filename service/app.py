@@ -17,7 +17,8 @@ from starlette.types import ASGIApp
 from service.auth import KeyRing
 from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http.bounds import Gate
-from service.http.middleware import OPEN_PATHS, Observe, RequireKey
+from service.http.dependencies import EngineDependency
+from service.http.middleware import PROBES, Observe, RequireKey
 from service.http.problems import Problem, add_problem_handlers, problem_responses
 from service.models.changes import ModelChanges
 from service.models.engine import Engine, ModelLoadError
@@ -36,6 +37,9 @@ DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of a
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
 
 _KEY_HEADER = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+
+OPEN_PATHS = PROBES | frozenset(page.FILES)
+"""Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
 
 health = APIRouter(tags=["health"])
 
@@ -93,7 +97,9 @@ def create_app(
     forms = {oip.PREFIX: error_response}
 
     def surround(inner: ASGIApp) -> ASGIApp:
-        guarded = RequireKey(inner, keys=keys, forms=forms, on_refused=partial(metrics.failure, ""))
+        guarded = RequireKey(
+            inner, keys=keys, open_paths=OPEN_PATHS, forms=forms, on_refused=partial(metrics.failure, "")
+        )
         return Observe(guarded, metrics=metrics, access_log=settings.access_log, draining=lambda: engine.draining)
 
     app = Application(
@@ -133,14 +139,14 @@ async def healthz() -> Status:
 
 
 @health.get("/readyz", responses=problem_responses(NotReadyError, ClosingError))
-async def readyz(engine: models.EngineDependency) -> Status:
+async def readyz(engine: EngineDependency) -> Status:
     """Whether every model has been loaded and has decoded once."""
     engine.check_ready()
     return Status(status="ready")
 
 
 @health.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request, engine: models.EngineDependency) -> Response:
+async def metrics(request: Request, engine: EngineDependency) -> Response:
     """Prometheus metrics."""
     content, media_type = engine.metrics.exposition(request.headers.get("accept", ""))
     return Response(content, headers={"content-type": media_type})

@@ -19,7 +19,7 @@ class Flaw:
     """JSON pointer (RFC 6901, as a URI fragment) to the value at fault in the body."""
 
 
-class ServiceError(Exception):
+class RequestError(Exception):
     """A request that cannot be answered.
 
     Args:
@@ -39,105 +39,105 @@ class ServiceError(Exception):
         self.retry_after = retry_after
 
 
-class UnauthorizedError(ServiceError):
+class UnauthorizedError(RequestError):
     status, kind, title = 401, "unauthorized", "API key missing or not known"
 
 
-class ForbiddenError(ServiceError):
+class ForbiddenError(RequestError):
     status, kind, title = 403, "forbidden", "Not allowed with this API key"
 
 
-class UnknownModelError(ServiceError):
+class UnknownModelError(RequestError):
     status, kind, title = 404, "unknown-model", "Unknown model"
 
 
-class UnknownVersionError(ServiceError):
+class UnknownVersionError(RequestError):
     status, kind, title = 404, "unknown-version", "Unknown version"
 
 
-class UnknownStreamError(ServiceError):
+class UnknownStreamError(RequestError):
     status, kind, title = 404, "unknown-stream", "Unknown stream"
 
 
-class UnsupportedSubprotocolError(ServiceError):
+class UnsupportedSubprotocolError(RequestError):
     status, kind, title = 400, "unsupported-subprotocol", "Unsupported subprotocol"
 
 
-class NotAcceptableError(ServiceError):
+class NotAcceptableError(RequestError):
     status, kind, title = 406, "not-acceptable", "No acceptable answer format"
 
 
-class ConflictError(ServiceError):
+class ConflictError(RequestError):
     status, kind, title = 409, "conflict", "Not possible as things stand"
 
 
-class BodyTimeoutError(ServiceError):
+class BodyTimeoutError(RequestError):
     status, kind, title = 408, "body-timeout", "Body came too slowly"
 
 
-class StreamTimeoutError(ServiceError):
+class StreamTimeoutError(RequestError):
     status, kind, title = 408, "stream-timeout", "Stream was idle for too long"
 
 
-class BodyTooLargeError(ServiceError):
+class BodyTooLargeError(RequestError):
     status, kind, title = 413, "body-too-large", "Body too large"
 
 
-class TooManyShotsError(ServiceError):
+class TooManyShotsError(RequestError):
     status, kind, title = 413, "too-many-shots", "Too many shots in one request"
 
 
-class UnsupportedMediaTypeError(ServiceError):
+class UnsupportedMediaTypeError(RequestError):
     status, kind, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
-class InvalidParametersError(ServiceError):
+class InvalidParametersError(RequestError):
     status, kind, title = 422, "invalid-parameters", "Invalid parameters"
 
 
-class InvalidShotsError(ServiceError):
+class InvalidShotsError(RequestError):
     status, kind, title = 422, "invalid-shots", "Invalid shots"
 
 
-class ModelNotLoadedError(ServiceError):
+class ModelNotLoadedError(RequestError):
     status, kind, title = 422, "model-not-loaded", "Model cannot be loaded"
 
 
-class InvalidLayerError(ServiceError):
+class InvalidLayerError(RequestError):
     status, kind, title = 422, "invalid-layer", "Invalid layer of detection events"
 
 
-class NoProbabilitiesError(ServiceError):
+class NoProbabilitiesError(RequestError):
     status, kind, title = 422, "no-probabilities", "Decoder gives no probabilities"
 
 
-class DecoderFailedError(ServiceError):
+class DecoderFailedError(RequestError):
     status, kind, title = 500, "decoder-failed", "Decoder failed"
 
 
-class InternalError(ServiceError):
+class InternalError(RequestError):
     status, kind, title = 500, "internal-error", "Internal error"
 
 
-class BusyError(ServiceError):
+class BusyError(RequestError):
     status, kind, title = 503, "busy", "Busy"
 
 
-class DecodeTimeoutError(ServiceError):
+class DecodeTimeoutError(RequestError):
     status, kind, title = 503, "decode-timeout", "Decoding took too long"
 
 
-class DeadlineExceededError(ServiceError):
+class DeadlineExceededError(RequestError):
     status, kind, title = 504, "deadline-exceeded", "Not done by the deadline asked for"
 
 
-class NotReadyError(ServiceError):
+class NotReadyError(RequestError):
     status, kind, title = 503, "not-ready", "Not ready"
 
 
-class ClosingError(ServiceError):
+class ClosingError(RequestError):
     status, kind, title = 503, "closing", "Shutting down"
 
 
-class ReplicaLostError(ServiceError):
+class ReplicaLostError(RequestError):
     status, kind, title = 503, "replica-lost", "Replica lost"

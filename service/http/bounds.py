@@ -28,6 +28,9 @@ from service.telemetry.record import current_record
 
 T = TypeVar("T")
 
+JSON = "application/json"
+B8 = "application/octet-stream"
+
 
 class Gate:
     """Lets a bounded number of requests in at once, or of what else `what` says."""
@@ -155,7 +158,7 @@ async def work_on_body(
     Raises:
         BusyError: too many requests are at work.
         ClosingError: the server gave the work up.
-        ServiceError, ClientDisconnect: as `read_body`, `deadline` and the work.
+        RequestError, ClientDisconnect: as `read_body`, `deadline` and the work.
     """
     with gate.enter():
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,14 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.auth import KeyRing, bearer
 from service.errors import UnauthorizedError
 from service.http.problems import ErrorForm, form_for, problem_of
-from service.rest.page import FILES
 from service.telemetry.logs import ACCESS
 from service.telemetry.metrics import Metrics
 from service.telemetry.record import RequestRecord, current_record, recording
 
 PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-OPEN_PATHS = PROBES | frozenset(FILES)
-"""Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
 QUIET_PATHS = PROBES | {"/metrics"}
 """Asked for every few seconds: logged at level debug, and not counted as in flight."""
 POLICY_VIOLATION = 1008
@@ -87,20 +84,28 @@ class RequireKey:
     Args:
         app: what answers.
         keys: whether keys are required, and which there are.
+        open_paths: are answered without a key.
         forms: how refusals are written, by path, where not as problem+json.
         on_refused: is told of each request without a key that is known.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: KeyRing, forms: Mapping[str, ErrorForm], on_refused: Callable[[str], None]
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        open_paths: Set[str],
+        forms: Mapping[str, ErrorForm],
+        on_refused: Callable[[str], None],
     ) -> None:
         self._app = app
         self._keys = keys
+        self._open_paths = open_paths
         self._forms = forms
         self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_probe = scope["type"] == "http" and scope["path"] in OPEN_PATHS
+        is_probe = scope["type"] == "http" and scope["path"] in self._open_paths
         if scope["type"] not in ("http", "websocket") or is_probe:
             await self._app(scope, receive, send)
             return

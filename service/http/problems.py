@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.errors import Flaw, InternalError, InvalidParametersError, ServiceError
+from service.errors import Flaw, InternalError, InvalidParametersError, RequestError
 from service.telemetry.record import current_record
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def form_for(path: str, forms: Mapping[str, ErrorForm]) -> ErrorForm:
     return next(below, problem_response)
 
 
-def problem_of(error: ServiceError) -> Problem:
+def problem_of(error: RequestError) -> Problem:
     flaws = [FlawSchema(**vars(flaw)) for flaw in error.flaws[:MAX_FLAWS]]
     return Problem(
         type=TYPE_PREFIX + error.kind,
@@ -85,10 +85,10 @@ def problem_of(error: ServiceError) -> Problem:
     )
 
 
-def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a FastAPI route that may answer with these problems (and with 500)."""
-    by_status: dict[int, list[type[ServiceError]]] = {}
-    everything: tuple[type[ServiceError], ...] = (*errors, InternalError)
+    by_status: dict[int, list[type[RequestError]]] = {}
+    everything: tuple[type[RequestError], ...] = (*errors, InternalError)
     for error in everything:
         by_status.setdefault(error.status, []).append(error)
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
@@ -114,7 +114,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
         return form_for(request.scope["path"], forms)(problem, headers=headers)
 
     async def service_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ServiceError)
+        assert isinstance(error, RequestError)
         on_problem(request, error.kind)
         problem = problem_of(error)
         if problem.instance:
@@ -142,7 +142,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
         on_problem(request, "disconnected")
         return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
 
-    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(RequestError, service_error)
     app.add_exception_handler(ClientDisconnect, disconnected)
     app.add_exception_handler(RequestValidationError, invalid_parameters)
     app.add_exception_handler(HTTPException, http_error)

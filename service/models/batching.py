@@ -18,34 +18,16 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from decoder.base import Decoder, Decoding, SoftDecoder
 from service.errors import BusyError, ClosingError, DecoderFailedError
+from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_BOUNDS = (1, 60)
 """Seconds; the estimate of when the queue has room again is cut to this."""
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What became of the shots of one job, in their order."""
-
-    predictions: Bits
-    """bool (shots, observables)."""
-    confidence: npt.NDArray[np.floating] | None
-    """(shots,): posterior probability of the predicted coset; None for decoders that do not say."""
-    flip_probabilities: npt.NDArray[np.float32] | None
-    """(shots, observables); None for decoders that do not say."""
-    queue_seconds: float
-    """Time from submission to the end in which the job was not being computed."""
-    compute_seconds: float
-    """How long the batches ran that the job was part of."""
-    opinions: npt.NDArray[np.uint8] | None = None
-    """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
 class BatchObserver(Protocol):
@@ -62,7 +44,7 @@ Deliver = Callable[[Callable[[], None]], object]
 class _Job:
     decoder: Decoder
     shots: PackedBits
-    future: Future[Answer] = field(default_factory=Future)
+    future: Future[DecodeResult] = field(default_factory=Future)
     submitted: float = field(default_factory=time.perf_counter)
     taken: int = 0
     compute_seconds: float = 0.0
@@ -77,18 +59,18 @@ class _Job:
         self.taken += len(piece)
         return piece
 
-    def settle(self, outcome: Answer | Exception) -> None:
+    def settle(self, outcome: DecodeResult | Exception) -> None:
         # False where the client gave up in the meantime: nobody waits for the answer.
         if self.future.set_running_or_notify_cancel():
-            if isinstance(outcome, Answer):
+            if isinstance(outcome, DecodeResult):
                 self.future.set_result(outcome)
             else:
                 self.future.set_exception(outcome)
 
-    def answer(self) -> Answer:
+    def answer(self) -> DecodeResult:
         soft = [part for part in self.parts if isinstance(part, Decoding)]
         predictions = [part.predictions if isinstance(part, Decoding) else part for part in self.parts]
-        return Answer(
+        return DecodeResult(
             predictions=np.concatenate(predictions),
             confidence=np.concatenate([part.confidence for part in soft]) if soft else None,
             flip_probabilities=np.concatenate([part.flip_probabilities for part in soft]) if soft else None,
@@ -97,7 +79,7 @@ class _Job:
         )
 
 
-Outcomes = list[tuple[_Job, Answer | Exception]]
+Outcomes = list[tuple[_Job, DecodeResult | Exception]]
 
 
 class BatchWorker:
@@ -144,7 +126,7 @@ class BatchWorker:
         with self._changed:
             return self._waiting
 
-    def submit(self, decoder: Decoder, shots: PackedBits) -> Future[Answer]:
+    def submit(self, decoder: Decoder, shots: PackedBits) -> Future[DecodeResult]:
         """Queues shots. Cancelling the future takes them out again, unless they are being decoded already.
 
         Args:

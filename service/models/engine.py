@@ -25,12 +25,13 @@ from service.errors import (
     NotReadyError,
     UnknownModelError,
 )
-from service.models.batching import Answer
 from service.models.building import Builder
-from service.models.model import DecoderFactory, ExperimentChoice, Model, no_pair
+from service.models.model import DecoderFactory, Model, no_pair
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.record import current_record
+from service.wire.schemas import ExperimentQuery
+from service.wire.shots import DecodeResult
 from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 
@@ -190,7 +191,7 @@ class Engine:
         self.metrics.remove_model(model_id)
         self._retire(old)
 
-    def experiment(self, model: Model, choice: ExperimentChoice) -> MemoryExperiment:
+    def experiment(self, model: Model, choice: ExperimentQuery) -> MemoryExperiment:
         """The experiment that a request means, within the service's bounds.
 
         Raises:
@@ -207,7 +208,7 @@ class Engine:
         """
         return await self._builder.run(build)
 
-    async def decoder(self, model: Model, choice: ExperimentChoice) -> Decoder:
+    async def decoder(self, model: Model, choice: ExperimentQuery) -> Decoder:
         """The decoder for an experiment, made if need be.
 
         Raises:
@@ -228,9 +229,9 @@ class Engine:
         decoder: Decoder,
         shots: PackedBits,
         *,
-        choice: ExperimentChoice,
+        choice: ExperimentQuery,
         deadline_ms: float | None = None,
-    ) -> Answer:
+    ) -> DecodeResult:
         """Queues shots and waits for their turn, and of a pair for second opinions. Cancelling takes them out again.
 
         Args:
@@ -263,7 +264,7 @@ class Engine:
         seconds = since + self.settings.decode_timeout_seconds - time.perf_counter()
         return seconds if deadline_ms is None else min(seconds, seconds_left(deadline_ms, began=since))
 
-    async def decode_first(self, model: Model, decoder: Decoder, shots: PackedBits) -> Answer:
+    async def decode_first(self, model: Model, decoder: Decoder, shots: PackedBits) -> DecodeResult:
         """`decode` without second opinions.
 
         Args:
@@ -292,7 +293,7 @@ class Engine:
             record.decoded(shots=len(shots), queue_seconds=answer.queue_seconds, compute_seconds=answer.compute_seconds)
         return answer
 
-    def _check_rounds(self, choice: ExperimentChoice) -> None:
+    def _check_rounds(self, choice: ExperimentQuery) -> None:
         most = self.settings.max_rounds
         if choice.rounds is not None and choice.rounds > most:
             detail = f"rounds={choice.rounds} is more than the {most} that this service decodes"
@@ -337,11 +338,11 @@ class Engine:
             self.metrics.ready(True)
 
 
-def _awaitable(job: Future[Answer]) -> asyncio.Future[Answer]:
+def _awaitable(job: Future[DecodeResult]) -> asyncio.Future[DecodeResult]:
     """The future of a job that is settled in this loop's thread. `asyncio.wrap_future` is for other threads."""
-    waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    waiter: asyncio.Future[DecodeResult] = asyncio.get_running_loop().create_future()
 
-    def settle(done: Future[Answer]) -> None:
+    def settle(done: Future[DecodeResult]) -> None:
         if waiter.done() or done.cancelled():
             return
         error = done.exception()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from decoder.base import Decoder, SoftDecoder
@@ -22,6 +21,7 @@ from service.models.building import Builder, DecoderCache
 from service.models.second_opinions import SecondOpinions, second_of
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
+from service.wire.schemas import ExperimentQuery
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.noise import NoiseModel
@@ -34,15 +34,6 @@ EXPERIMENT_CACHE_SIZE = 64
 WARM_UP_SHOTS = 4
 CLASSICAL_BATCH_SHOTS = 64
 """Classical decoders take a batch shot by shot, so a larger one only makes others wait."""
-
-
-@dataclass(frozen=True)
-class ExperimentChoice:
-    """What a request says of its experiment; None takes the model's default."""
-
-    basis: Basis | None = None
-    rounds: int | None = None
-    p: float | None = None
 
 
 class Model:
@@ -91,7 +82,7 @@ class Model:
             deliver=deliver,
         )
 
-    def experiment(self, choice: ExperimentChoice) -> MemoryExperiment:
+    def experiment(self, choice: ExperimentQuery) -> MemoryExperiment:
         """The experiment that a request means.
 
         Raises:
@@ -105,10 +96,10 @@ class Model:
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
 
-    def decoder_experiment(self, choice: ExperimentChoice) -> MemoryExperiment:
+    def decoder_experiment(self, choice: ExperimentQuery) -> MemoryExperiment:
         """The experiment to make a decoder for: the network knows no p, so requests for any p share one."""
         if self.settings.network:
-            choice = ExperimentChoice(basis=choice.basis, rounds=choice.rounds)
+            choice = ExperimentQuery(basis=choice.basis, rounds=choice.rounds)
         return self.experiment(choice)
 
     @contextmanager

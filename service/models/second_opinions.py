@@ -19,10 +19,10 @@ import numpy.typing as npt
 from decoder.catalog import decoder_spec
 from decoder.tandem.opinions import PATIENCE_SECONDS, NoOpinionError, OpinionPool
 from decoder.tandem.rule import Opinion, merge, unsure
-from service.models.batching import Answer
 from service.settings import ModelSettings
 from service.telemetry.metrics import Metrics
 from service.wire.schemas import PairInfo
+from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
 from simulation.circuits import MemoryExperiment
 
@@ -72,7 +72,9 @@ class SecondOpinions:
 
         threading.Thread(target=warm, name=f"warm-up-{self._model}", daemon=True).start()
 
-    def ask(self, answer: Answer, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float) -> AskedOpinions:
+    def ask(
+        self, answer: DecodeResult, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float
+    ) -> AskedOpinions:
         """Asks for opinions on the shots of an answer that the network is unsure of.
 
         Args:
@@ -100,7 +102,7 @@ class AskedOpinions:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: DecodeResult,
         rows: npt.NDArray[np.int64],
         futures: list[Future[Bits]],
         *,
@@ -142,7 +144,7 @@ class AskedOpinions:
         for place in pending:
             yield self._settled(place)
 
-    async def all(self) -> Answer:
+    async def all(self) -> DecodeResult:
         """The answer with the opinions that are there in time."""
         predictions = self.answer.predictions.copy()
         opinions = np.zeros(len(predictions), np.uint8)

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Response
 from pydantic_core import to_json
 
-from service.errors import InternalError, ServiceError
+from service.errors import InternalError, RequestError
 from service.http.problems import Problem
 from service.oip.schemas import InferenceError
 
@@ -26,9 +26,9 @@ def error_response(problem: Problem, *, headers: Mapping[str, str] | None = None
     )
 
 
-def error_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+def error_responses(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a FastAPI route that may answer with these errors (and with 500)."""
-    everything: tuple[type[ServiceError], ...] = (*errors, InternalError)
+    everything: tuple[type[RequestError], ...] = (*errors, InternalError)
     titles: dict[int, list[str]] = {}
     for error in everything:
         titles.setdefault(_status(error.status), []).append(error.title)

@@ -10,9 +10,9 @@ from fastapi import Response
 from pydantic_core import to_json
 
 from service.errors import InvalidParametersError
-from service.models.batching import Answer
 from service.oip.requests import HEADER_LENGTH
 from service.oip.schemas import InferRequest, OutputDatatype, OutputName, TensorMetadata
+from service.wire.shots import DecodeResult
 from simulation.bits import pack_bits
 
 DATATYPES: dict[OutputName, OutputDatatype] = {
@@ -63,7 +63,12 @@ def chosen_outputs(request: InferRequest, *, soft: bool, pair: bool = False) -> 
 
 
 def infer_response(
-    answer: Answer, *, model_name: str, model_version: str, request_id: str | None, outputs: dict[OutputName, bool]
+    answer: DecodeResult,
+    *,
+    model_name: str,
+    model_version: str,
+    request_id: str | None,
+    outputs: dict[OutputName, bool],
 ) -> Response:
     """Writes an `InferResponse`, and the binary outputs after it."""
     described: list[dict[str, Any]] = []
@@ -89,7 +94,7 @@ def infer_response(
     )
 
 
-def _values(answer: Answer, name: OutputName) -> npt.NDArray[np.generic]:
+def _values(answer: DecodeResult, name: OutputName) -> npt.NDArray[np.generic]:
     if name == "predictions_b8":
         return pack_bits(answer.predictions)
     values: npt.NDArray[np.generic] | None = getattr(answer, name)

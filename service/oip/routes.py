@@ -26,9 +26,9 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.http.bounds import deadline, work_on_body
-from service.models.batching import Answer
+from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.models.engine import Engine
-from service.models.model import ExperimentChoice, Model
+from service.models.model import Model
 from service.oip.errors import error_responses
 from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
@@ -44,14 +44,14 @@ from service.oip.schemas import (
     ServerReady,
     TensorMetadata,
 )
-from service.rest.models import EngineDependency, GateDependency, ModelDependency
+from service.wire.shots import DecodeResult
 
 PREFIX = "/v2"
 VERSION = "1"
 """The one version of every model: a model that is replaced is gone."""
 EXTENSIONS = ["binary_tensor_data"]
 
-Decoded = tuple[Answer, str | None, dict[OutputName, bool]]
+Decoded = tuple[DecodeResult, str | None, dict[OutputName, bool]]
 """The answer, the request's id, and which outputs are wanted, and as binary data."""
 
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
@@ -186,8 +186,7 @@ async def _infer(engine: Engine, model: Model, body: bytes, *, header_length: st
 
 async def _decode(engine: Engine, model: Model, sent: ParsedRequest) -> Decoded:
     asked = sent.parameters
-    choice = ExperimentChoice(basis=asked.basis, rounds=asked.rounds, p=asked.p)
-    decoder = await engine.decoder(model, choice)
+    decoder = await engine.decoder(model, asked)
     outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder), pair=model.second is not None)
     shots = parse_shots(
         sent,
@@ -195,7 +194,7 @@ async def _decode(engine: Engine, model: Model, sent: ParsedRequest) -> Decoded:
         num_observables=decoder.num_observables,
         max_shots=engine.settings.max_shots_per_request,
     )
-    answer = await engine.decode(model, decoder, shots, choice=choice, deadline_ms=asked.deadline_ms)
+    answer = await engine.decode(model, decoder, shots, choice=asked, deadline_ms=asked.deadline_ms)
     return answer, sent.header.id, outputs
 
 

@@ -22,10 +22,11 @@ from service.errors import (
     UnknownModelError,
     UnsupportedMediaTypeError,
 )
-from service.http.bounds import content_type, read_body
+from service.http.bounds import JSON, content_type, read_body
+from service.http.dependencies import EngineDependency
 from service.http.problems import problem_responses
 from service.models.changes import ModelChanges
-from service.rest.models import JSON, EngineDependency, model_info
+from service.rest.models import model_info
 from service.settings import ModelSettings, Settings
 from service.telemetry.record import current_record
 from service.wire.schemas import ModelInfo

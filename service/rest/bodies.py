@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from decoder.base import Decoder
+from service.http.bounds import JSON
 from service.models.engine import Engine
 from service.models.model import Model
-from service.rest.models import JSON, choice
 from service.wire.schemas import DecodeQuery
 from service.wire.shots import parse_b8, parse_json
 from simulation.bits import PackedBits
@@ -17,9 +17,9 @@ async def read_shots(
     """The shots of a body and the decoder for them.
 
     Raises:
-        ServiceError: there is no such decoder, or these are no shots for it.
+        RequestError: there is no such decoder, or these are no shots for it.
     """
-    decoder = await engine.decoder(model, choice(query))
+    decoder = await engine.decoder(model, query)
     parse = parse_json if sent == JSON else parse_b8
     shots = parse(
         body,

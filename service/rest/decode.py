@@ -25,17 +25,16 @@ from service.errors import (
     UnknownModelError,
     UnsupportedMediaTypeError,
 )
-from service.http.bounds import best_answer_type, content_type, work_on_body
+from service.http.bounds import B8, JSON, best_answer_type, content_type, work_on_body
+from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.http.problems import problem_responses
-from service.models.batching import Answer
 from service.models.engine import Engine
 from service.models.model import Model, no_pair
 from service.rest.bodies import read_shots
 from service.rest.direct import DirectRoute
-from service.rest.models import B8, JSON, EngineDependency, GateDependency, ModelDependency, choice
 from service.rest.partial import NDJSON, answer_in_parts
 from service.wire.schemas import DecodeQuery, DecodeRequest, DecodeResponse
-from service.wire.shots import answer_json, answer_parts
+from service.wire.shots import DecodeResult, answer_json, answer_parts
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
 
@@ -126,9 +125,9 @@ async def decode(
     return _answer(answer, model.settings.id, query, wanted)
 
 
-async def _decode(engine: Engine, model: Model, query: DecodeQuery, sent: str, body: bytes) -> Answer:
+async def _decode(engine: Engine, model: Model, query: DecodeQuery, sent: str, body: bytes) -> DecodeResult:
     decoder, shots = await read_shots(engine, model, query, sent, body)
-    return await engine.decode(model, decoder, shots, choice=choice(query), deadline_ms=query.deadline_ms)
+    return await engine.decode(model, decoder, shots, choice=query, deadline_ms=query.deadline_ms)
 
 
 def check_pair(model: Model, query: DecodeQuery, wanted: str) -> None:
@@ -144,7 +143,7 @@ def check_pair(model: Model, query: DecodeQuery, wanted: str) -> None:
         raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="partial")])
 
 
-def _answer(answer: Answer, model_id: str, query: DecodeQuery, wanted: str) -> Response:
+def _answer(answer: DecodeResult, model_id: str, query: DecodeQuery, wanted: str) -> Response:
     queue, compute = answer.queue_seconds * 1e3, answer.compute_seconds * 1e3
     headers = {
         "Server-Timing": f"queue;dur={queue:.3f}, compute;dur={compute:.3f}",

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
 from service.errors import BusyError, InvalidParametersError, UnknownModelError
-from service.http.bounds import Gate
+from service.http.dependencies import EngineDependency, ExperimentParameters, ModelDependency
 from service.http.problems import problem_responses
 from service.models.engine import Engine
-from service.models.model import ExperimentChoice, Model
-from service.wire.schemas import CodeInfo, ExperimentInfo, ExperimentQuery, Limits, ModelInfo, ModelList
+from service.models.model import Model
+from service.wire.schemas import CodeInfo, ExperimentInfo, Limits, ModelInfo, ModelList
 from simulation.circuits import MemoryExperiment
 
-JSON = "application/json"
-B8 = "application/octet-stream"
-
 router = APIRouter(prefix="/v1")
-
-
-# Dependencies are coroutines because FastAPI hands plain functions to threads, which takes some 0.4 ms each.
-
-
-async def get_engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
-
-
-async def get_gate(request: Request) -> Gate:
-    gate: Gate = request.app.state.gate
-    return gate
-
-
-EngineDependency = Annotated[Engine, Depends(get_engine)]
-GateDependency = Annotated[Gate, Depends(get_gate)]
-
-
-async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
-    with engine.lease(model_id) as model:
-        yield model
-
-
-ModelDependency = Annotated[Model, Depends(get_model)]
-ExperimentParameters = Annotated[ExperimentQuery, Query()]
 
 
 @router.get("/models", tags=["models"], responses=problem_responses())
@@ -61,7 +29,7 @@ async def list_models(engine: EngineDependency) -> ModelList:
 )
 async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
-    experiment = engine.experiment(model, choice(query))
+    experiment = engine.experiment(model, query)
     return await engine.build(lambda: model_info(engine, model, experiment))
 
 
@@ -73,7 +41,7 @@ async def get_model_info(engine: EngineDependency, model: ModelDependency, query
 )
 async def get_circuit(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The experiment's circuit as stim text: what makes the shots that the model decodes."""
-    experiment = engine.experiment(model, choice(query))
+    experiment = engine.experiment(model, query)
     return await engine.build(lambda: f"{experiment.circuit}\n")
 
 
@@ -85,13 +53,8 @@ async def get_circuit(engine: EngineDependency, model: ModelDependency, query: E
 )
 async def get_dem(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The detector error model of the experiment's circuit as stim text."""
-    experiment = engine.experiment(model, choice(query))
+    experiment = engine.experiment(model, query)
     return await engine.build(lambda: f"{experiment.dem}\n")
-
-
-def choice(query: ExperimentQuery) -> ExperimentChoice:
-    """The experiment that a query names."""
-    return ExperimentChoice(basis=query.basis, rounds=query.rounds, p=query.p)
 
 
 def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:

@@ -17,7 +17,6 @@ from service.models.engine import Engine
 from service.models.model import Model
 from service.models.second_opinions import AskedOpinions
 from service.rest.bodies import read_shots
-from service.rest.models import choice
 from service.wire.schemas import DecodeQuery
 from service.wire.shots import ANSWERED_BY, answer_object
 
@@ -59,7 +58,7 @@ async def answer_in_parts(
             answer = await engine.decode_first(model, decoder, shots)
             assert model.second is not None
             seconds = engine.patience(model, query.deadline_ms, since=began)
-            return model.second.ask(answer, model.experiment(choice(query)), shots, seconds=seconds)
+            return model.second.ask(answer, model.experiment(query), shots, seconds=seconds)
 
         asked = await work_on_body(request, ask, gate=gate, settings=engine.settings, timeout_ms=query.timeout_ms)
         headers = {"X-Tandem-Model": model.settings.id, "X-Tandem-Num-Shots": str(len(asked.answer.predictions))}

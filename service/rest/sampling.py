@@ -11,9 +11,8 @@ from pydantic import BaseModel, Field
 
 from service.errors import BusyError, InvalidParametersError, UnknownModelError
 from service.http.bounds import Gate
+from service.http.dependencies import EngineDependency, ModelDependency, get_gate
 from service.http.problems import problem_responses
-from service.models.model import ExperimentChoice
-from service.rest.models import EngineDependency, ModelDependency, get_gate
 from service.wire.schemas import Bit, ExperimentQuery
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -87,8 +86,7 @@ async def sample_shots(
     `observable_flips`. Shots of a seed are those of `tandem sample` with that seed.
     """
     engine.metrics.sample_request(model.settings.id)
-    choice = ExperimentChoice(basis=query.basis, rounds=query.rounds, p=query.p)
-    experiment = engine.experiment(model, choice)
+    experiment = engine.experiment(model, query)
     with gate.enter():
         content = await engine.build(partial(_sample_json, model.settings.id, experiment, query))
     return Response(content, media_type="application/json")

@@ -17,14 +17,13 @@ from service.errors import (
     BusyError,
     ClosingError,
     InternalError,
-    ServiceError,
+    RequestError,
     StreamTimeoutError,
     UnauthorizedError,
     UnknownStreamError,
 )
 from service.http.bounds import Gate
 from service.models.engine import Engine
-from service.models.model import ExperimentChoice
 from service.streams.experiments import StreamedExperiment
 from service.streams.open_stream import OpenStream
 from service.streams.protocol import (
@@ -154,7 +153,7 @@ class Connection:
         """Sends a message, when there is room for it."""
         await self._outbox.put(message)
 
-    def failed(self, error: ServiceError) -> None:
+    def failed(self, error: RequestError) -> None:
         """Counts a failure."""
         self._engine.metrics.failure(self.model_id, error.kind)
 
@@ -224,14 +223,13 @@ class Connection:
     def _open(self, request: OpenRequest) -> None:
         if request.stream in self._streams:
             raise ProtocolError(f"stream {request.stream} is open already; close it first, or take another number")
-        choice = ExperimentChoice(basis=request.basis, rounds=request.rounds, p=request.p)
         with ExitStack() as held:
             try:
                 if self._draining:
                     raise ClosingError("the service is shutting down; open streams on another instance")
                 model = self._engine.model(self.model_id)
                 self._engine.check_model_ready(model)
-                basis = self._engine.experiment(model, choice).basis
+                basis = self._engine.experiment(model, request).basis
                 if len(self._streams) >= self._settings.max_streams_per_connection:
                     raise BusyError(
                         f"{len(self._streams)} streams are open on this connection already; wait for answers",
@@ -239,8 +237,8 @@ class Connection:
                     )
                 held.enter_context(self._places.enter())
                 held.enter_context(model.lease())
-                experiment = StreamedExperiment(self._engine, model, choice, deadline_ms=request.deadline_ms)
-            except ServiceError as error:
+                experiment = StreamedExperiment(self._engine, model, request, deadline_ms=request.deadline_ms)
+            except RequestError as error:
                 raise StreamRefused(request.stream, error) from error
             cells = model.code.cells
             stream = OpenStream(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from service.models.batching import Answer
 from service.models.engine import Engine
-from service.models.model import ExperimentChoice, Model, no_pair
+from service.models.model import Model, no_pair
+from service.wire.schemas import ExperimentQuery
+from service.wire.shots import DecodeResult
 from simulation.bits import Bits, pack_bits
 
-Question = Callable[[], Awaitable[Answer]]
+Question = Callable[[], Awaitable[DecodeResult]]
 """Waits for the answer to what was asked, with the layers that had come by then."""
 
 
@@ -33,7 +33,7 @@ class StreamedExperiment:
     """
 
     def __init__(
-        self, engine: Engine, model: Model, choice: ExperimentChoice, *, deadline_ms: float | None = None
+        self, engine: Engine, model: Model, choice: ExperimentQuery, *, deadline_ms: float | None = None
     ) -> None:
         if deadline_ms is not None and model.second is None:
             raise no_pair(model.settings.id, "deadline_ms")
@@ -59,7 +59,7 @@ class StreamedExperiment:
     def ask(self, last: Bits, *, running: bool = False) -> Question:
         """Asks for the answer as if `last` came after the layers taken so far; more may then be taken.
 
-        With `running` an estimate is wanted, for which no second decoder is asked. The question raises a ServiceError
+        With `running` an estimate is wanted, for which no second decoder is asked. The question raises a RequestError
         where there is no answer.
         """
         # A list of its own: more layers may have come when its turn does.
@@ -69,8 +69,8 @@ class StreamedExperiment:
         """Nothing more will be asked for."""
         self._layers = []
 
-    async def _decode(self, layers: list[Bits], running: bool) -> Answer:
-        choice = replace(self._choice, rounds=len(layers) - 1)
+    async def _decode(self, layers: list[Bits], running: bool) -> DecodeResult:
+        choice = self._choice.model_copy(update={"rounds": len(layers) - 1})
         decoder = await self._engine.decoder(self._model, choice)
         # Detectors are numbered round by round, so that the layers one after another are a shot.
         shot = pack_bits(np.concatenate(layers)[None])

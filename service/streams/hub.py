@@ -8,7 +8,7 @@ import time
 from fastapi import APIRouter, FastAPI, WebSocket
 
 from service.auth import KeyRing
-from service.errors import ClosingError, ServiceError, UnsupportedSubprotocolError
+from service.errors import ClosingError, RequestError, UnsupportedSubprotocolError
 from service.http.bounds import Gate
 from service.http.problems import problem_of, problem_response
 from service.models.engine import Engine
@@ -66,7 +66,7 @@ class StreamHub:
         """Accepts a connection and serves it to its end.
 
         Raises:
-            ServiceError: it is not accepted.
+            RequestError: it is not accepted.
         """
         model = self._engine.model(model_id)
         if self._draining:
@@ -103,7 +103,7 @@ async def stream(websocket: WebSocket, model_id: str) -> None:
     # Whoever wants to know who is asking, does so here: nothing has been accepted yet.
     try:
         await hub.serve(websocket, model_id)
-    except ServiceError as error:
+    except RequestError as error:
         engine.metrics.failure(model_id if model_id in engine.models else "", error.kind)
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
         await websocket.send_denial_response(problem_response(problem_of(error), headers=headers))

@@ -16,7 +16,7 @@ from service.errors import (
     InvalidLayerError,
     InvalidParametersError,
     NoProbabilitiesError,
-    ServiceError,
+    RequestError,
 )
 from service.streams.experiments import Question, StreamedExperiment
 from service.streams.protocol import (
@@ -28,7 +28,7 @@ from service.streams.protocol import (
     running_problem_message,
     unpack_layer,
 )
-from service.telemetry.stream_metrics import StreamMetrics
+from service.telemetry.metrics import StreamMetrics
 from simulation.bits import Bits
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Host(Protocol):
     async def send(self, message: str) -> None:
         """Sends a message, when there is room for it."""
 
-    def failed(self, error: ServiceError) -> None:
+    def failed(self, error: RequestError) -> None:
         """Is told of every failure."""
 
     def ended(self, stream: OpenStream) -> None:
@@ -111,14 +111,14 @@ class OpenStream:
                 self._finish(layer)
                 return
             self._experiment.take(layer)
-        except ServiceError as error:
+        except RequestError as error:
             await self.fail(error)
             return
         self._round += 1
         if message.running:
             await self._estimate(message.round)
 
-    async def fail(self, error: ServiceError) -> None:
+    async def fail(self, error: RequestError) -> None:
         """Ends the stream, and tells the client why."""
         if not self._over:
             self.end()
@@ -146,7 +146,7 @@ class OpenStream:
     async def _prepare(self, opened: str) -> None:
         try:
             await self._experiment.prepare()
-        except ServiceError as error:
+        except RequestError as error:
             await self.fail(error)
         except ValueError as error:
             await self.fail(InvalidParametersError(str(error)))
@@ -189,7 +189,7 @@ class OpenStream:
         try:
             await self._preparing
             answer = await question()
-        except ServiceError as error:
+        except RequestError as error:
             await self.fail(error)
             return
         except Exception:
@@ -210,7 +210,7 @@ class OpenStream:
                     f"the decoder of model {self._host.model_id} gives no probabilities; ask for the answer alone"
                 )
             question = self._experiment.ask(np.zeros(self._cells, dtype=np.bool_), running=True)
-        except ServiceError as error:
+        except RequestError as error:
             await self._no_estimate(t, error)
             return
         self._running = self._host.start(self._run(t, question))
@@ -221,14 +221,14 @@ class OpenStream:
             # Not to cancel it along with this.
             await asyncio.shield(self._preparing)
             answer = await question()
-        except ServiceError as error:
+        except RequestError as error:
             await self._no_estimate(t, error)
         except Exception:
             await self._no_estimate(t, _unexpected())
         else:
             await self._host.send(running_message(self.request.stream, answer, round=t))
 
-    async def _no_estimate(self, t: int, error: ServiceError) -> None:
+    async def _no_estimate(self, t: int, error: RequestError) -> None:
         self._host.failed(error)
         await self._host.send(running_problem_message(self.request.stream, error, round=t))
 

@@ -13,11 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from service.errors import Flaw, InvalidLayerError, InvalidParametersError, ServiceError
+from service.errors import Flaw, InvalidLayerError, InvalidParametersError, RequestError
 from service.http.problems import problem_of
-from service.models.batching import Answer
 from service.wire.schemas import ExperimentQuery, Milliseconds
-from service.wire.shots import ANSWERED_BY
+from service.wire.shots import ANSWERED_BY, DecodeResult
 from simulation.bits import Bits, packed_size
 
 SUBPROTOCOL = "tandem.stream.v1"
@@ -44,7 +43,7 @@ class ProtocolError(Exception):
 class StreamRefused(Exception):
     """A request about one stream that cannot be met; the others on the connection go on."""
 
-    def __init__(self, stream: StreamNumber, error: ServiceError) -> None:
+    def __init__(self, stream: StreamNumber, error: RequestError) -> None:
         super().__init__(error.detail)
         self.stream = stream
         self.error = error
@@ -154,7 +153,7 @@ def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: t
     )
 
 
-def answer_message(request: OpenRequest, answer: Answer, *, rounds: int, seconds: float) -> str:
+def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, seconds: float) -> str:
     flips = answer.flip_probabilities if request.flip_probabilities else None
     by = {} if answer.opinions is None else {"answered_by": ANSWERED_BY[answer.opinions[0]]}
     return _message(
@@ -169,7 +168,7 @@ def answer_message(request: OpenRequest, answer: Answer, *, rounds: int, seconds
     )
 
 
-def running_message(stream: StreamNumber, answer: Answer, *, round: int) -> str:
+def running_message(stream: StreamNumber, answer: DecodeResult, *, round: int) -> str:
     assert answer.flip_probabilities is not None
     return _message("running", stream, round=round, flip_probabilities=answer.flip_probabilities[0].tolist())
 
@@ -178,17 +177,17 @@ def closed_message(stream: StreamNumber) -> str:
     return _message("closed", stream)
 
 
-def problem_message(stream: StreamNumber, error: ServiceError) -> str:
+def problem_message(stream: StreamNumber, error: RequestError) -> str:
     """What ended a stream: RFC 9457 problem details beside the number of the stream."""
     return _message("problem", stream, **_problem(error))
 
 
-def running_problem_message(stream: StreamNumber, error: ServiceError, *, round: int) -> str:
+def running_problem_message(stream: StreamNumber, error: RequestError, *, round: int) -> str:
     """Why flip probabilities that were asked for do not come; the stream goes on."""
     return _message("running_problem", stream, round=round, **_problem(error))
 
 
-def _problem(error: ServiceError) -> dict[str, Any]:
+def _problem(error: RequestError) -> dict[str, Any]:
     retry = {} if error.retry_after is None else {"retry_after": error.retry_after}
     return problem_of(error).model_dump(exclude_none=True) | retry
 

@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from service.telemetry.opinion_metrics import OpinionMetrics
-from service.telemetry.stream_metrics import StreamMetrics
+from decoder.tandem.rule import Opinion
 
 SECONDS = (
     1e-4,
@@ -33,6 +32,9 @@ SECONDS = (
     30.0,
 )
 """Histogram bounds: one pass of a small network takes some 0.5 ms, a hard BP-OSD shot up to seconds."""
+
+
+KINDS = tuple(opinion.name.lower() for opinion in Opinion)
 
 
 class Metrics:
@@ -142,3 +144,106 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, path=self._shared)  # type: ignore[no-untyped-call]
         return encode(registry), media_type
+
+
+class OpinionMetrics:
+    """Who answered the shots of pairs, and how long the second decoder took.
+
+    Args:
+        registry: where they are.
+        buckets: of the histogram, seconds.
+        shared: whether several processes add theirs up; then what waits is not shown.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, buckets: tuple[float, ...], shared: bool) -> None:
+        self._shared = shared
+        self._opinions = Counter(
+            "tandem_opinions", "Shots of pairs, by who answered them.", ("model", "opinion"), registry=registry
+        )
+        self._seconds = Histogram(
+            "tandem_second_opinion_seconds",
+            "Time from a shot's being passed on to its second opinion.",
+            ("model",),
+            buckets=buckets,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "tandem_waiting_opinions",
+            "Shots waiting for a second opinion.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def add_model(self, model: str, *, waiting: Callable[[], int]) -> None:
+        """Shows a pair's metrics from the start, at zero."""
+        for kind in KINDS:
+            self._opinions.labels(model, kind)
+        self._seconds.labels(model)
+        if not self._shared:
+            self._waiting.labels(model).set_function(waiting)
+
+    def remove_model(self, model: str) -> None:
+        """Shows the shots waiting for a pair no longer."""
+        if not self._shared:
+            self._waiting.remove(model)
+
+    def told(self, model: str, kind: str, *, shots: int, seconds: float | None) -> None:
+        """Counts answered shots, and how long the second decoder took if it answered."""
+        self._opinions.labels(model, kind).inc(shots)
+        if seconds is not None:
+            self._seconds.labels(model).observe(seconds)
+
+
+class StreamMetrics:
+    """Those of all models, in the registry of the application's other metrics."""
+
+    def __init__(self, registry: CollectorRegistry, *, buckets: tuple[float, ...]) -> None:
+        model = ("model",)
+        self.connections = Gauge(
+            "tandem_stream_connections", "WebSocket connections.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._open = Gauge(
+            "tandem_open_streams",
+            "Streams that have neither been answered nor ended otherwise.",
+            model,
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._answered = Counter("tandem_streams_answered", "Streams that got their answer.", model, registry=registry)
+        self._messages = Counter(
+            "tandem_stream_messages",
+            "Messages of streams, received (in) and sent (out).",
+            ("model", "direction"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tandem_stream_answer_seconds",
+            "Time from a stream's last layer to its answer.",
+            model,
+            buckets=buckets,
+            registry=registry,
+        )
+
+    def add_model(self, model: str) -> None:
+        """Shows a model's metrics from the start, at zero."""
+        for metric in (self._open, self._answered, self._seconds):
+            metric.labels(model)
+        for direction in ("in", "out"):
+            self._messages.labels(model, direction)
+
+    def opened(self, model: str) -> None:
+        self._open.labels(model).inc()
+
+    def ended(self, model: str) -> None:
+        self._open.labels(model).dec()
+
+    def answered(self, model: str, *, seconds: float) -> None:
+        self._answered.labels(model).inc()
+        self._seconds.labels(model).observe(seconds)
+
+    def received(self, model: str) -> None:
+        self._messages.labels(model, "in").inc()
+
+    def sent(self, model: str) -> None:
+        self._messages.labels(model, "out").inc()

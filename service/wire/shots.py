@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,28 @@ from pydantic_core import to_json
 
 from decoder.tandem.rule import Opinion
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
-from service.models.batching import Answer
 from service.wire.schemas import Bit, DecodeRequest
-from simulation.bits import PackedBits, pack_bits, packed_size
+from simulation.bits import Bits, PackedBits, pack_bits, packed_size
 
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeResult:
+    """What was decoded of the shots of one request, in their order."""
+
+    predictions: Bits
+    """bool (shots, observables)."""
+    confidence: npt.NDArray[np.floating] | None
+    """(shots,): posterior probability of the predicted coset; None for decoders that do not say."""
+    flip_probabilities: npt.NDArray[np.float32] | None
+    """(shots, observables); None for decoders that do not say."""
+    queue_seconds: float
+    """How long the shots waited for their turn."""
+    compute_seconds: float
+    """How long the batches took that the shots were decoded in."""
+    opinions: npt.NDArray[np.uint8] | None = None
+    """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
 def parse_json(body: bytes, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
@@ -76,12 +94,12 @@ def parse_b8(data: bytes, *, num_detectors: int, num_observables: int, max_shots
     return shots
 
 
-def answer_json(answer: Answer, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
+def answer_json(answer: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
     """Writes a `DecodeResponse`."""
     return to_json(answer_object(answer, model=model, confidence=confidence, flip_probabilities=flip_probabilities))
 
 
-def answer_object(answer: Answer, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
+def answer_object(answer: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
     """A `DecodeResponse` as an object; of models that are no pairs without `answered_by`."""
     content: dict[str, object] = {
         "model": model,
@@ -98,7 +116,7 @@ def answer_object(answer: Answer, *, model: str, confidence: bool, flip_probabil
 
 
 def answer_parts(
-    answer: Answer, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
+    answer: DecodeResult, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
 ) -> dict[str, bytes]:
     """The parts of a binary answer in their order: predictions in b8, little-endian float32, and opinions in bytes."""
     parts = {"predictions": pack_bits(answer.predictions).tobytes()}

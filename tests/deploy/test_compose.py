@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import service.errors
 from service.app import create_app
-from service.errors import ServiceError
+from service.errors import RequestError
 from service.processes.supervisor import SPARE_SECONDS
 from service.settings import ModelSettings, Settings
 
@@ -171,7 +171,7 @@ def test_alerts_know_the_kinds_of_problems_and_the_bounds(rules: list[dict[str, 
     kinds = {
         error.kind: error.status
         for error in vars(service.errors).values()
-        if isinstance(error, type) and issubclass(error, ServiceError) and error is not ServiceError
+        if isinstance(error, type) and issubclass(error, RequestError) and error is not RequestError
     }
     reasons = {
         name: set(re.findall(r'reason=~"([^"]+)"', query)[0].split("|"))

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from service.app import create_app
-from service.models.model import ExperimentChoice
 from service.settings import ModelSettings, Settings
+from service.wire.schemas import ExperimentQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ async def engine(request, made):
 
 
 async def ask(engine, p: float) -> None:
-    await engine.decoder(engine.model("m"), ExperimentChoice(p=p))
+    await engine.decoder(engine.model("m"), ExperimentQuery(p=p))
 
 
 async def test_a_decoder_is_made_once_however_many_ask(engine, made):

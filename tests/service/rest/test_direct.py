@@ -7,8 +7,8 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, Query, Request, Response
 
+from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.rest.direct import DirectRoute
-from service.rest.models import EngineDependency, GateDependency, ModelDependency
 from service.wire.schemas import DecodeQuery
 
 QUERIES = ["rounds=0", "rounds=soon", "rounds=", "basis=Y", "p=0.5", "p=nan", "colour=red", "colour=red&basis=z"]

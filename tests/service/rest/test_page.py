@@ -217,7 +217,7 @@ def table(page: Page) -> list[list[str]]:
 def test_files(url, path, name, media_type):
     response = httpx.get(url + path)
     assert response.status_code == 200
-    assert response.content == (resources.files("service") / "web" / name).read_bytes()
+    assert response.content == (resources.files("service.rest") / "web" / name).read_bytes()
     assert response.headers["content-type"] == media_type
     assert response.headers["x-content-type-options"] == "nosniff"
     policy = response.headers["content-security-policy"]
@@ -248,7 +248,7 @@ def test_no_path_leads_to_another_file(url, path):
 
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
-    files = resources.files("service") / "web"
+    files = resources.files("service.rest") / "web"
     page = (files / "index.html").read_text()
     assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=", page)
     for name in ("index.html", "style.css", "script.js"):
