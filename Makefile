@@ -15,7 +15,7 @@ PIP             := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL         := $(PIP) install --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format pytest serve bench-service image constraints clean
+.PHONY: help setup demo test test-timing lint format pytest serve bench-service image constraints clean
 .NOTPARALLEL: results
 .PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report
 
@@ -43,6 +43,9 @@ lint: $(READY) ## Check style (ruff) and types (mypy --strict)
 
 pytest: $(READY) ## Run the tests alone; ARGS='tests/decoder -k bposd' chooses among them
 	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+
+test-timing: $(READY) ## Run the tests that measure time, on an otherwise idle machine
+	$(BIN)/pytest -m timing $(ARGS)
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

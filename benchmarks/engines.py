@@ -27,7 +27,8 @@ from scipy.stats import beta
 from torch import Tensor, nn
 
 from decoder.base import Decoding
-from decoder.neural import cpu, onnx_export
+from decoder.neural import onnx_export
+from decoder.neural.backends.kernels import Believed
 from decoder.neural.backends.numba import believed_of
 from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
@@ -50,7 +51,7 @@ class Given:
     bits: Bits
     events: Tensor
     beliefs: Beliefs
-    believed: cpu.Believed
+    believed: Believed
 
 
 Network = Callable[[Given], Tensor]

@@ -1,16 +1,24 @@
 """What tests in several folders share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.helpers import REPOSITORY
 
 # An example that takes long on a busy machine is no failure; pytest's timeout ends what hangs.
 settings.register_profile("tandem", deadline=None)
 settings.load_profile("tandem")
+
+# Processes that tests start run the code of this checkout, wherever else it is installed.
+os.environ["PYTHONPATH"] = str(REPOSITORY)
+
+# A shell's background jobs ignore Ctrl-C, and so would all processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from decoder.tandem.rule import Opinion
+from tests.helpers import REPOSITORY
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "deadline.py"
+SCRIPT = REPOSITORY / "benchmarks" / "deadline.py"
 
 
 @pytest.fixture(scope="module")

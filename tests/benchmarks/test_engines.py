@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
+
+from tests.helpers import REPOSITORY
 
 
 def test_it_writes_a_table(tmp_path):
-    script = Path(__file__).parents[2] / "benchmarks" / "engines.py"
+    script = REPOSITORY / "benchmarks" / "engines.py"
     sizes = ["--first", "2", "--shots", "16", "--singles", "3", "--batches", "1", "--batch", "16"]
     done = subprocess.run(
         [sys.executable, str(script), *sizes, "--out", "results.md"], cwd=tmp_path, capture_output=True, text=True

@@ -6,14 +6,15 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+from tests.helpers import REPOSITORY
+
+FOLDER = REPOSITORY / "benchmarks"
 MODEL = {
     "id": "bb72",
     "code": "bb72",

@@ -9,7 +9,6 @@ import pytest
 import sinter
 import stim
 
-import decoder
 from decoder.catalog import DECODERS
 from decoder.making import make_decoder
 from decoder.neural.decoder import NeuralDecoder
@@ -19,15 +18,13 @@ from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
-ROOT = Path(decoder.__file__).parents[1]
-
 
 def run(program: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a console script of this environment."""
     return subprocess.run(
         [Path(sys.executable).with_name(program), *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,

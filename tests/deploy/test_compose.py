@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,8 +20,8 @@ from service.app import create_app
 from service.errors import RequestError
 from service.processes.supervisor import SPARE_SECONDS
 from service.settings import ModelSettings, Settings
+from tests.helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "deploy" / "compose"
 FLAGS = {"TANDEM_WORKERS"}
 OWN_LABELS = {"job", "instance"}

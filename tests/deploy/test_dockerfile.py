@@ -26,7 +26,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.helpers import REPOSITORY
+
 PACKAGES = ("simulation", "decoder", "service")
 # A slash that begins a path of the image: after a space, =, : or quote, but not the second one of a URL.
 ABSOLUTE_PATH = re.compile(r"(?<![^\s=:'\"])/(?=\w)(?!dev/null)")

@@ -15,8 +15,8 @@ from service.app import create_app
 from service.http.middleware import PROBES
 from service.processes.supervisor import SPARE_SECONDS
 from service.settings import Settings, read_settings
+from tests.helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 VERSION = "1.37"
 # What the schemas of Kubernetes itself do not know.

@@ -16,8 +16,9 @@ import pytest
 from decoder.benchmark.common import failure_columns
 from decoder.statistics import binomial_interval
 from decoder.training.log import Log, Progress
+from tests.helpers import REPOSITORY
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "learning_curve.py"
+SCRIPT = REPOSITORY / "scripts" / "learning_curve.py"
 
 
 @pytest.fixture(scope="module")

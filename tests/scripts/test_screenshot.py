@@ -4,12 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib.image
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.helpers import REPOSITORY
 
 
 def test_it_takes_a_picture_of_the_running_page(tmp_path):

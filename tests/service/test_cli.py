@@ -26,7 +26,6 @@ from websockets.sync.client import connect
 from service.cli import main
 from service.settings import Settings, variable
 
-REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
 MODEL = {"id": "bb72-bposd", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002}
 URL = "/v1/models/bb72-bposd/decode"
@@ -34,7 +33,7 @@ B8 = {"content-type": "application/octet-stream"}
 
 
 def start(*arguments: str, stderr: IO[str] | int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
-    variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "TANDEM_MODELS": json.dumps([MODEL])} | environment
+    variables = os.environ | {"TANDEM_MODELS": json.dumps([MODEL])} | environment
     return subprocess.Popen([*COMMAND, *arguments], env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from tests.helpers import REPOSITORY
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
+DOCUMENT = REPOSITORY / "docs" / "api.md"
 
 
 def settings_table() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import httpx
@@ -15,8 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 pytest.importorskip("ray.serve")
 
 from service.ray_proxy import AnswerForTheLost, middlewares
+from tests.helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "deploy" / "ray" / "serve.yaml"
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import decoder
 from decoder.classical.bplsd import LSD
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.faults import FaultModel
@@ -56,10 +55,9 @@ settings = replace(LSD, max_iter=2, lsd_method={method!r}, lsd_order={order})
 shots = sample(experiment.circuit, shots=50, seed=1).detection_events
 SyndromeDecoder(experiment.fault_model, settings).decode_batch(shots, bit_packed_shots=True)
 """
-    root = Path(decoder.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": str(root), "LD_PRELOAD": str(GLIBC_DEBUG), "MALLOC_CHECK_": "3"},
+        env=os.environ | {"LD_PRELOAD": str(GLIBC_DEBUG), "MALLOC_CHECK_": "3"},
         capture_output=True,
         text=True,
         check=False,

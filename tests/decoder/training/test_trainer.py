@@ -80,8 +80,7 @@ def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) 
     )
     out = tmp_path / "killed"
     command = [sys.executable, "-c", script, str(out)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command)
     while not (out / LOG).exists() or len((out / LOG).read_text().splitlines()) < 3:
         assert process.poll() is None, "training ended before it could be killed"
         time.sleep(0.01)
@@ -89,7 +88,7 @@ def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / WEIGHTS).exists()
-    subprocess.run([*command, "resume"], env=environment, check=True)
+    subprocess.run([*command, "resume"], check=True)
     assert_same(final_tensors(out), final_tensors(tmp_path / "alone"))
     assert_same(read_safetensors(out / WEIGHTS)[1], read_safetensors(tmp_path / "alone" / WEIGHTS)[1])
     steps = [line.split(",")[0] for line in (out / LOG).read_text().splitlines()[1:-1]]
@@ -132,7 +131,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     )
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=True,
         timeout=200,
     )

@@ -21,7 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import Client, ServiceError
 
-REPOSITORY = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
 MODEL = {"id": "m", "code": "bb72", "decoder": "bposd-osd0", "rounds": 1, "own_process": False}
 URL = "/v1/models/m/decode"
@@ -35,7 +34,7 @@ class Server:
 
     def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
         self.log = log
-        variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "TANDEM_MODELS": json.dumps([MODEL])} | environment
+        variables = os.environ | {"TANDEM_MODELS": json.dumps([MODEL])} | environment
         variables["OMP_NUM_THREADS"] = "1"
         with log.open("w") as file:
             self.process = subprocess.Popen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from service.settings import ModelSettings
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 from simulation.torus import Basis
+from tests.helpers import REPOSITORY
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +155,7 @@ async def test_running_probabilities_are_those_of_a_readout_now(lab_server):
 
 
 async def test_the_example_of_the_documentation_runs(lab_server, capsys):
-    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    text = (REPOSITORY / "docs" / "api.md").read_text()
     example = text.partition("## Streams")[2].partition("```python")[2].partition("```")[0]
     async with lab_server(ModelSettings(id="bb72", code="bb72")) as server:
         await asyncio.to_thread(exec, example.replace("localhost:8000", f"127.0.0.1:{server.port}"), {})

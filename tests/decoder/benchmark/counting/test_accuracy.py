@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import sinter
 
-import decoder
 from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import StopRule, run_accuracy
 from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult
@@ -18,6 +17,7 @@ from decoder.making import make_decoder
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
+from tests.helpers import REPOSITORY
 
 DECODERS = ["bposd-osd0", "bposd"]
 COLUMNS = [
@@ -26,7 +26,6 @@ COLUMNS = [
     *("per_round", "per_round_low", "per_round_high"),
     *("per_qubit_round", "per_qubit_round_low", "per_qubit_round_high"),
 ]
-ROOT = Path(decoder.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +223,9 @@ def test_a_directory_with_files_is_refused_before_the_work(experiments: list[Mem
 def test_a_worker_that_is_killed_ends_the_run_with_an_error(tmp_path: Path) -> None:
     arguments = ["benchmark", "accuracy", "--code", "bb72", "--rounds", "6", "--basis", "Z", "--p", "0.02"]
     arguments += ["--decoders", "bposd", "--shots", "64", "--processes", "1", "--out", str(tmp_path / "r")]
-    with subprocess.Popen([sys.executable, "-m", "decoder.cli", *arguments], cwd=ROOT, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        [sys.executable, "-m", "decoder.cli", *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE
+    ) as run:
         # Of its children the worker is the one that was spawned; the other looks after semaphores.
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
         workers: list[int] = []
@@ -250,7 +251,7 @@ def test_killed_twice_and_resumed_the_counts_are_the_same(tmp_path: Path) -> Non
 
     def start(name: str, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "decoder.cli", *arguments, "--out", str(tmp_path / name), *more]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def lines() -> int:
         path = tmp_path / "killed" / "blocks.csv"

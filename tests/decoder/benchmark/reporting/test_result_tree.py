@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from decoder.benchmark.reporting.result_tree import read_tree
-
-REPOSITORY = Path(__file__).parents[4]
+from tests.helpers import REPOSITORY
 
 
 def test_a_tree_is_read_back_as_it_was_written(measured):

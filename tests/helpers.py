@@ -1,0 +1,57 @@
+"""What tests in several folders share: where the repository lies, and how to wait for an event."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+REPOSITORY = Path(__file__).parents[1]
+
+PATIENCE_SECONDS = 120.0
+"""For what takes moments on a free core. It ends a test that hangs, and tells nothing of how fast the code is."""
+POLL_SECONDS = 0.01
+
+
+def eventually(condition: Callable[[], T], *, limit: float = PATIENCE_SECONDS) -> T:
+    """Asks again and again until a condition holds.
+
+    Args:
+        condition: what is asked; it holds when it returns something true.
+        limit: after so many seconds the test has failed.
+
+    Returns:
+        What the condition returned in the end.
+
+    Raises:
+        AssertionError: it never held.
+    """
+    ends = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < ends, _never(condition, limit)
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+async def eventually_async(condition: Callable[[], T | Awaitable[T]], *, limit: float = PATIENCE_SECONDS) -> T:
+    """As `eventually`, with other tasks at work in between; the condition may be a coroutine function."""
+    ends = time.monotonic() + limit
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return cast(T, found)
+        assert time.monotonic() < ends, _never(condition, limit)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _never(condition: Callable[[], object], limit: float) -> str:
+    code = getattr(condition, "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else repr(condition)
+    return f"the condition at {where} did not hold within {limit:g} s"
