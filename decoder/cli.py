@@ -1,4 +1,4 @@
-"""The command line, `tandem`, except for `serve` and `decode --url`, which the service adds.
+"""The command line, `tandem`, without `serve` and `decode --url`, which `service.cli` adds.
 
 A command raises ValueError or OSError for what its user can put right; that becomes one line on stderr and
 exit code 2; whatever else it raises is a mistake of ours and keeps its traceback.
@@ -7,7 +7,7 @@ exit code 2; whatever else it raises is a mistake of ours and keeps its tracebac
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -80,16 +80,6 @@ def _fail(message: str) -> int:
     return USAGE_ERROR
 
 
-app = typer.Typer(
-    name="tandem",
-    cls=OneLineErrors,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback(invoke_without_command=True)
 def tandem(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
@@ -112,15 +102,27 @@ def tandem(
         raise typer.Exit(USAGE_ERROR)
 
 
-for _command in (codes, circuit, sample, train, tune, export, decode):
-    app.command()(_command)
-app.add_typer(benchmark, name="benchmark")
+COMMANDS: tuple[Callable[..., None], ...] = (codes, circuit, sample, train, tune, export)
+"""All commands but `decode`, which the service replaces by its own, and the group `benchmark`."""
 
 
-def run(application: typer.Typer = app) -> None:
-    """Runs the command line of this process and exits with its code."""
-    application(prog_name="tandem")
+def make_app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
+    """A command line of some commands and of `benchmark`, in this order."""
+    app = typer.Typer(
+        name="tandem",
+        cls=OneLineErrors,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(tandem)
+    for command in commands:
+        app.command()(command)
+    app.add_typer(benchmark, name="benchmark")
+    return app
 
+
+app = make_app((*COMMANDS, decode))
 
 if __name__ == "__main__":
-    run()
+    app(prog_name="tandem")

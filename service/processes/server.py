@@ -73,6 +73,10 @@ class Server(StreamServer):
         self._frozen = 0
         self._loading: asyncio.Task[None] | None = None
 
+    def stop(self, *_: object) -> None:
+        """Begins to drain; may be called from any thread, and handle signals."""
+        self.should_exit = True
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and listens."""
         if not self._load_first:

@@ -13,18 +13,16 @@ import multiprocessing
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from service.settings import Settings, read_settings
+from service.settings import Settings
 from service.telemetry.logs import log_config
 
 logger = logging.getLogger(__name__)
@@ -56,10 +54,15 @@ class Supervisor:
         settings: for how long workers may take to end, and what the log looks like. Workers read their own from
             the environment.
         workers: how many.
+        target: what each process runs, a function of a module: given the listener, its end of a pipe, and
+            `load_first`. See `service.processes.worker.work`.
     """
 
-    def __init__(self, listener: socket.socket, settings: Settings, *, workers: int) -> None:
+    def __init__(
+        self, listener: socket.socket, settings: Settings, *, workers: int, target: Callable[..., None]
+    ) -> None:
         self._listener = listener
+        self._target = target
         self._settings = settings
         self._count = workers
         self._workers: list[_Worker] = []
@@ -103,7 +106,10 @@ class Supervisor:
         pipe, far_end = spawn.Pipe()
         # The first ones listen at once, to say that they are not ready; a replacement when it can do the work.
         process = spawn.Process(
-            target=work, args=(self._listener, far_end), kwargs={"load_first": self._all_ready}, name="tandem-worker"
+            target=self._target,
+            args=(self._listener, far_end),
+            kwargs={"load_first": self._all_ready},
+            name="tandem-worker",
         )
         process.start()
         far_end.close()
@@ -183,58 +189,3 @@ class Supervisor:
                 logger.error("worker %d did not end and is killed", worker.process.pid)
                 worker.process.kill()
                 worker.process.join()
-
-
-# What follows runs in a worker.
-
-
-def work(listener: socket.socket, pipe: Connection, *, load_first: bool) -> None:
-    """Serves until SIGTERM, or until the supervisor is no more.
-
-    Args:
-        listener: accepts for all workers.
-        pipe: says None once a second when ready, or why not; hears None when all workers are ready.
-        load_first: whether to accept connections only when all models are loaded.
-    """
-    from service.app import create_app
-    from service.processes.server import Server
-
-    def fail(error: Exception) -> None:
-        pipe.send(str(error))
-        server.should_exit = True
-
-    def stop(*_: Any) -> None:
-        server.should_exit = True
-
-    def tick() -> None:
-        if engine.loaded:
-            with suppress(OSError):
-                pipe.send(None)
-
-    try:
-        settings = read_settings()
-        app = create_app(settings, on_load_error=fail)
-    except (ValueError, OSError) as error:
-        pipe.send(str(error))
-        return
-    engine = app.state.engine
-    engine.awaits_others = not load_first
-    server = Server(app, settings, on_tick=tick, load_first=load_first)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor passes it on
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _start_thread(lambda: _hear(pipe, on_ready=engine.others_are_ready, on_end=stop))
-    server.run(sockets=[listener])
-
-
-def _hear(pipe: Connection, *, on_ready: Callable[[], None], on_end: Callable[[], None]) -> None:
-    try:
-        while True:
-            pipe.recv()
-            on_ready()
-    except (EOFError, OSError):
-        on_end()
-
-
-def _start_thread(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name="supervisor", daemon=True).start()

@@ -1,0 +1,157 @@
+"""`tandem serve`: the service on a port of this machine, in one process or several."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+def serve(
+    host: Annotated[str, typer.Option(envvar="TANDEM_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(envvar="TANDEM_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."),
+    ] = 8000,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="TANDEM_WORKERS",
+            min=1,
+            help="Processes that answer, each with all models and, above 1, one thread to compute a network's answer.",
+        ),
+    ] = 1,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", envvar="TANDEM_INSECURE", help="Listen to other machines although no API keys are set."
+        ),
+    ] = False,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="File of API keys, `name:key` a line; as --set api_keys_file=.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="`text` or `json`; as --set log_format=.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="`debug`, `info`, `warning` or `error`; as --set log_level=.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/api.md; may be repeated."),
+    ] = None,
+) -> None:
+    """Serve all models over HTTP until SIGTERM or Ctrl-C; requests at work are finished first.
+
+    Every setting may also come from the environment, as TANDEM_ and its name; flags win (docs/api.md).
+
+    \b
+    Example:
+      tandem serve --port 8080 --set max_rounds=20
+    """
+    flags = {"api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
+    _set([*(settings or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
+    _check_access(host, insecure=insecure)
+    with _listen(host, port) as listener:
+        if workers == 1:
+            _serve(listener)
+        else:
+            _supervise(listener, workers)
+
+
+# The imports below take a second or two, which neither `tandem --help` nor the process that supervises needs.
+
+
+def _serve(listener: socket.socket) -> None:
+    """Serves in this process."""
+    from service.app import create_app
+    from service.processes.server import Server
+    from service.settings import read_settings
+
+    settings = read_settings()
+    app = create_app(settings, on_load_error=lambda error: server.stop())
+    server = Server(app, settings)
+    # uvicorn drains on these signals and then raises them again, which would end the process like a crash.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, server.stop)
+    _say_where(listener)
+    server.run(sockets=[listener])
+    if app.state.engine.load_error is not None:
+        raise app.state.engine.load_error
+
+
+def _supervise(listener: socket.socket, workers: int) -> None:
+    """Serves in several processes, and watches them from this one."""
+    from service.settings import read_settings, variable
+
+    settings = read_settings()
+    # Workers share the cores: several threads in each would only be in one another's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with TemporaryDirectory(prefix="tandem-") as shared:
+        # prometheus_client reads this when it is imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        if settings.models_file is None:
+            os.environ[variable("models_file")] = str(Path(shared) / "models.json")
+        from service.processes.supervisor import Supervisor
+
+        _say_where(listener)
+        Supervisor(listener, settings, workers=workers, target=_work).run()
+
+
+def _work(listener: socket.socket, pipe: Connection, *, load_first: bool) -> None:
+    """What each process does that the supervisor starts; see `service.processes.worker.work`."""
+    from service.app import create_app
+    from service.processes.worker import work
+
+    work(listener, pipe, create_app=create_app, load_first=load_first)
+
+
+def _say_where(listener: socket.socket) -> None:
+    host, port, *_ = listener.getsockname()
+    typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Only one of two sockets with SO_REUSEADDR can listen, so this is where some busy ports show.
+        listener.listen()
+    except OSError as error:
+        hint = "; choose another --port, 0 for any free one" if error.errno == errno.EADDRINUSE else ""
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
+    return listener
+
+
+def _set(assignments: list[str]) -> None:
+    """Puts settings into the environment, from where they are read, also by the processes of workers."""
+    from service.settings import variable
+
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: write --set NAME=VALUE")
+        os.environ[variable(name)] = value
+
+
+def _check_access(host: str, *, insecure: bool) -> None:
+    from service.auth import is_loopback
+    from service.settings import read_settings
+
+    settings = read_settings()
+    if not (insecure or is_loopback(host) or settings.api_keys or settings.api_keys_file):
+        raise ValueError(
+            f"{host} can be reached from other machines and no API keys are set; set TANDEM_API_KEYS or "
+            "--api-keys-file, or say --insecure"
+        )
