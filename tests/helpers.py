@@ -1,13 +1,15 @@
-"""What tests in several folders share: where the repository lies, and how to wait for an event."""
+"""What tests in several folders share: where the repository lies, how to wait for an event, and other processes."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -49,6 +51,35 @@ async def eventually_async(condition: Callable[[], T | Awaitable[T]], *, limit: 
             return cast(T, found)
         assert time.monotonic() < ends, _never(condition, limit)
         await asyncio.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def running(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Runs a command as `subprocess.Popen` does, and leaves no process behind when a test fails or takes too long."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started, and not waited for."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def spawned_by(pid: int) -> list[int]:
+    """Those that multiprocessing spawned to work; another of its children looks after semaphores."""
+    return [child for child in children_of(pid) if b"spawn_main" in command_of(child)]
+
+
+def command_of(pid: int) -> bytes:
+    """The command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _never(condition: Callable[[], object], limit: float) -> str:

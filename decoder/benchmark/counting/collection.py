@@ -86,9 +86,16 @@ def _interrupted_if_a_worker_dies(working: Callable[[], bool]) -> Iterator[None]
                 signal.pthread_kill(main.ident or 0, signal.SIGINT)
                 return
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    if threading.current_thread() is main:
-        watcher.start()
+    def interrupt(*_: object) -> None:
+        if died.is_set():
+            raise KeyboardInterrupt
+
+    watched = threading.current_thread() is main
+    ignored = watched and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:  # as in a shell's background jobs, which Ctrl-C is not meant for; the watcher's signal is
+        signal.signal(signal.SIGINT, interrupt)
+    if watched:
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     except KeyboardInterrupt:
@@ -100,3 +107,5 @@ def _interrupted_if_a_worker_dies(working: Callable[[], bool]) -> Iterator[None]
         raise
     finally:
         ended.set()
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

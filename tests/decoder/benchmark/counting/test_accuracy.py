@@ -1,9 +1,10 @@
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from decoder.making import make_decoder
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
-from tests.helpers import REPOSITORY
+from tests.helpers import eventually, running, spawned_by
 
 DECODERS = ["bposd-osd0", "bposd"]
 COLUMNS = [
@@ -220,23 +221,17 @@ def test_a_directory_with_files_is_refused_before_the_work(experiments: list[Mem
     assert (tmp_path / "notes.txt").read_text() == "keep me"
 
 
-def test_a_worker_that_is_killed_ends_the_run_with_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", ["exec", "trap '' INT; exec"], ids=["foreground", "background"])
+def test_a_worker_that_is_killed_ends_the_run_with_an_error(tmp_path: Path, shell: str) -> None:
+    """Also as a job in the background, where a shell lets it ignore interrupts."""
     arguments = ["benchmark", "accuracy", "--code", "bb72", "--rounds", "6", "--basis", "Z", "--p", "0.02"]
-    arguments += ["--decoders", "bposd", "--shots", "64", "--processes", "1", "--out", str(tmp_path / "r")]
-    with subprocess.Popen(
-        [sys.executable, "-m", "decoder.cli", *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE
-    ) as run:
-        # Of its children the worker is the one that was spawned; the other looks after semaphores.
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-        workers: list[int] = []
-        while not workers:
-            assert run.poll() is None
-            time.sleep(0.1)
-            ids = [int(number) for number in children.read_text().split()]
-            workers = [i for i in ids if b"spawn_main" in Path(f"/proc/{i}/cmdline").read_bytes()]
-        time.sleep(1)
-        os.kill(workers[0], signal.SIGKILL)
-        message = run.communicate(timeout=60)[1].decode()
+    arguments += ["--decoders", "bposd", "--shots", "640", "--processes", "1", "--out", str(tmp_path / "r")]
+    line = f"{shell} {shlex.join([sys.executable, '-m', 'decoder.cli', *arguments])}"
+    with running("sh", "-c", line, stderr=subprocess.PIPE) as run:
+        [worker] = eventually(lambda: spawned_by(run.pid))
+        eventually(lambda: "ldpc" in Path(f"/proc/{worker}/maps").read_text())  # it is about to decode
+        os.kill(worker, signal.SIGKILL)
+        message = run.communicate()[1].decode()
     assert run.returncode == 2
     assert message.startswith("tandem: a process that decoded was killed")
     assert message.count("\n") == 1
@@ -249,9 +244,9 @@ def test_killed_twice_and_resumed_the_counts_are_the_same(tmp_path: Path) -> Non
         *("--decoders", "bposd-osd0,bposd", "--shots", "3000", "--seed", "6", "--processes", "2", "--json"),
     ]
 
-    def start(name: str, *more: str) -> subprocess.Popen[bytes]:
+    def start(name: str, *more: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
         command = [sys.executable, "-m", "decoder.cli", *arguments, "--out", str(tmp_path / name), *more]
-        return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def lines() -> int:
         path = tmp_path / "killed" / "blocks.csv"
@@ -259,17 +254,16 @@ def test_killed_twice_and_resumed_the_counts_are_the_same(tmp_path: Path) -> Non
 
     for kill in range(2):
         before = lines()
-        process = start("killed", *["--resume"] * kill)
-        while lines() < before + 2:
+        with start("killed", *["--resume"] * kill) as process:
+            eventually(lambda before=before, process=process: lines() >= before + 2 or process.poll() is not None)
             assert process.poll() is None, process.communicate()[1].decode()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+            process.kill()
+            process.communicate()
     killed_at = lines()
-    finished = [start("killed", "--resume"), start("whole")]
-    for process in finished:
-        assert process.communicate()[1] == b""
-        assert process.returncode == 0
+    with start("killed", "--resume") as resumed, start("whole") as whole:
+        for process in (resumed, whole):
+            assert process.communicate()[1] == b""
+            assert process.returncode == 0
     assert killed_at < (tmp_path / "whole" / "blocks.csv").read_text().count("\n")
 
     def counts(name: str) -> list[tuple[Any, ...]]:
