@@ -20,14 +20,16 @@ import typer
 from rich.console import Console
 
 from decoder.neural.architectures import build_network
+from decoder.neural.config import ModelConfig
 from decoder.neural.weights import load_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.speed import flop_per_step
 from decoder.training.trainer import WEIGHTS, Trainer, train
 from decoder.training.validation import Validation
 
+NETWORK = ModelConfig(bp_iterations=0)
 BASE = TrainingConfig(
-    readout_mixing="conv",
+    model=NETWORK,
     micro_batch=128,
     p_min=0.0005,
     p_max=0.004,
@@ -43,26 +45,31 @@ BASE = TrainingConfig(
 )
 """What each variant departs from."""
 
+
+def network(**changes: Any) -> Mapping[str, Any]:
+    return {"model": replace(NETWORK, **changes)}
+
+
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "base": ("convolution in round step and readout, Muon", {}),
-    "round-attention": ("attention instead, in the round step", {"round_mixing": "attention"}),
-    "attention": ("attention instead, everywhere", {"round_mixing": "attention", "readout_mixing": "attention"}),
-    "round-both": ("attention beside it, in the round step", {"round_mixing": "both"}),
-    "readout-both": ("attention beside it, in the readout", {"readout_mixing": "both"}),
-    "blue": ("the architecture `blue`", {"architecture": "blue", "readout_blocks": 1}),
-    "blocks-2": ("2 blocks a round", {"round_blocks": 2}),
-    "blocks-3": ("3 blocks a round", {"round_blocks": 3}),
-    "width-48": ("width 48", {"width": 48}),
-    "width-96": ("width 96", {"width": 96}),
+    "round-attention": ("attention instead, in the round step", network(round_mixing="attention")),
+    "attention": ("attention instead, everywhere", network(round_mixing="attention", readout_mixing="attention")),
+    "round-both": ("attention beside it, in the round step", network(round_mixing="both")),
+    "readout-both": ("attention beside it, in the readout", network(readout_mixing="both")),
+    "blue": ("the architecture `blue`", network(architecture="blue", readout_blocks=1)),
+    "blocks-2": ("2 blocks a round", network(round_blocks=2)),
+    "blocks-3": ("3 blocks a round", network(round_blocks=3)),
+    "width-48": ("width 48", network(width=48)),
+    "width-96": ("width 96", network(width=96)),
     "adamw": ("AdamW for all, 0.002", {"optimizer": "adamw"}),
     "muon-0.02": ("Muon at 0.02", {"muon_lr": 0.02}),
     "muon-0.005": ("Muon at 0.005", {"muon_lr": 0.005}),
     "coset": ("the coset's cross-entropy added, weight 0.1", {"coset_weight": 0.1}),
-    "basis": ("12 outputs that form a basis, not all 108", {"outputs": "basis"}),
+    "basis": ("12 outputs that form a basis, not all 108", network(outputs="basis")),
     "one-basis": ("Z memory alone", {"bases": "Z"}),
     "rounds": ("2, 4, 6 and 8 rounds mixed", {"rounds": (2, 4, 6, 8)}),
-    "bp": ("belief propagation read, 600 iterations at most (not counted)", {"bp_iterations": 600}),
-    "bp-first": ("the same, its first solution alone", {"bp_iterations": 600, "bp_solutions": 1}),
+    "bp": ("belief propagation read, 600 iterations at most (not counted)", network(bp_iterations=600)),
+    "bp-first": ("the same, its first solution alone", network(bp_iterations=600, bp_solutions=1)),
     "half": ("only the least sure half", {"hard_share": 0.5}),
 }
 
@@ -89,7 +96,7 @@ def run(name: str, *, teraflop: float, out: Path, console: Console) -> Outcome:
     config = replace(BASE, **settings)
     directory = out / name
     weights = directory / WEIGHTS
-    scratch = Trainer(replace(config, steps=1), out=out / "scratch", resume=False, force=True, init_from=None)
+    scratch = Trainer(replace(config, steps=1), out=out / "scratch", force=True)
     per_step = flop_per_step(scratch)
     config = replace(config, steps=max(1, int(teraflop * 1e12 / per_step)))
     if not (weights.exists() and load_weights(weights)[1].provenance["steps"] == config.steps):

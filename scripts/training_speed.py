@@ -1,6 +1,6 @@
 """Times training: the sampler, whole optimizer steps, and a large matrix product to compare with.
 
-    python scripts/training_speed.py --threads 1 --set compile=true --set readout_mixing=conv
+    python scripts/training_speed.py --threads 1 --set compile=true --set bp_iterations=0
     python scripts/training_speed.py --set device=cuda --set autocast=true --set compile=true --set micro_batch=4096
 
 All settings of `tandem train` may be set; the error rate is the single p_max.
@@ -33,7 +33,7 @@ def main(
     config = replace(config, p_min=config.p_max, p_points=1, curriculum_shots=0)
 
     def trainer(*, compiled: bool) -> Trainer:
-        return Trainer(replace(config, compile=compiled), out=Path(scratch), resume=False, force=True, init_from=None)
+        return Trainer(replace(config, compile=compiled), out=Path(scratch), force=True)
 
     with tempfile.TemporaryDirectory() as scratch:
         flop = flop_per_step(trainer(compiled=False))

@@ -1,30 +1,35 @@
-"""Training settings from a TOML file and from words of the command line, checked by name and type."""
+"""Training settings from recipes, TOML files and words of the command line, checked by name and type."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from decoder.training.config import TrainingConfig
+from decoder.neural.config import ModelConfig
+from decoder.training.config import RECIPES, TrainingConfig, dotted
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a TOML file.
+def read_settings(source: str) -> dict[str, Any]:
+    """Reads a TOML file of settings, or the recipe of that name.
 
     Raises:
         ValueError: it is not TOML.
         OSError: it cannot be read.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+    path = Path(source)
+    if not path.is_file():
+        if source not in RECIPES:
+            raise FileNotFoundError(f"there is no file {path}, and no recipe of that name ({', '.join(RECIPES)})")
+        path = RECIPES[source]
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return dotted(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
 
@@ -41,10 +46,16 @@ def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
         if not separator:
             raise ValueError(f"--set takes name=value, not {pair!r}; for example --set width=64")
         values[name.strip()] = _read_value(text.strip())
-    return values
+    return dotted(values)
 
 
-def training_config(values: Mapping[str, Any]) -> TrainingConfig:
+def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds what the recipe of the code says and `settings`, with dotted names, do not."""
+    code = settings.get("model.code", ModelConfig.code)
+    return (read_settings(code) if code in RECIPES else {}) | dict(settings)
+
+
+def training_config(settings: Mapping[str, Any]) -> TrainingConfig:
     """Makes a configuration of settings by name; what is not named keeps its default.
 
     Raises:
@@ -52,31 +63,46 @@ def training_config(values: Mapping[str, Any]) -> TrainingConfig:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from decoder.training.config import TrainingConfig
-
-    names = [field.name for field in fields(TrainingConfig)]
-    for name in values:
-        if name not in names:
-            [nearest] = get_close_matches(name, names, n=1, cutoff=0.0)
+    settings, docs = dotted(settings), setting_docs()
+    for name in settings:
+        if name not in docs:
+            short = {known.removeprefix("model."): known for known in docs}
+            [nearest] = get_close_matches(name, [*docs, *short], n=1, cutoff=0.0)
             raise ValueError(
                 f"unknown training setting {name!r}; the nearest is {nearest!r} "
                 "('tandem train --print-config' lists all)"
             )
+    of_model = {name.removeprefix("model."): value for name, value in settings.items() if name.startswith("model.")}
+    own = {name: value for name, value in settings.items() if not name.startswith("model.")}
     try:
-        return TypeAdapter(TrainingConfig).validate_python(dict(values))
+        return TypeAdapter(TrainingConfig).validate_python(own | {"model": of_model})
     except ValidationError as error:
         details = error.errors(include_url=False)
     raise ValueError("; ".join(_describe(detail) for detail in details))
 
 
+def setting_docs() -> dict[str, str]:
+    """What each setting means, by its dotted name: the docstrings under the fields of the two configurations."""
+    of_model = {f"model.{name}": text for name, text in _field_docs(ModelConfig)}
+    return of_model | {name: text for name, text in _field_docs(TrainingConfig) if name != "model"}
+
+
 def as_toml(config: TrainingConfig) -> str:
-    """A configuration as a file that `read_toml` reads, with what each setting means."""
-    lines = []
-    for field in fields(config):
-        value = getattr(config, field.name)
-        lines.append(f"# {field.metadata['help']}")
-        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {_toml_value(value)}")
+    """A configuration as a file that `read_settings` reads, with what each setting means."""
+    values, lines = dotted(config.to_dict()), []
+    for name, text in setting_docs().items():
+        value = values[name]
+        lines += [f"# {text}", f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"]
     return "\n".join(lines) + "\n"
+
+
+def _field_docs(config: type) -> Iterable[tuple[str, str]]:
+    [definition] = ast.parse(inspect.getsource(config)).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in pairwise(definition.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(doc))):
+                yield name, doc
 
 
 def _read_value(text: str) -> Any:
@@ -96,5 +122,6 @@ def _toml_value(value: Any) -> str:
 
 def _describe(detail: Mapping[str, Any]) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
-    name = ".".join(str(part) for part in detail["loc"])
-    return f"training setting {name}={detail['input']!r}: {message}" if name else message
+    if detail["type"] == "value_error":  # of a configuration as a whole: it names the setting
+        return message
+    return f"training setting {'.'.join(map(str, detail['loc']))}={detail['input']!r}: {message}"

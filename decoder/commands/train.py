@@ -11,7 +11,8 @@ import typer
 
 from decoder.commands.options import ForceOption, JsonOption, listed
 from decoder.commands.output import ProgressBar, print_json, print_table
-from decoder.commands.settings import as_toml, read_pairs, read_toml, training_config
+from decoder.commands.settings import as_toml, read_pairs, read_settings, training_config, with_recipe
+from decoder.training.config import dotted
 
 if TYPE_CHECKING:
     from decoder.training.log import Progress
@@ -23,7 +24,8 @@ def train(
         str | None, typer.Option("--code", metavar="CODE", help="Code id, or l,m,A,B.", show_default="bb72")
     ] = None,
     rounds: Annotated[
-        str | None, typer.Option("--rounds", metavar="N[,N...]", help="Numbers of rounds to mix.", show_default="6")
+        str | None,
+        typer.Option("--rounds", metavar="N[,N...]", help="Numbers of rounds to mix.", show_default="the recipe's"),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes, all resumed runs together.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many optimizer steps.")] = None,
@@ -31,7 +33,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out with the settings it has.")
     ] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE|RECIPE", help="A TOML file of settings, or a recipe's name.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One more setting; may be given many times."),
@@ -40,7 +44,13 @@ def train(
         bool, typer.Option("--print-config", help="Print all settings as a TOML file and exit.")
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option("--init-from", help="Weights to start from, of this or another code.")
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="FILE|CODE",
+            help="Weights to start from, of this or another code; a code for those shipped, '' for none.",
+            show_default="the recipe's",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial weights and of all shots.", show_default="0")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")] = None,
@@ -51,28 +61,28 @@ def train(
 
     Ctrl-C or SIGTERM ends a run early with complete files, and --resume continues it.
     Options count more than --set, --set more than --config, and that more than the
+    recipe of the code (there are some for the codes whose weights are shipped) or the
     settings of a resumed run.
 
     \b
     Examples:
-      tandem train --code bb72 --rounds 6 --minutes 30 --out run
+      tandem train --code bb72 --minutes 30 --out run
       tandem train --resume --minutes 60 --out run
-      tandem train --code bb144 --rounds 12 --minutes 60 --out run144 \\
-        --set width=96 --init-from run/weights.safetensors
+      tandem train --code bb144 --minutes 60 --out run144 \\
+        --init-from run/weights.safetensors --set p_max=0.003
     """
     options = {
-        "code": code,
+        "model.code": code,
+        "init_from": init_from,
         "rounds": None if rounds is None else listed("--rounds", rounds, int),
         "minutes": minutes,
         "steps": steps,
         "seed": seed,
         "threads": threads,
     }
-    settings: dict[str, Any] = _settings_of_run(out) if resume and out is not None else {}
-    settings |= read_toml(config) if config is not None else {}
-    settings |= read_pairs(set_ or [])
+    settings = (read_settings(config) if config is not None else {}) | read_pairs(set_ or [])
     settings |= {name: value for name, value in options.items() if value is not None}
-    made = training_config(settings)
+    made = training_config(_settings_of_run(out) | settings if resume and out is not None else with_recipe(settings))
     if print_config:
         typer.echo(as_toml(made), nl=False)
         return
@@ -87,7 +97,6 @@ def train(
             out=out,
             resume=resume,
             force=force,
-            init_from=init_from,
             progress=lambda report: bar.update(report.fraction, details=_describe(report)),
         )
     if os.environ.get("RANK", "0") != "0":
@@ -110,7 +119,7 @@ def _settings_of_run(out: Path) -> dict[str, Any]:
     if not checkpoint.exists():
         raise FileNotFoundError(f"there is no run in {out} to resume; leave --resume out to start one")
     header, _ = read_safetensors(checkpoint)
-    return dict(header.get("config", {}))
+    return dotted(header.get("config", {}))
 
 
 def _describe(report: Progress) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 Architecture = Literal["tandem", "blue"]
@@ -12,30 +12,36 @@ Outputs = Literal["translates", "basis"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The size and shape of a network; `code` is written as parse_code reads it."""
+    """The size and shape of a network; the defaults are those of the weights that are shipped for bb72."""
 
     code: str = "bb72"
-    architecture: Architecture = field(
-        default="tandem", metadata={"help": "tandem, or blue: the network of Blue et al. (arXiv 2504.13043)"}
-    )
-    width: int = field(default=64, metadata={"help": "channels of each cell's state"})
-    round_blocks: int = field(default=1, metadata={"help": "blocks in each round, with weights shared by rounds"})
-    readout_blocks: int = field(default=2, metadata={"help": "blocks after the last round"})
-    mlp_ratio: float = field(default=1.0, metadata={"help": "hidden units of the gated MLPs, over the width"})
-    qubit_ratio: float = field(default=0.5, metadata={"help": "channels of a data qubit, over the width"})
-    attention_ratio: float = field(default=0.5, metadata={"help": "channels of an attention, over the width"})
-    round_mixing: Mixing = field(default="conv", metadata={"help": "mixing in the round step"})
-    readout_mixing: Mixing = field(default="both", metadata={"help": "mixing in the readout"})
-    heads: int = field(default=4, metadata={"help": "attention heads"})
-    bp_iterations: int = field(
-        default=0, metadata={"help": "most iterations of belief propagation that the network reads; 0 for none"}
-    )
-    bp_solutions: int = field(
-        default=5, metadata={"help": "solutions that belief propagation looks for when the first is not found at once"}
-    )
-    outputs: Outputs = field(
-        default="translates", metadata={"help": "logical operators read: all translates, or k that form a basis"}
-    )
+    """code id, or l,m,A,B"""
+    architecture: Architecture = "tandem"
+    """tandem, or blue: the network of Blue et al. (arXiv 2504.13043), which takes bp_iterations=0"""
+    width: int = 64
+    """channels of each cell's state"""
+    round_blocks: int = 1
+    """blocks in each round, with weights shared by rounds"""
+    readout_blocks: int = 2
+    """blocks after the last round"""
+    mlp_ratio: float = 1.0
+    """hidden units of the gated MLPs, over the width"""
+    qubit_ratio: float = 0.5
+    """channels of a data qubit, over the width"""
+    attention_ratio: float = 0.5
+    """channels of an attention, over the width"""
+    round_mixing: Mixing = "conv"
+    """conv, attention or both in the round step"""
+    readout_mixing: Mixing = "conv"
+    """conv, attention or both in the readout"""
+    heads: int = 4
+    """attention heads"""
+    bp_iterations: int = 400
+    """most iterations of belief propagation that the network reads; 0 for none"""
+    bp_solutions: int = 5
+    """solutions that belief propagation looks for when the first is not found at once"""
+    outputs: Outputs = "translates"
+    """logical operators read: all translates, or k that form a basis"""
 
     def __post_init__(self) -> None:
         for name in ("width", "readout_blocks", "heads", "bp_solutions"):
@@ -44,8 +50,10 @@ class ModelConfig:
         for name in ("round_blocks", "bp_iterations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        if self.architecture != "tandem" and self.bp_iterations:
-            raise ValueError(f"bp_iterations={self.bp_iterations} needs architecture=tandem")
+        if self.architecture == "blue" and self.bp_iterations:
+            raise ValueError(
+                f"bp_iterations={self.bp_iterations} needs architecture=tandem; set it to 0 with architecture=blue"
+            )
         for name in ("mlp_ratio", "qubit_ratio", "attention_ratio"):
             if not 0 < getattr(self, name) <= 64 or self.channels(getattr(self, name)) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} leaves no channel of width={self.width}")

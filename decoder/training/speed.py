@@ -61,7 +61,7 @@ def measure(trainer: Trainer, *, flop: float, seconds: float = 10.0) -> Training
         seconds: time to spend, after a warm-up.
     """
     config, device = trainer.config, trainer.device
-    experiment = MemoryExperiment.create(code=config.code, basis="Z", rounds=config.rounds[0], p=config.p_max)
+    experiment = MemoryExperiment.create(code=config.model.code, basis="Z", rounds=config.rounds[0], p=config.p_max)
     sampler = FaultSampler(experiment, device=device)
     dtype = torch.bfloat16 if config.autocast else torch.float32
     size = 8192 if device.type == "cuda" else 1024

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from decoder.neural.architectures import build_network
 from decoder.neural.weights import load_tensors, read_safetensors
-from decoder.training.config import TrainingConfig
+from decoder.training.config import TrainingConfig, dotted
 from decoder.training.muon import Muon
 from simulation.files import atomic_write
 
@@ -45,8 +45,8 @@ class TrainingState:
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.model = build_network(config.model_config()).to(device)
-        self.average = build_network(config.model_config()).to(device).requires_grad_(False).eval()
+        self.model = build_network(config.model).to(device)
+        self.average = build_network(config.model).to(device).requires_grad_(False).eval()
         self.average.load_state_dict(self.model.state_dict())
         matrices, others = _split_parameters(self.model)
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -75,7 +75,8 @@ class TrainingState:
         unfit = [n for n in own if n.startswith(("fold.", "blocks.")) and n not in fitting and n not in added]
         if unfit:
             raise ValueError(
-                f"{path}: {unfit[0]} does not fit this network; start from weights of the same width and mixing"
+                f"{path}: {unfit[0]} does not fit this network; start from weights of the same width and mixing, "
+                "or from nothing with --init-from ''"
             )
         silent = {n: torch.zeros_like(own[n]) for n in added if n.endswith(RESIDUAL_OUTPUTS)}
         self.model.load_state_dict(own | fitting | silent)
@@ -115,8 +116,9 @@ class TrainingState:
         header, tensors = read_safetensors(path)
         if header.get("format") != FORMAT:
             raise ValueError(f"{path}: no checkpoint of this version")
-        ours = json.loads(json.dumps(config.to_dict()))
-        changed = sorted(k for k in ours if k not in FREE_SETTINGS and ours[k] != header["config"].get(k))
+        defaults, ours = (json.loads(json.dumps(dotted(c.to_dict()))) for c in (TrainingConfig(), config))
+        saved = defaults | dotted(header["config"])
+        changed = sorted(k for k in ours if k not in FREE_SETTINGS and ours[k] != saved[k])
         if changed:
             raise ValueError(
                 f"{path} was trained with other settings for {', '.join(changed)}; resume with the same ones, "

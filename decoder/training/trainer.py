@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from decoder.neural.geometry import NETWORK_BASES
-from decoder.neural.weights import save_weights
+from decoder.neural.weights import save_weights, shipped_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Log, Progress
 from decoder.training.runtime import device_name, join_processes, leave_processes, pick_device, signals_caught
@@ -34,7 +34,6 @@ def train(
     out: Path,
     resume: bool = False,
     force: bool = False,
-    init_from: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Trains until the time or the steps are over, or a signal ends it, and leaves complete files in `out`.
@@ -47,7 +46,6 @@ def train(
         out: the run's directory.
         resume: continue the run in `out`.
         force: start anew although `out` holds a run.
-        init_from: a weights file to start from, of this code or of another.
         progress: called with every row of the log.
 
     Returns:
@@ -57,13 +55,23 @@ def train(
         ValueError: settings that do not fit, or a checkpoint of another run.
         OSError: `out` cannot be written, or there is nothing to resume.
     """
-    weights = Trainer(config, out=out, resume=resume, force=force, init_from=init_from).run(progress)
+    weights = Trainer(config, out=out, resume=resume, force=force).run(progress)
     leave_processes()
     return weights
 
 
+def weights_path(name: str) -> Path:
+    """The weights file of a path, or of a code's id: those in the package.
+
+    Raises:
+        ValueError: none are shipped for this code.
+    """
+    path = Path(name)
+    return path if path.suffix or path.is_file() else shipped_weights(name)
+
+
 class Trainer:
-    def __init__(self, config: TrainingConfig, *, out: Path, resume: bool, force: bool, init_from: Path | None) -> None:
+    def __init__(self, config: TrainingConfig, *, out: Path, resume: bool = False, force: bool = False) -> None:
         if config.minutes is None and config.steps is None:
             raise ValueError("say when to end: give --minutes or --steps")
         self.config, self.out = config, out
@@ -80,10 +88,10 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.state = TrainingState(config, self.device)
-        if init_from is not None and not resume:
-            self.state.init_from(init_from)
         if resume:
             self.state.load(checkpoint, config)
+        elif config.init_from:
+            self.state.init_from(weights_path(config.init_from))
         self.model = self.state.model
         self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
         if self.rank == 0:
@@ -234,7 +242,7 @@ class Trainer:
             # Only the first error rate of a basis and a number of rounds pays for the mechanisms; others share them.
             shared = next((s for (b, r, _), s in self.samplers.items() if (b, r) == (basis, rounds)), None)
             if shared is None:
-                experiment = MemoryExperiment.create(code=self.config.code, basis=basis, rounds=rounds, p=p)
+                experiment = MemoryExperiment.create(code=self.config.model.code, basis=basis, rounds=rounds, p=p)
                 self.samplers[key] = FaultSampler(experiment, device=self.device)
             else:
                 self.samplers[key] = shared.at(NoiseModel.uniform(p))

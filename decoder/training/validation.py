@@ -27,7 +27,9 @@ class Validation:
         self.sets: dict[str, tuple[Basis, Tensor, Tensor]] = {}
         for basis in cast(list[Basis], list(config.bases)):
             for p in config.validation_p:
-                experiment = MemoryExperiment.create(code=config.code, basis=basis, rounds=min(config.rounds), p=p)
+                experiment = MemoryExperiment.create(
+                    code=config.model.code, basis=basis, rounds=min(config.rounds), p=p
+                )
                 sampler = experiment.circuit.compile_detector_sampler(seed=HELD_OUT_SEED)
                 detections, flips = sampler.sample(config.validation_shots, separate_observables=True)
                 index = TorusGeometry(experiment.code).event_index(experiment.grid)

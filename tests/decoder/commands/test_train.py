@@ -2,14 +2,24 @@
 
 import csv
 import json
+import tomllib
 
 import pytest
+from safetensors.torch import save
 
-TINY = "--set width=8 --set heads=2 --set micro_batch=8 --set validation_shots=8 --set log_every=1 --threads 1"
+from decoder.neural.decoder import NeuralDecoder
+from decoder.neural.weights import load_weights, read_safetensors, shipped_weights
+from decoder.training.config import dotted
+from simulation.circuits import MemoryExperiment
+
+TINY = (
+    "--set p_points=1 --set curriculum_shots=0 --set width=8 --set heads=2 "
+    "--set micro_batch=8 --set validation_shots=8 --set log_every=1 --threads 1"
+)
 
 
 def settings(text):
-    return {line.split(" = ")[0]: line.split(" = ")[1] for line in text.splitlines() if " = " in line}
+    return dotted(tomllib.loads(text))
 
 
 def test_printed_settings_are_a_file_that_can_be_read(folder, succeed):
@@ -17,19 +27,42 @@ def test_printed_settings_are_a_file_that_can_be_read(folder, succeed):
     (folder / "settings.toml").write_text(text)
     assert succeed("train --print-config --config settings.toml") == text
     values = settings(text)
-    assert (values["width"], values["p_min"], values["rounds"], values["minutes"]) == (
-        "48",
-        "0.0005",
-        "[4, 6]",
-        "1.5",
-    )
+    assert (values["model.width"], values["p_min"], values["rounds"], values["minutes"]) == (48, 0.0005, [4, 6], 1.5)
     assert "steps" not in values
 
 
 def test_options_count_more_than_set_and_set_more_than_the_file(folder, succeed):
     (folder / "settings.toml").write_text("seed = 1\nwidth = 16\nsteps = 5\n")
     values = settings(succeed("train --print-config --config settings.toml --set seed=2 --set width=32 --seed 3"))
-    assert (values["seed"], values["width"], values["steps"]) == ("3", "32", "5")
+    assert (values["seed"], values["model.width"], values["steps"]) == (3, 32, 5)
+
+
+@pytest.mark.parametrize(
+    "line", ["--set width=96", "--set model.width=96", "--config dotted.toml", "--config table.toml"]
+)
+def test_the_network_is_set_by_short_and_by_dotted_names(folder, succeed, line):
+    (folder / "dotted.toml").write_text("model.width = 96\n")
+    (folder / "table.toml").write_text("[model]\nwidth = 96\n")
+    assert settings(succeed(f"train --print-config {line}"))["model.width"] == 96
+
+
+@pytest.mark.parametrize("code", ["bb72", "bb144"])
+def test_without_settings_the_network_that_ships_is_trained(succeed, code):
+    shipped = load_weights(shipped_weights(code))[1].config
+    printed = dotted({"model": shipped.to_dict()}).items()
+    assert printed <= settings(succeed(f"train --print-config --code {code}")).items()
+    assert printed <= settings(succeed(f"train --print-config --config {code}")).items()
+
+
+def test_options_count_more_than_the_recipe_and_no_code_needs_one(succeed):
+    values = settings(
+        succeed("train --print-config --code bb144 --rounds 4 --set muon_lr=0.5 --init-from other.safetensors")
+    )
+    assert (values["rounds"], values["muon_lr"], values["adam_lr"]) == ([4], 0.5, 0.0005)
+    assert values["init_from"] == "other.safetensors"
+    assert settings(succeed("train --print-config --code bb144 --set init_from="))["init_from"] == ""
+    values = settings(succeed("train --print-config --code bb90"))
+    assert (values["model.code"], values["model.readout_mixing"], values["rounds"]) == ("bb90", "conv", [6])
 
 
 def test_values_of_set_need_no_quotes_or_brackets(succeed):
@@ -40,15 +73,19 @@ def test_values_of_set_need_no_quotes_or_brackets(succeed):
             ",0.002"
         )
     )
-    assert values["rounds"] == "[2, 3]"
-    assert values["code"] == '"6,6,x^3+y+y^2,y^3+x+x^2"'
-    assert (values["compile"], values["bases"], values["validation_p"]) == ("true", '"X"', "[0.001, 0.002]")
+    assert values["rounds"] == [2, 3]
+    assert values["model.code"] == "6,6,x^3+y+y^2,y^3+x+x^2"
+    assert (values["compile"], values["bases"], values["validation_p"]) == (True, "X", [0.001, 0.002])
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("--set muon_rl=0.1", "unknown training setting 'muon_rl'; the nearest is 'muon_lr'"),
+        ("--set model.p_min=0.1", "unknown training setting 'model.p_min'"),
+        ("--set architecture=blue", "set it to 0 with architecture=blue"),
+        ("--init-from bb72 --set width=96 --steps 1 --out run", "or from nothing with --init-from ''"),
+        ("--code bb72 --init-from bb90 --steps 1 --out run", "no weights are shipped for bb90"),
         ("--set width", "--set takes name=value, not 'width'"),
         ("--set width=big", "width='big': Input should be a valid integer"),
         ("--set p_max=0.6", "p_max=0.6"),
@@ -73,9 +110,9 @@ def test_bad_settings_are_one_line(folder, refuse, line, message):
     ("content", "message"),
     [
         ("wdith = 8\n", "unknown training setting 'wdith'; the nearest is 'width'"),
-        ("[model]\nwidth = 8\n", "unknown training setting 'model'"),
+        ("[modle]\nwidth = 8\n", "unknown training setting 'modle'"),
         ("width = \n", "settings.toml is not TOML"),
-        ("width = [8]\n", "training setting width=[8]: Input should be a valid integer"),
+        ("width = [8]\n", "training setting model.width=[8]: Input should be a valid integer"),
     ],
 )
 def test_bad_settings_files_are_one_line(folder, refuse, content, message):
@@ -84,14 +121,23 @@ def test_bad_settings_files_are_one_line(folder, refuse, content, message):
     assert not (folder / "run").exists()
 
 
+def older_layout(checkpoint):
+    """Makes a checkpoint one of those whose settings had no part of their own for the network."""
+    header, tensors = read_safetensors(checkpoint)
+    del header["config"]["init_from"]
+    header["config"] |= header["config"].pop("model")
+    checkpoint.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
+
+
 def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
     first = json.loads(succeed(f"train --rounds 2 --steps 2 --out run {TINY} --json"))
     assert (first["code"], first["steps"], first["shots"]) == ("bb72", 2, 2 * 2 * 8)
     assert first["weights"] == "run/weights.safetensors"
 
     assert "continue it with --resume or replace it with --force" in refuse("train --steps 2 --out run")
-    assert "other settings for width" in refuse("train --resume --set width=16 --steps 3 --out run")
+    assert "other settings for model.width" in refuse("train --resume --set width=16 --steps 3 --out run")
 
+    older_layout(folder / "run/checkpoint.safetensors")
     second = json.loads(succeed("train --resume --steps 3 --out run --json"))
     assert second["steps"] == 3
     assert second["sha256"] != first["sha256"]
@@ -107,6 +153,8 @@ def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
         )
     )
     assert decoded["shots"] == 16
+    made = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.002)
+    assert NeuralDecoder.load(made, weights=folder / "run/weights.safetensors").compiled is not None
     assert (folder / "predictions").stat().st_size == 16 * 2
     assert "neural" in succeed(
         f"benchmark accuracy --decoders neural --weights run/weights.safetensors --code bb72 {experiment} --shots 8"

@@ -53,7 +53,7 @@ def test_evidence_is_what_the_solutions_say() -> None:
 
 def test_beliefs_change_nothing_until_they_are_trained() -> None:
     torch.manual_seed(3)
-    plain = RecurrentTransformer(ModelConfig(width=16))
+    plain = RecurrentTransformer(ModelConfig(width=16, bp_iterations=0))
     informed = RecurrentTransformer(ModelConfig(width=16, bp_iterations=8))
     informed.load_state_dict(plain.state_dict(), strict=False)
     events = some_events(8)

@@ -22,13 +22,9 @@ from simulation.torus import Basis
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 TINY = TrainingConfig(
-    architecture="blue",
-    code=SMALL,
+    model=ModelConfig(code=SMALL, architecture="blue", width=32, heads=2, readout_blocks=1, bp_iterations=0),
     rounds=(1, 2),
     steps=320,
-    width=32,
-    heads=2,
-    readout_blocks=1,
     micro_batch=64,
     p_min=0.003,
     p_max=0.006,
@@ -46,7 +42,7 @@ TINY = TrainingConfig(
 
 def network(code: str = SMALL, **settings: object) -> BlueNetwork:
     """A network in float64 whose bits are far from fair and depend on each other."""
-    config = ModelConfig(code=code, architecture="blue", heads=2, **({"width": 16} | settings))  # type: ignore[arg-type]
+    config = ModelConfig(code=code, architecture="blue", heads=2, bp_iterations=0, **({"width": 16} | settings))  # type: ignore[arg-type]
     torch.manual_seed(3)
     model = build_network(config).double()
     assert isinstance(model, BlueNetwork)
@@ -193,7 +189,7 @@ def test_training_lowers_the_loss(trained: tuple[Path, list[Progress]]) -> None:
     assert reports[-1].loss < 0.6 * reports[0].loss
     model, info = load_weights(weights)
     assert isinstance(model, BlueNetwork)
-    assert info.config == TINY.model_config()
+    assert info.config == TINY.model
 
 
 @pytest.mark.parametrize("basis", ["Z", "X"])

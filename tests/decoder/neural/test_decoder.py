@@ -102,7 +102,7 @@ def test_weights_and_experiment_must_fit(tmp_path: Path) -> None:
     path = tmp_path / "z.safetensors"
     save_weights(
         path,
-        RecurrentTransformer(ModelConfig(width=8, heads=2)),
+        RecurrentTransformer(ModelConfig(width=8, heads=2, bp_iterations=0)),
         bases="Z",
         rounds=(2,),
         calibration=Calibration(),

@@ -19,9 +19,9 @@ from simulation.circuits import MemoryExperiment
 from simulation.torus import Basis
 
 SMALL = {
-    "folding": ModelConfig(width=16, heads=2, readout_mixing="both"),  # by torch
-    "compiled": ModelConfig(width=16, heads=2, readout_mixing="conv"),
-    "blue": ModelConfig(architecture="blue", width=16, heads=2),
+    "folding": ModelConfig(width=16, heads=2, readout_mixing="both", bp_iterations=0),  # by torch
+    "compiled": ModelConfig(width=16, heads=2, bp_iterations=0),
+    "blue": ModelConfig(architecture="blue", width=16, heads=2, bp_iterations=0),
 }
 
 

@@ -12,7 +12,7 @@ from decoder.neural.weights import load_weights, save_weights, shipped_weights
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
-    model = RecurrentTransformer(ModelConfig(width=8, heads=2))
+    model = RecurrentTransformer(ModelConfig(width=8, heads=2, bp_iterations=0))
     save_weights(path, model, bases="ZX", rounds=(2,), calibration=Calibration(1.5, 0.5), provenance={"shots": 1})
     return path
 
@@ -25,7 +25,7 @@ def test_what_is_saved_is_loaded(weights: Path) -> None:
         Calibration(1.5, 0.5),
         {"shots": 1},
     )
-    assert model.config == info.config == ModelConfig(width=8, heads=2)
+    assert model.config == info.config == ModelConfig(width=8, heads=2, bp_iterations=0)
     assert len(info.sha256) == 64
 
 

@@ -3,18 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from decoder.neural.config import ModelConfig
 from decoder.training.config import TrainingConfig
 from decoder.training.speed import flop_per_step, measure
 from decoder.training.trainer import Trainer
 
 TINY = TrainingConfig(
-    code="3,3,x+1+y,x+1+xy^2",
+    model=ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, bp_iterations=0),
     rounds=(2,),
     steps=1,
-    width=8,
-    heads=2,
-    readout_blocks=1,
-    readout_mixing="conv",
     micro_batch=8,
     p_min=0.01,
     p_max=0.01,
@@ -26,7 +23,7 @@ TINY = TrainingConfig(
 
 
 def trainer(out: Path, config: TrainingConfig) -> Trainer:
-    return Trainer(config, out=out, resume=False, force=True, init_from=None)
+    return Trainer(config, out=out, force=True)
 
 
 def test_every_round_costs_the_same(tmp_path: Path) -> None:

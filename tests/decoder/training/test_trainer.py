@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors
 from decoder.training.config import TrainingConfig
@@ -20,13 +21,11 @@ from decoder.training.state import RESIDUAL_OUTPUTS
 from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, Trainer, train
 from simulation.circuits import MemoryExperiment
 
+NETWORK = ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, bp_iterations=0)
 TINY = TrainingConfig(
-    code="3,3,x+1+y,x+1+xy^2",
+    model=NETWORK,
     rounds=(2,),
     steps=8,
-    width=8,
-    heads=2,
-    readout_blocks=1,
     micro_batch=8,
     p_min=0.01,
     p_max=0.02,
@@ -52,12 +51,12 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 
 def test_loss_falls_and_the_weights_decode(tmp_path: Path) -> None:
     reports: list[Progress] = []
-    config = replace(TINY, steps=150, micro_batch=64, width=16, muon_lr=0.02)
+    config = replace(TINY, steps=150, micro_batch=64, model=replace(NETWORK, width=16), muon_lr=0.02)
     weights = train(config, out=tmp_path / "run", progress=reports.append)
     assert reports[-1].loss < 0.75 * reports[0].loss
     assert reports[-1].fraction == 1
     assert reports[-1].seconds_left == 0
-    experiment = MemoryExperiment.create(code=config.code, basis="X", rounds=2, p=0.01)
+    experiment = MemoryExperiment.create(code=config.model.code, basis="X", rounds=2, p=0.01)
     decoder = NeuralDecoder.load(experiment, weights=weights)
     shots, flips = experiment.circuit.compile_detector_sampler(seed=1).sample(2000, separate_observables=True)
     failures = (decoder.decode_batch(shots) != flips).any(axis=1).sum()
@@ -75,8 +74,9 @@ def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) 
     train(config, out=tmp_path / "alone")
     script = (
         "from pathlib import Path; from decoder.training.trainer import Trainer, train; "
-        "from decoder.training.config import TrainingConfig; import sys; "
-        f"train(TrainingConfig(**{config.to_dict()!r}), out=Path(sys.argv[1]), resume='resume' in sys.argv)"
+        "from decoder.training.config import TrainingConfig; from decoder.neural.config import ModelConfig; "
+        "import sys; "
+        f"train({config!r}, out=Path(sys.argv[1]), resume='resume' in sys.argv)"
     )
     out = tmp_path / "killed"
     command = [sys.executable, "-c", script, str(out)]
@@ -123,8 +123,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "from pathlib import Path\nfrom decoder.training.trainer import Trainer, train\n"
-        "from decoder.training.config import TrainingConfig\n"
-        f"train(TrainingConfig(**{config.to_dict()!r}), out=Path({str(tmp_path / 'two')!r}))\n"
+        "from decoder.training.config import TrainingConfig\nfrom decoder.neural.config import ModelConfig\n"
+        f"train({config!r}, out=Path({str(tmp_path / 'two')!r}))\n"
         # Left over, they abort one exit of the interpreter in a dozen.
         "threads = [(task / 'comm').read_text() for task in Path('/proc/self/task').iterdir()]\n"
         "assert not any('gloo' in name for name in threads), threads\n"
@@ -149,7 +149,7 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="--resume"):
         train(replace(TINY, steps=2), out=tmp_path)
     with pytest.raises(ValueError, match="width"):
-        train(replace(TINY, steps=4, width=16), out=tmp_path, resume=True)
+        train(replace(TINY, steps=4, model=replace(NETWORK, width=16)), out=tmp_path, resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
@@ -186,18 +186,19 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
 
 def test_init_from_another_code(tmp_path: Path) -> None:
     weights = train(replace(TINY, steps=4), out=tmp_path / "small")
-    larger = replace(TINY, code="3,6,x+1+y,x+1+xy^2", steps=1, muon_lr=1e-9, adam_lr=1e-9, ema_decay=0.0)
-    train(larger, out=tmp_path / "large", init_from=weights)
+    larger = replace(NETWORK, code="3,6,x+1+y,x+1+xy^2")
+    config = replace(TINY, model=larger, init_from=str(weights), steps=1, muon_lr=1e-9, adam_lr=1e-9, ema_decay=0.0)
+    train(config, out=tmp_path / "large")
     first, second = (load_weights(tmp_path / run / WEIGHTS)[0].state_dict() for run in ("small", "large"))
     torch.testing.assert_close(second["blocks.0.conv.weight"], first["blocks.0.conv.weight"])
     with pytest.raises(ValueError, match="does not fit"):
-        train(replace(TINY, width=24, heads=3), out=tmp_path / "other", init_from=weights)
+        train(replace(config, model=replace(NETWORK, width=24, heads=3)), out=tmp_path / "other")
 
 
 def test_a_deeper_network_starts_as_the_shallower_one(tmp_path: Path) -> None:
     weights = train(replace(TINY, steps=4), out=tmp_path / "shallow")
-    deeper = replace(TINY, round_blocks=2, readout_blocks=3)
-    trainer = Trainer(deeper, out=tmp_path / "deep", resume=False, force=False, init_from=weights)
+    deeper = replace(TINY, model=replace(NETWORK, round_blocks=2, readout_blocks=3), init_from=str(weights))
+    trainer = Trainer(deeper, out=tmp_path / "deep")
     events, _ = trainer._sampler("Z", 2, 0.01).sample(16, seed=1)
     shallow, _ = load_weights(weights)
     torch.testing.assert_close(trainer.model.scores(events, basis=0), shallow.scores(events, basis=0))
@@ -207,7 +208,7 @@ def test_a_deeper_network_starts_as_the_shallower_one(tmp_path: Path) -> None:
 
 
 def test_a_network_that_reads_more_starts_as_the_one_that_read_less(tmp_path: Path) -> None:
-    config = replace(TINY, steps=4, bp_iterations=8)
+    config = replace(TINY, steps=4, model=replace(NETWORK, bp_iterations=8))
     weights = train(config, out=tmp_path / "run")
     header, tensors = read_safetensors(weights)
     heads = {name: tensors[name][:1].clone() for name in tensors if "trust_head" in name}
@@ -215,7 +216,7 @@ def test_a_network_that_reads_more_starts_as_the_one_that_read_less(tmp_path: Pa
     assert len(heads) == 2
     less = tmp_path / "less.safetensors"
     less.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
-    trainer = Trainer(config, out=tmp_path / "more", resume=False, force=False, init_from=less)
+    trainer = Trainer(replace(config, init_from=str(less)), out=tmp_path / "more")
     own = trainer.model.state_dict()
     for name, read in {
         "readout.trust_head.bias": own["readout.trust_head.bias"][:1],
@@ -227,7 +228,7 @@ def test_a_network_that_reads_more_starts_as_the_one_that_read_less(tmp_path: Pa
 
 
 def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:
-    trainer = Trainer(replace(TINY, hard_share=0.25), out=tmp_path, resume=False, force=False, init_from=None)
+    trainer = Trainer(replace(TINY, hard_share=0.25), out=tmp_path)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -241,7 +242,8 @@ def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:
 
 
 def test_adamw_alone_and_the_coset_loss_train_too(tmp_path: Path) -> None:
-    config = replace(TINY, steps=2, optimizer="adamw", coset_weight=0.5, hard_share=0.5, outputs="basis")
+    config = replace(TINY, steps=2, optimizer="adamw", coset_weight=0.5, hard_share=0.5)
+    config = replace(config, model=replace(NETWORK, outputs="basis"))
     info = load_weights(train(config, out=tmp_path))[1]
     assert (info.config.outputs, info.provenance["training"]["optimizer"]) == ("basis", "adamw")
 
@@ -257,7 +259,7 @@ def test_adamw_alone_and_the_coset_loss_train_too(tmp_path: Path) -> None:
         ({"validation_p": (0.7,)}, "validation_p"),
         ({"hard_share": 0.0}, "hard_share"),
         ({"optimizer": "sgd"}, "muon, adamw"),
-        ({"architecture": "blue", "coset_weight": 0.1}, "blue"),
+        ({"model": replace(NETWORK, architecture="blue"), "coset_weight": 0.1}, "blue"),
     ],
 )
 def test_impossible_settings(settings: dict[str, object], message: str) -> None:

@@ -30,7 +30,7 @@ from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-STREAMED = ModelConfig(width=8, heads=2, readout_mixing="conv")
+STREAMED = ModelConfig(width=8, heads=2, bp_iterations=0)
 """A network without belief propagation, whose layers are folded on arrival."""
 
 

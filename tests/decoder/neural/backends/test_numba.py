@@ -59,8 +59,8 @@ def test_log_odds_and_votes_are_those_of_torch(code: str, basis: Basis, rounds: 
 @pytest.mark.parametrize(
     "config",
     [
-        ModelConfig(width=12, heads=2, mlp_ratio=1.5, qubit_ratio=0.5, round_blocks=2, readout_mixing="conv"),
-        ModelConfig(width=8, heads=2, mlp_ratio=0.7, qubit_ratio=0.9, round_blocks=0, readout_mixing="conv"),
+        ModelConfig(width=12, heads=2, mlp_ratio=1.5, qubit_ratio=0.5, round_blocks=2, bp_iterations=0),
+        ModelConfig(width=8, heads=2, mlp_ratio=0.7, qubit_ratio=0.9, round_blocks=0, bp_iterations=0),
         ModelConfig(width=8, heads=2, readout_mixing="conv", outputs="basis", bp_iterations=40),
     ],
 )
@@ -103,13 +103,13 @@ def test_what_only_torch_computes_is_left_to_it() -> None:
     def compiled(model: torch.nn.Module) -> CompiledNetwork | None:
         return CompiledNetwork.of(model, basis=0, calibration=Calibration())  # type: ignore[arg-type]
 
-    convolution = ModelConfig(width=8, heads=2, readout_mixing="conv")
+    convolution = ModelConfig(width=8, heads=2, bp_iterations=0)
     assert compiled(build_network(convolution)) is not None
     assert compiled(build_network(convolution).double()) is None
     for config in (
-        ModelConfig(width=8, heads=2, readout_mixing="both"),
-        ModelConfig(width=8, heads=2, readout_mixing="conv", round_mixing="attention"),
-        ModelConfig(width=6, heads=1, readout_mixing="conv"),
-        ModelConfig(width=8, heads=2, architecture="blue"),
+        ModelConfig(width=8, heads=2, readout_mixing="both", bp_iterations=0),
+        ModelConfig(width=8, heads=2, round_mixing="attention", bp_iterations=0),
+        ModelConfig(width=6, heads=1, bp_iterations=0),
+        ModelConfig(width=8, heads=2, architecture="blue", bp_iterations=0),
     ):
         assert compiled(build_network(config)) is None
