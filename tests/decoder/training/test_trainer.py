@@ -51,7 +51,8 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 
 def test_loss_falls_and_the_weights_decode(tmp_path: Path) -> None:
     reports: list[Progress] = []
-    config = replace(TINY, steps=150, micro_batch=64, model=replace(NETWORK, width=16), muon_lr=0.02)
+    network = replace(NETWORK, width=16, readout_mixing="both")
+    config = replace(TINY, model=network, steps=150, micro_batch=64, muon_lr=0.02)
     weights = train(config, out=tmp_path / "run", progress=reports.append)
     assert reports[-1].loss < 0.75 * reports[0].loss
     assert reports[-1].fraction == 1
