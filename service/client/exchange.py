@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import httpx
 import numpy as np
@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from decoder.base import unpack_shots
 from decoder.tandem.rule import Opinion
-from service.wire.schemas import DecodeResponse, ModelInfo
-from simulation.bits import Bits, PackedBits, pack_bits, packed_size
+from service.wire.schemas import DecodeResponse, ModelInfo, ModelList
+from simulation.bits import Bits, pack_bits, packed_size, unpack_bits
 from simulation.torus import Basis
 
 API_KEY_VARIABLE = "TANDEM_API_KEY"
@@ -24,9 +24,37 @@ JSON = "application/json"
 LOST_CONNECTION_SECONDS = 0.2
 """How long to wait before a request whose connection was lost is sent again."""
 
+T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
-Pairs = tuple[tuple[str, str], ...]
-"""Names and values, of a query or of headers."""
+Outcome = httpx.Response | httpx.RequestError
+"""What became of a request that was sent."""
+Flow = Generator[tuple[httpx.Request, float], Outcome, T]
+"""Yields requests, each with the seconds to wait before it is sent, takes their outcomes, and returns a result."""
+
+
+class ExperimentOptions(TypedDict, total=False):
+    """Which experiment is meant. What is left out or None is that of the model's default experiment."""
+
+    basis: Basis | None
+    """Basis of the logical memory."""
+    rounds: int | None
+    """Syndrome rounds."""
+    p: float | None
+    """Physical error rate."""
+
+
+class DecodeOptions(ExperimentOptions, total=False):
+    """The experiment that shots come from, and how to decode them."""
+
+    confidence: bool
+    """Whether to answer the probability of each prediction; by default not."""
+    flip_probabilities: bool
+    """Whether to answer the probability that each observable flipped; by default not."""
+    deadline_ms: float | None
+    """Of pairs: milliseconds after which a shot keeps the network's answer if its second opinion is not there; None:
+    the model's own. The answer's `opinions` tell which shots did."""
+    bit_packed_shots: bool
+    """Whether the shots are bit-packed; by default not."""
 
 
 class ServiceError(OSError):
@@ -51,9 +79,9 @@ class ServiceError(OSError):
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How long to stay with a service that is busy: one that answers 503 with the header Retry-After.
+    """How often to ask a service again that is busy: one that answers 503 with the header Retry-After.
 
-    A request whose connection is lost, with a worker that died perhaps, is sent again, too: none changes anything.
+    A request whose connection is lost, perhaps with a worker that died, is sent again, too: none changes anything.
     """
 
     attempts: int = 3
@@ -61,61 +89,123 @@ class Retries:
     max_wait_seconds: float = 60.0
     """Most time to wait between attempts, all attempts of one request together."""
 
-    def waits(self) -> _Waits:
-        return _Waits(self.attempts, self.max_wait_seconds)
-
-
-@dataclass
-class _Waits:
-    """What is left of the retries of one request."""
-
-    attempts: int
-    seconds: float
-
-    def wait(self, error: ServiceError) -> float:
-        """The seconds to wait before the next attempt.
-
-        Raises:
-            ServiceError: the error itself, if there is to be none.
-        """
-        delay = error.retry_after
-        if error.status not in (None, httpx.codes.SERVICE_UNAVAILABLE) or delay is None:
-            raise error
-        if self.attempts < 1 or delay > self.seconds:
-            raise error
-        self.attempts -= 1
-        self.seconds -= delay
-        return delay
-
 
 @dataclass(frozen=True, eq=False)
 class RemoteDecoding:
-    """What a service answered, as `decoder.base.Decoding`, of which it holds the bits."""
+    """What a service decoded: a `decoder.base.Decoding`, without what the service did not answer."""
 
     predictions: Bits
     """bool (shots, observables)."""
-    confidence: npt.NDArray[np.float64] | None
+    confidence: npt.NDArray[np.float64] | None = None
     """(shots,); None if not asked for, or if the model's decoder does not say."""
-    flip_probabilities: npt.NDArray[np.float32] | None
+    flip_probabilities: npt.NDArray[np.float32] | None = None
     """(shots, observables); None likewise."""
     opinions: npt.NDArray[np.uint8] | None = None
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """One HTTP request."""
+class Exchange:
+    """What clients exchange with a service, whatever sends it (`Flow`).
 
-    method: str
-    path: str
-    params: Pairs = ()
-    headers: Pairs = ()
-    content: bytes | None = None
+    Args:
+        url: of the service.
+        build_request: makes requests to it from a method, a path and httpx's keywords.
+        retries: what to do while the service is busy.
+    """
+
+    def __init__(self, url: httpx.URL, build_request: Callable[..., httpx.Request], *, retries: Retries) -> None:
+        self._url = url
+        self._build_request = build_request
+        self._retries = retries
+        # Models by the URLs of the requests for them; forgotten after an error: another service may run there then.
+        self._models: dict[httpx.URL, ModelInfo] = {}
+
+    def models(self) -> Flow[list[ModelInfo]]:
+        """See `Client.models`."""
+        response = yield from self._answered(self._build_request("GET", "v1/models"))
+        return read(ModelList, response).models
+
+    def model(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> Flow[ModelInfo]:
+        """See `Client.model`."""
+        params = experiment_params(**experiment)
+        request = self._build_request("GET", model_path(model_id), params=params)
+        info = self._models.get(request.url)
+        if info is None:
+            info = read(ModelInfo, (yield from self._answered(request)))
+            self._models[request.url] = info
+        return info
+
+    def circuit(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> Flow[str]:
+        """See `Client.circuit`."""
+        params = experiment_params(**experiment)
+        request = self._build_request("GET", f"{model_path(model_id)}/circuit", params=params)
+        return (yield from self._answered(request)).text
+
+    def decode(
+        self,
+        model_id: str,
+        shots: npt.NDArray[np.generic],
+        *,
+        confidence: bool = False,
+        flip_probabilities: bool = False,
+        deadline_ms: float | None = None,
+        bit_packed_shots: bool = False,
+        **experiment: Unpack[ExperimentOptions],
+    ) -> Flow[RemoteDecoding]:
+        """See `Client.decode`."""
+        info = yield from self.model(model_id, **experiment)
+        num_detectors = info.experiment.num_detectors
+        packed = pack_bits(unpack_shots(shots, num_detectors=num_detectors, bit_packed=bit_packed_shots))
+        params: dict[str, object] = {
+            **experiment_params(**experiment),
+            "confidence": confidence,
+            "flip_probabilities": flip_probabilities,
+        }
+        if deadline_ms is not None:
+            params["deadline_ms"] = deadline_ms
+        if info.pair is not None:
+            params["opinions"] = True
+        # Probabilities come as JSON, which keeps all bits of a confidence.
+        headers = {"Content-Type": B8, "Accept": JSON if confidence or flip_probabilities else B8}
+        most = max(1, min(info.limits.max_shots_per_request, info.limits.max_body_bytes // packed.shape[1]))
+        parts = []
+        for start in range(0, len(packed), most):
+            content = packed[start : start + most].tobytes()
+            request = self._build_request(
+                "POST", f"{model_path(info.id)}/decode", params=params, headers=headers, content=content
+            )
+            parts.append(read_decoding(info, (yield from self._answered(request))))
+        return joined(info, parts, num_shots=len(packed))
+
+    def _answered(self, request: httpx.Request) -> Flow[httpx.Response]:
+        """Sends a request, if need be several times, until there is an answer that is no error.
+
+        Raises:
+            ServiceError: the last attempt's.
+        """
+        attempts, patience = self._retries.attempts, self._retries.max_wait_seconds
+        delay = 0.0
+        while True:
+            outcome = yield request, delay
+            try:
+                if isinstance(outcome, httpx.Response):
+                    return check(outcome)
+                raise _unreachable(self._url, outcome) from outcome
+            except ServiceError as error:
+                self._models.clear()
+                busy = error.status in (None, httpx.codes.SERVICE_UNAVAILABLE)
+                if not busy or error.retry_after is None or attempts < 1 or error.retry_after > patience:
+                    raise
+                delay = error.retry_after
+            attempts -= 1
+            patience -= delay
 
 
 def checked_url(url: str) -> httpx.URL:
-    """Raises:
-    ValueError: this is not the URL of a service.
+    """The URL of a service.
+
+    Raises:
+        ValueError: this is none, or holds what belongs into no URL.
     """
     try:
         parsed = httpx.URL(url)
@@ -136,110 +226,66 @@ def authorization(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def model_call(model_id: str, part: str = "", *, params: Pairs) -> Call:
-    return Call("GET", f"v1/models/{_segment(model_id)}{part}", params=params)
-
-
-def experiment_params(*, basis: Basis | None, rounds: int | None, p: float | None) -> Pairs:
-    """The query that names an experiment; what is None is left to the model."""
-    named = {"basis": basis, "rounds": rounds, "p": p}
-    return tuple((name, str(value)) for name, value in named.items() if value is not None)
-
-
-def decode_params(
-    *,
-    basis: Basis | None,
-    rounds: int | None,
-    p: float | None,
-    confidence: bool,
-    flip_probabilities: bool,
-    deadline_ms: float | None,
-) -> Pairs:
-    """The query of a decode request."""
-    wanted = {"confidence": confidence, "flip_probabilities": flip_probabilities}
-    return (
-        *experiment_params(basis=basis, rounds=rounds, p=p),
-        *(() if deadline_ms is None else (("deadline_ms", str(deadline_ms)),)),
-        *((name, "true" if value else "false") for name, value in wanted.items()),
-    )
-
-
-def packed_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_packed: bool) -> PackedBits:
-    """Checks shots as decoders do, and packs them.
+def model_path(model_id: str) -> str:
+    """The path of a model.
 
     Raises:
-        ValueError: the shape, the dtype or a value is not that of shots with so many detectors.
+        ValueError: this is not the id of a model, and would lead elsewhere.
     """
-    return pack_bits(unpack_shots(shots, num_detectors=num_detectors, bit_packed=bit_packed))
+    harmless = all(character.isprintable() and character not in "/?#%\\" for character in model_id)
+    if not harmless or model_id in ("", ".", ".."):
+        raise ValueError(f"{model_id!r} is not the id of a model")
+    return f"v1/models/{model_id}"
 
 
-def decode_calls(info: ModelInfo, shots: PackedBits, *, params: Pairs) -> Iterator[Call]:
-    """The requests for some shots, in order, none larger than the service takes.
-
-    Args:
-        info: the model, with the experiment of the shots.
-        shots: uint8 (shots, ceil(detectors / 8)).
-        params: from `decode_params`. Probabilities come as JSON, which keeps all bits of a confidence.
-    """
-    limits = info.limits
-    most = max(1, min(limits.max_shots_per_request, limits.max_body_bytes // shots.shape[1]))
-    soft = any(value == "true" for _, value in params)
-    headers = (("Content-Type", B8), ("Accept", JSON if soft else B8))
-    if info.pair is not None:
-        params = (*params, ("opinions", "true"))
-    for start in range(0, len(shots), most):
-        content = shots[start : start + most].tobytes()
-        yield Call("POST", f"v1/models/{_segment(info.id)}/decode", params=params, headers=headers, content=content)
+def experiment_params(
+    *, basis: Basis | None = None, rounds: int | None = None, p: float | None = None
+) -> dict[str, object]:
+    """The query that names an experiment; what is None is left to the model."""
+    return {name: value for name, value in {"basis": basis, "rounds": rounds, "p": p}.items() if value is not None}
 
 
-def read_decoding(info: ModelInfo, call: Call, response: httpx.Response) -> RemoteDecoding:
-    """Reads the answer to one of `decode_calls`.
+def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:
+    """Reads the answer to a decode request, which is of the media type that the request asked for.
 
     Raises:
         ServiceError: it is not such an answer.
     """
     num_observables = info.experiment.num_observables
-    if ("Accept", JSON) in call.headers:
+    if response.request.headers["accept"] == JSON:
         answer = read(DecodeResponse, response)
+        opinions = None if answer.answered_by is None else [Opinion[name.upper()] for name in answer.answered_by]
         return RemoteDecoding(
             np.array(answer.predictions, dtype=np.bool_).reshape(-1, num_observables),
-            None if answer.confidence is None else np.array(answer.confidence, dtype=np.float64),
-            None if answer.flip_probabilities is None else np.array(answer.flip_probabilities, dtype=np.float32),
-            None
-            if answer.answered_by is None
-            else np.array([Opinion[name.upper()] for name in answer.answered_by], dtype=np.uint8),
+            _array(answer.confidence, np.float64),
+            _array(answer.flip_probabilities, np.float32),
+            _array(opinions, np.uint8),
         )
     size = packed_size(num_observables)
     each = size + (info.pair is not None)  # a pair's answer ends with a byte a shot
     if response.headers.get("content-type") != B8 or len(response.content) % each:
         raise _foreign(response)
     content = np.frombuffer(response.content, dtype=np.uint8)
-    shots = len(content) // each
-    packed, opinions = content[: shots * size].reshape(-1, size), content[shots * size :]
-    bits = np.unpackbits(packed, axis=1, count=num_observables, bitorder="little")
-    return RemoteDecoding(bits.view(np.bool_), None, None, opinions if info.pair is not None else None)
+    end = len(content) // each * size
+    predictions = unpack_bits(content[:end].reshape(-1, size), num_observables)
+    return RemoteDecoding(predictions, opinions=None if info.pair is None else content[end:])
 
 
-def joined(info: ModelInfo, shots: PackedBits, parts: Sequence[RemoteDecoding]) -> RemoteDecoding:
-    """The answers to all requests for the shots as one.
+def joined(info: ModelInfo, parts: Sequence[RemoteDecoding], *, num_shots: int) -> RemoteDecoding:
+    """The answers to all requests for some shots as one.
 
     Raises:
         ServiceError: they are not as many as the shots.
     """
-    nothing = np.zeros((0, info.experiment.num_observables), dtype=np.bool_)
-    confidence = [part.confidence for part in parts if part.confidence is not None]
-    flips = [part.flip_probabilities for part in parts if part.flip_probabilities is not None]
-    opinions = [part.opinions for part in parts if part.opinions is not None]
-    whole = RemoteDecoding(
-        np.concatenate([nothing, *(part.predictions for part in parts)]),
-        np.concatenate(confidence) if confidence else None,
-        np.concatenate(flips) if flips else None,
-        np.concatenate(opinions) if opinions else None,
-    )
-    for values in (whole.predictions, whole.confidence, whole.flip_probabilities, whole.opinions):
-        if values is not None and len(values) != len(shots):
-            raise ServiceError(f"the service answered {len(values)} of {len(shots)} shots; is it of this version?")
-    return whole
+    if not parts:
+        return RemoteDecoding(np.zeros((0, info.experiment.num_observables), dtype=np.bool_))
+    columns: dict[str, Any] = {}
+    for field in fields(RemoteDecoding):
+        values = [value for part in parts if (value := getattr(part, field.name)) is not None]
+        column = columns[field.name] = np.concatenate(values) if values else None
+        if column is not None and len(column) != num_shots:
+            raise ServiceError(f"the service answered {len(column)} of {num_shots} shots; is it of this version?")
+    return RemoteDecoding(**columns)
 
 
 def read(schema: type[Schema], response: httpx.Response) -> Schema:
@@ -254,21 +300,11 @@ def read(schema: type[Schema], response: httpx.Response) -> Schema:
         raise _foreign(response) from None
 
 
-def unreachable(url: httpx.URL, error: Exception) -> ServiceError:
-    """The error of a request that got no answer. Where a connection was lost, it is worth trying again."""
-    reason = str(error) or type(error).__name__
-    lost = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)) and not isinstance(
-        error, httpx.ConnectError
-    )
-    return ServiceError(
-        f"no answer from {url}: {reason}; is a service running there?",
-        retry_after=LOST_CONNECTION_SECONDS if lost else None,
-    )
-
-
 def check(response: httpx.Response) -> httpx.Response:
-    """Raises:
-    ServiceError: the answer is an error.
+    """The answer itself, if it is no error.
+
+    Raises:
+        ServiceError: it is one.
     """
     if response.is_success:
         return response
@@ -297,10 +333,15 @@ def _foreign(response: httpx.Response) -> ServiceError:
     )
 
 
-def _segment(model_id: str) -> str:
-    """A model's id as one segment of a path."""
-    if not model_id or any(character in "/?#%\\" or not character.isprintable() for character in model_id):
-        raise ValueError(f"{model_id!r} is not the id of a model")
-    if model_id in (".", ".."):
-        raise ValueError(f"{model_id!r} is not the id of a model")
-    return model_id
+def _unreachable(url: httpx.URL, error: httpx.RequestError) -> ServiceError:
+    # Where a connection was lost, it is worth trying again; not where there was none.
+    lost = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError))
+    again = lost and not isinstance(error, httpx.ConnectError)
+    return ServiceError(
+        f"no answer from {url}: {str(error) or type(error).__name__}; is a service running there?",
+        retry_after=LOST_CONNECTION_SECONDS if again else None,
+    )
+
+
+def _array(values: list[Any] | None, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    return None if values is None else np.array(values, dtype=dtype)
