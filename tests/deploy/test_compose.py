@@ -20,7 +20,7 @@ from service.app import create_app
 from service.errors import RequestError
 from service.processes.supervisor import SPARE_SECONDS
 from service.settings import ModelSettings, Settings
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, eventually_async
 
 FOLDER = REPOSITORY / "deploy" / "compose"
 FLAGS = {"TANDEM_WORKERS"}
@@ -65,8 +65,11 @@ async def scrape() -> list[str]:
     app = create_app(Settings(models=(model, pair)))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://m") as client:
-        while (await client.get("/readyz")).status_code != 200:
-            await asyncio.sleep(0.01)
+
+        async def ready() -> bool:
+            return (await client.get("/readyz")).is_success
+
+        await eventually_async(ready)
         assert (await client.post("/v1/models/m/decode", content=b"?")).status_code == 415
         texts = [(await client.get("/metrics")).text]
         app.state.engine.drain()

@@ -7,12 +7,10 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
-import anyio
 import httpx
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +20,14 @@ from fastapi import FastAPI
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
 
-from decoder.base import unpack_shots
+from decoder.base import Decoder, unpack_shots
 from service.app import create_app
 from service.models.model import DecoderFactory
 from service.processes.websockets import StreamServer, websocket_options
 from service.settings import ModelSettings, Settings
 from simulation.bits import Bits, PackedBits, pack_bits
+from simulation.circuits import MemoryExperiment
+from tests.helpers import PATIENCE_SECONDS, eventually, eventually_async
 
 Client = httpx.AsyncClient
 Serve = Callable[..., AbstractAsyncContextManager[Client]]
@@ -36,7 +36,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Client]]
 class EchoDecoder:
     """Predicts that observable j flipped where detector j fired, so that every shot has its own right answer.
 
-    A shot whose last detector fired raises. While `gate` is clear, batches wait.
+    A shot whose last detector fired raises. While `gate` is clear, batches wait: from `hold` to `gate.set`.
     """
 
     def __init__(self, *, num_detectors: int = 20, num_observables: int = 12) -> None:
@@ -57,16 +57,32 @@ class EchoDecoder:
         bits = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
         self.batches.append(len(bits))
         self.started.release()
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_SECONDS)
         if bits[:, -1].any():
             raise RuntimeError("a shot that this decoder cannot bear")
         predictions = bits[:, : self.num_observables]
         return pack_bits(predictions) if bit_packed_predictions else predictions
 
+    def hold(self) -> None:
+        """Lets no batch end from now on; `batches` begins anew."""
+        self.batches.clear()
+        self.gate.clear()
+
+    def make(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+        """Stands for the decoder of every experiment: it looks at the first detectors alone."""
+        self.num_detectors = experiment.num_detectors
+        return self
+
 
 @pytest.fixture
 def echo() -> EchoDecoder:
     return EchoDecoder()
+
+
+@pytest.fixture
+def make(echo: EchoDecoder) -> DecoderFactory:
+    """Gives `echo` as the decoder of every model."""
+    return echo.make
 
 
 @pytest.fixture(scope="session")
@@ -79,11 +95,15 @@ async def client_to(app: FastAPI, *, wait_until_ready: bool = True) -> AsyncIter
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://tandem", timeout=30) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://tandem", timeout=PATIENCE_SECONDS) as client,
     ):
-        while wait_until_ready and (await client.get("/readyz")).status_code != 200:
-            await anyio.sleep(0.01)
+        if wait_until_ready:
+            await eventually_async(lambda: ready(client))
         yield client
+
+
+async def ready(client: Client) -> bool:
+    return (await client.get("/readyz")).is_success
 
 
 @pytest.fixture(name="client_of")
@@ -124,8 +144,8 @@ def listening(app: FastAPI, *, wait_until_ready: bool = True) -> Iterator[str]:
         thread.start()
         try:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            while wait_until_ready and httpx.get(f"{url}/readyz").status_code != 200:
-                time.sleep(0.01)
+            if wait_until_ready:
+                eventually(lambda: httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS).is_success)
             yield url
         finally:
             server.should_exit = True
@@ -188,7 +208,7 @@ class Lab:
         return np.split(events, [self.cells * (2 * t + 1) for t in range(rounds)])
 
     async def receive(self) -> dict[str, Any]:
-        async with asyncio.timeout(200):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             message = await self.socket.recv()
         assert isinstance(message, str)
         return json.loads(message)
@@ -206,7 +226,7 @@ class Lab:
 
     async def end(self) -> tuple[int | None, str]:
         """Waits until the server ends the connection: its code and reason."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await self.socket.wait_closed()
         return self.socket.close_code, self.socket.close_reason or ""
 
@@ -234,15 +254,16 @@ class LabServer:
 
     async def metric(self, line: str) -> float:
         """The value of a metric, named with its labels."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
             text = (await client.get(f"{self.http}/metrics")).text
         values = [found.rpartition(" ")[2] for found in text.splitlines() if found.startswith(f"{line} ")]
         return float(values[0]) if values else 0.0
 
     async def until_metric(self, line: str, value: float) -> None:
-        async with asyncio.timeout(20):
-            while await self.metric(line) != value:
-                await asyncio.sleep(0.02)
+        async def reached() -> bool:
+            return await self.metric(line) == value
+
+        await eventually_async(reached)
 
 
 @pytest.fixture
@@ -265,9 +286,9 @@ def lab_server() -> Callable[..., AbstractAsyncContextManager[LabServer]]:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
             served = asyncio.create_task(server.serve(sockets=[listener]))
             running = LabServer(app, server, listener.getsockname()[1])
-            async with httpx.AsyncClient() as client, asyncio.timeout(120):
-                while not server.started or (await client.get(f"{running.http}/readyz")).status_code != 200:
-                    await asyncio.sleep(0.02)
+            await eventually_async(lambda: server.started)
+            async with httpx.AsyncClient(base_url=running.http, timeout=PATIENCE_SECONDS) as client:
+                await eventually_async(lambda: ready(client))
             try:
                 yield running
             finally:

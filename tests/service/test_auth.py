@@ -103,13 +103,9 @@ def test_loopback(host, loopback):
 
 
 @pytest.mark.anyio
-async def test_every_route_but_the_probes_needs_a_key(serve, echo, tmp_path):
+async def test_every_route_but_the_probes_needs_a_key(serve, make, echo, tmp_path):
     file = tmp_path / "keys"
     write(file, f"alice:{ALICE}", f"bob:{BOB}")
-
-    def make(model, experiment):
-        echo.num_detectors = experiment.num_detectors
-        return echo
 
     async with serve(make, api_keys_file=file, api_keys=f"root:admin:{ROOT}") as client:
         for path in OPEN:

@@ -124,13 +124,8 @@ def test_nobody_listens(folder):
     assert "refused" in message
 
 
-def test_a_shot_that_is_too_long_for_the_service(folder, listen, echo):
+def test_a_shot_that_is_too_long_for_the_service(folder, listen, make):
     """A body of one shot is too long for it."""
-
-    def make(model, experiment):
-        echo.num_detectors = experiment.num_detectors
-        return echo
-
     model = ModelSettings(id="bb72", code="bb72", rounds=2)
     small = create_app(Settings(models=(model,), max_body_bytes=17), make_decoder=make)
     with listen(small) as url:

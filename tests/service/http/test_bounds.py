@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.settings import ModelSettings, Settings
+from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -20,24 +21,9 @@ B8 = {"content-type": "application/octet-stream"}
 SHOT = bytes(9)  # bb72, one round: 72 detectors
 
 
-@pytest.fixture
-def make(echo):
-    def make(model, experiment):
-        echo.num_detectors = experiment.num_detectors
-        return echo
-
-    return make
-
-
 def kind(response) -> str:
     assert response.headers["content-type"] == "application/problem+json"
     return response.json()["type"].rpartition(":")[2]
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 def queued(client, count: int):
@@ -49,14 +35,9 @@ def queued(client, count: int):
 
 async def hold(client, echo) -> asyncio.Task:
     """Keeps the worker busy with one shot until `echo.gate` is set."""
-    echo.batches.clear()
-    echo.gate.clear()
+    echo.hold()
     task = asyncio.create_task(client.post(URL, content=SHOT, headers=B8))
-
-    async def busy() -> bool:
-        return bool(echo.batches)
-
-    await until(busy)
+    await eventually_async(lambda: echo.batches)
     return task
 
 
@@ -103,7 +84,7 @@ async def test_a_full_queue(serve, make, echo):
     async with serve(make, max_queued_shots=10, max_shots_per_request=10) as client:
         held = await hold(client, echo)
         waiting = asyncio.create_task(client.post(URL, content=SHOT * 10, headers=B8))
-        await until(queued(client, 10))
+        await eventually_async(queued(client, 10))
         response = await client.post(URL, content=SHOT, headers=B8)
         assert (response.status_code, kind(response)) == (503, "busy")
         assert 1 <= int(response.headers["retry-after"]) <= 60
@@ -125,7 +106,7 @@ async def test_too_many_requests_at_once(serve, make, echo):
 
 
 async def test_an_answer_that_takes_too_long(serve, make, echo):
-    async with serve(make, decode_timeout_seconds=0.2) as client:
+    async with serve(make, decode_timeout_seconds=2) as client:
         held = await hold(client, echo)
         response = await client.post(URL, content=SHOT * 2, headers=B8)
         assert (response.status_code, kind(response)) == (503, "decode-timeout")
@@ -137,18 +118,18 @@ async def test_an_answer_that_takes_too_long(serve, make, echo):
 
 
 async def test_a_deadline_takes_shots_out_of_the_queue(serve, make, echo):
-    async with serve(make, decode_timeout_seconds=20) as client:
+    async with serve(make, decode_timeout_seconds=600) as client:
         held = await hold(client, echo)
         started = time.perf_counter()
         response = await client.post(f"{URL}?timeout_ms=150", content=SHOT * 2, headers=B8)
         assert (response.status_code, kind(response)) == (504, "deadline-exceeded")
-        assert 0.1 < time.perf_counter() - started < 5
-        await until(queued(client, 0))
+        assert time.perf_counter() - started > 0.1
+        await eventually_async(queued(client, 0))
         echo.gate.set()
         assert (await held).status_code == 200
-        assert (await client.post(f"{URL}?timeout_ms=20000", content=SHOT * 3, headers=B8)).status_code == 200
+        assert (await client.post(f"{URL}?timeout_ms=600000", content=SHOT * 3, headers=B8)).status_code == 200
         assert echo.batches == [1, 3]
-        for wrong in ("0", "-1", "20001", "soon"):
+        for wrong in ("0", "-1", "600001", "soon"):
             response = await client.post(f"{URL}?timeout_ms={wrong}", content=SHOT, headers=B8)
             assert (response.status_code, kind(response)) == (422, "invalid-parameters")
             assert response.json()["errors"][0]["parameter"] == "timeout_ms"
@@ -191,17 +172,14 @@ async def test_a_client_that_leaves_while_it_waits_does_not_break_the_batch(make
     async with app.router.lifespan_context(app):
         await _loaded(app)
         worker = app.state.engine.models["m"].worker
-        echo.batches.clear()
-        echo.gate.clear()
+        echo.hold()
         body = [{"type": "http.request", "body": SHOT, "more_body": False}]
         held = asyncio.create_task(_call(app, list(body)))
-        while not echo.batches:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: echo.batches)
         leaves = asyncio.Event()
         gone = asyncio.create_task(_call(app, list(body), leaves))
         stays = asyncio.create_task(_call(app, [{"type": "http.request", "body": SHOT * 3, "more_body": False}]))
-        while worker.queued_shots < 4:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: worker.queued_shots == 4)
         leaves.set()
         await gone
         assert worker.queued_shots == 3
@@ -228,15 +206,12 @@ async def test_closing_answers_what_is_queued(make, echo):
     app = _app(make)
     async with app.router.lifespan_context(app):
         await _loaded(app)
-        echo.batches.clear()
-        echo.gate.clear()
+        echo.hold()
         body = [{"type": "http.request", "body": SHOT, "more_body": False}]
         tasks = [asyncio.create_task(_call(app, list(body)))]
-        while not echo.batches:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: echo.batches)
         tasks += [asyncio.create_task(_call(app, list(body))) for _ in range(4)]
-        while app.state.engine.models["m"].worker.queued_shots < 4:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: app.state.engine.models["m"].worker.queued_shots == 4)
         asyncio.get_running_loop().call_later(0.2, echo.gate.set)
     assert [(await task)[0]["status"] for task in tasks] == [200] * 5
     late = await _call(app, body)
@@ -249,11 +224,9 @@ async def test_a_request_that_the_server_gives_up_on_gets_an_answer(make, echo):
     app = _app(make)
     async with app.router.lifespan_context(app):
         await _loaded(app)
-        echo.batches.clear()
-        echo.gate.clear()
+        echo.hold()
         task = asyncio.create_task(_call(app, [{"type": "http.request", "body": SHOT, "more_body": False}]))
-        while not echo.batches:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: echo.batches)
         task.cancel()
         sent = await task
     echo.gate.set()
@@ -267,8 +240,7 @@ def _app(make, **settings: object) -> FastAPI:
 
 
 async def _loaded(app: FastAPI) -> None:
-    while not app.state.engine.models["m"].ready:
-        await asyncio.sleep(0.01)
+    await eventually_async(lambda: app.state.engine.models["m"].ready)
 
 
 async def _call(

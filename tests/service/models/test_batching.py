@@ -12,6 +12,7 @@ from decoder.base import Decoding, unpack_shots
 from service.errors import BusyError, ClosingError, DecoderFailedError
 from service.models.batching import BatchWorker
 from simulation.bits import Bits, PackedBits, pack_bits
+from tests.helpers import PATIENCE_SECONDS, eventually
 
 NUM_DETECTORS = 20
 Shots = npt.NDArray[np.bool_]
@@ -47,12 +48,12 @@ def hold(worker: BatchWorker, echo) -> None:
     """Makes the worker busy with one shot until `echo.gate` is set."""
     echo.gate.clear()
     worker.submit(echo, pack_bits(np.zeros((1, NUM_DETECTORS), dtype=np.bool_)))
-    assert echo.started.acquire(timeout=10)
+    assert echo.started.acquire(timeout=PATIENCE_SECONDS)
 
 
 def test_a_lone_job_is_decoded_at_once(make_worker, echo, shots):
     started = time.perf_counter()
-    answer = make_worker().submit(echo, pack_bits(shots(3))).result(10)
+    answer = make_worker().submit(echo, pack_bits(shots(3))).result(PATIENCE_SECONDS)
     assert np.array_equal(answer.predictions, shots(3)[:, :12])
     assert answer.confidence is None
     assert answer.flip_probabilities is None
@@ -67,7 +68,7 @@ def test_what_queued_while_a_batch_ran_is_the_next_batch_and_each_job_gets_its_o
     assert worker.queued_shots == 28
     echo.gate.set()
     for seed, future in jobs.items():
-        assert np.array_equal(future.result(10).predictions, shots(seed, seed)[:, :12])
+        assert np.array_equal(future.result(PATIENCE_SECONDS).predictions, shots(seed, seed)[:, :12])
     assert echo.batches == [1, 28]
     assert seen == [(1, True), (28, True)]
     assert worker.queued_shots == 0
@@ -79,8 +80,7 @@ def test_all_that_a_batch_answers_is_delivered_at_once_and_closing_waits_for_it(
     hold(worker, echo)
     jobs = [worker.submit(echo, pack_bits(shots(2, seed))) for seed in range(3)]
     echo.gate.set()
-    while len(delivered) < 2:  # the one that held the worker, and the three
-        time.sleep(0.01)
+    eventually(lambda: len(delivered) == 2)  # the one that held the worker, and the three
     assert not any(job.done() for job in jobs)
     closing = threading.Thread(target=worker.close)
     closing.start()
@@ -88,7 +88,7 @@ def test_all_that_a_batch_answers_is_delivered_at_once_and_closing_waits_for_it(
     assert all(job.done() for job in jobs)
     assert closing.is_alive()
     delivered[0]()
-    closing.join(10)
+    closing.join(PATIENCE_SECONDS)
     assert not closing.is_alive()
 
 
@@ -96,11 +96,13 @@ def test_queue_and_compute_time_are_told_apart(make_worker, echo, shots):
     worker = make_worker()
     hold(worker, echo)
     future = worker.submit(echo, pack_bits(shots(1)))
+    submitted = time.perf_counter()
     time.sleep(0.2)
+    begun = time.perf_counter()
     echo.gate.set()
-    answer = future.result(10)
-    assert answer.queue_seconds >= 0.2
-    assert answer.compute_seconds < 0.2
+    answer = future.result(PATIENCE_SECONDS)
+    assert answer.queue_seconds >= begun - submitted
+    assert answer.compute_seconds <= time.perf_counter() - begun
 
 
 def test_batches_are_bounded_and_a_long_job_lets_others_pass(make_worker, echo, shots):
@@ -111,8 +113,8 @@ def test_batches_are_bounded_and_a_long_job_lets_others_pass(make_worker, echo, 
     long.add_done_callback(lambda _: order.append("long"))
     short.add_done_callback(lambda _: order.append("short"))
     echo.gate.set()
-    assert np.array_equal(long.result(10).predictions, shots(25)[:, :12])
-    assert np.array_equal(short.result(10).predictions, shots(3, 1)[:, :12])
+    assert np.array_equal(long.result(PATIENCE_SECONDS).predictions, shots(25)[:, :12])
+    assert np.array_equal(short.result(PATIENCE_SECONDS).predictions, shots(3, 1)[:, :12])
     assert order == ["short", "long"]
     assert echo.batches == [1, 10, 10, 8]
 
@@ -124,7 +126,7 @@ def test_jobs_for_different_decoders_are_not_mixed(make_worker, echo, shots):
     futures = [worker.submit(decoder, pack_bits(shots(2, seed))) for seed, decoder in enumerate([echo, other] * 2)]
     echo.gate.set()
     for seed, future in enumerate(futures):
-        assert np.array_equal(future.result(10).predictions, shots(2, seed)[:, : 5 if seed % 2 else 12])
+        assert np.array_equal(future.result(PATIENCE_SECONDS).predictions, shots(2, seed)[:, : 5 if seed % 2 else 12])
     assert echo.batches == [1, 4]
     assert other.batches == [4]
 
@@ -138,7 +140,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(make_worker, echo, shot
     assert 1 <= caught.value.retry_after <= 60
     worker.submit(echo, pack_bits(shots(2)))
     echo.gate.set()
-    assert len(waiting.result(10).predictions) == 8
+    assert len(waiting.result(PATIENCE_SECONDS).predictions) == 8
 
 
 def test_a_cancelled_job_leaves_the_queue_and_its_batch_unharmed(make_worker, echo, shots):
@@ -148,7 +150,7 @@ def test_a_cancelled_job_leaves_the_queue_and_its_batch_unharmed(make_worker, ec
     assert gone.cancel()
     assert worker.queued_shots == 5
     echo.gate.set()
-    assert np.array_equal(stays.result(10).predictions, shots(5, 2)[:, :12])
+    assert np.array_equal(stays.result(PATIENCE_SECONDS).predictions, shots(5, 2)[:, :12])
     assert echo.batches == [1, 5]
 
 
@@ -156,11 +158,11 @@ def test_a_job_cancelled_while_it_is_decoded_does_not_stop_the_worker(make_worke
     worker = make_worker(max_batch_shots=4)
     echo.gate.clear()
     gone = worker.submit(echo, pack_bits(shots(6, 1)))
-    assert echo.started.acquire(timeout=10)
+    assert echo.started.acquire(timeout=PATIENCE_SECONDS)
     stays = worker.submit(echo, pack_bits(shots(2, 2)))
     assert gone.cancel()
     echo.gate.set()
-    assert np.array_equal(stays.result(10).predictions, shots(2, 2)[:, :12])
+    assert np.array_equal(stays.result(PATIENCE_SECONDS).predictions, shots(2, 2)[:, :12])
     assert echo.batches == [4, 2]
 
 
@@ -172,8 +174,8 @@ def test_a_decoder_that_raises_fails_its_batch_only(make_worker, echo, shots, ca
     doomed, later = worker.submit(echo, pack_bits(bad)), worker.submit(echo, pack_bits(shots(4, 2)))
     echo.gate.set()
     with pytest.raises(DecoderFailedError, match="model m"):
-        doomed.result(10)
-    assert np.array_equal(later.result(10).predictions, shots(4, 2)[:, :12])
+        doomed.result(PATIENCE_SECONDS)
+    assert np.array_equal(later.result(PATIENCE_SECONDS).predictions, shots(4, 2)[:, :12])
     assert echo.batches == [1, 4, 4]
     assert "cannot bear" in caplog.text
 
@@ -181,7 +183,7 @@ def test_a_decoder_that_raises_fails_its_batch_only(make_worker, echo, shots, ca
 def test_an_answer_of_the_wrong_shape_is_a_failure(make_worker, echo, shots):
     echo.num_observables = 25  # more than it has bits to answer
     with pytest.raises(DecoderFailedError):
-        make_worker().submit(echo, pack_bits(shots(2))).result(10)
+        make_worker().submit(echo, pack_bits(shots(2))).result(PATIENCE_SECONDS)
 
 
 def test_probabilities_are_dealt_out_like_predictions(make_worker, shots):
@@ -199,7 +201,7 @@ def test_probabilities_are_dealt_out_like_predictions(make_worker, shots):
     decoder, worker = Soft(), make_worker(max_batch_shots=3)
     futures = [worker.submit(decoder, pack_bits(shots(5, seed))) for seed in range(4)]
     for seed, future in enumerate(futures):
-        answer = future.result(10)
+        answer = future.result(PATIENCE_SECONDS)
         assert np.allclose(answer.confidence, shots(5, seed).mean(axis=1))
         assert answer.confidence.dtype == np.float32
         assert np.array_equal(answer.flip_probabilities, np.repeat(answer.confidence[:, None], 12, axis=1))
@@ -211,14 +213,17 @@ def test_close_finishes_what_is_queued_and_refuses_the_rest(make_worker, echo, s
     queued = worker.submit(echo, pack_bits(shots(5)))
     closing = threading.Thread(target=worker.close)
     closing.start()
-    while True:
+
+    def refused() -> bool:
         try:
             worker.submit(echo, pack_bits(shots(1)))
-            time.sleep(0.005)
         except ClosingError:
-            break
+            return True
+        return False
+
+    eventually(refused)
     echo.gate.set()
-    closing.join(10)
+    closing.join(PATIENCE_SECONDS)
     assert not closing.is_alive()
     assert np.array_equal(queued.result(0).predictions, shots(5)[:, :12])
 
@@ -227,7 +232,7 @@ def test_close_does_not_wait_for_a_batch_that_nobody_waits_for(make_worker, echo
     worker = make_worker()
     echo.gate.clear()
     future = worker.submit(echo, pack_bits(shots(1)))
-    assert echo.started.acquire(timeout=10)
+    assert echo.started.acquire(timeout=PATIENCE_SECONDS)
     assert future.cancel()
     worker.close()
     assert echo.batches == [1]
@@ -241,7 +246,7 @@ def test_many_threads_each_get_their_own_answers(make_worker, echo, shots):
     def client(seed: int) -> None:
         for turn in range(20):
             mine = shots(1 + (seed + turn) % 7, 100 * seed + turn)
-            answer = worker.submit(echo, pack_bits(mine)).result(10)
+            answer = worker.submit(echo, pack_bits(mine)).result(PATIENCE_SECONDS)
             if not np.array_equal(answer.predictions, mine[:, :12]):
                 wrong.append((seed, turn))
 

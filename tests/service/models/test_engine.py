@@ -7,6 +7,7 @@ import pytest
 from service.app import create_app
 from service.settings import ModelSettings, Settings
 from service.wire.schemas import ExperimentQuery
+from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -38,8 +39,7 @@ async def engine(request, made):
     model = ModelSettings(id="m", code="bb72", decoder=decoder, rounds=1, p=1e-6, own_process=False)
     app = create_app(Settings(models=(model,), decoder_cache_size=2), make_decoder=made)
     async with app.router.lifespan_context(app):
-        while not app.state.engine.models["m"].ready:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: app.state.engine.models["m"].ready)
         yield app.state.engine
 
 
@@ -76,8 +76,7 @@ async def test_a_decoder_that_could_not_be_made_is_tried_again(engine, made):
 async def test_a_client_that_leaves_does_not_stop_a_build_that_others_wait_for(engine, made, echo):
     echo.gate.clear()
     gone, stays = (asyncio.create_task(ask(engine, 1e-7)) for _ in range(2))
-    while len(made.rates) < 2:
-        await asyncio.sleep(0.01)
+    await eventually_async(lambda: len(made.rates) == 2)
     gone.cancel()
     echo.gate.set()
     await stays

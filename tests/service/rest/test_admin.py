@@ -12,6 +12,7 @@ import pytest
 from service.app import create_app
 from service.models.model_file import ModelFile
 from service.settings import ModelSettings, Settings
+from tests.helpers import PATIENCE_SECONDS, eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +35,7 @@ class Makers:
         self._type = echo_type
 
     def __call__(self, model, experiment):
-        assert self.hold.wait(30)
+        assert self.hold.wait(PATIENCE_SECONDS)
         if self.fail is not None:
             raise self.fail
         self.decoders.append(self._type(num_detectors=experiment.num_detectors))
@@ -59,12 +60,6 @@ def admin(serve, makers):
 
 def kind(response) -> str:
     return response.json()["type"].rpartition(":")[2]
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_only_administrators_change_models(admin, serve, makers):
@@ -101,10 +96,9 @@ async def test_a_model_is_added_replaced_and_removed(admin, makers):
 async def test_a_request_at_work_ends_on_the_model_it_began_with(admin, makers):
     async with admin() as client:
         old = makers.decoders[0]
-        old.gate.clear()
-        old.batches.clear()
+        old.hold()
         waiting = [asyncio.create_task(client.post(URL, content=bytes(9), headers=B8)) for _ in range(3)]
-        await until(lambda: old.batches)
+        await eventually_async(lambda: old.batches)
         assert (await client.put("/v1/models/m", json=MODEL)).status_code == 200
         new = makers.decoders[1]
         new.batches.clear()
@@ -113,7 +107,7 @@ async def test_a_request_at_work_ends_on_the_model_it_began_with(admin, makers):
         old.gate.set()
         assert [(await task).status_code for task in waiting] == [200, 200, 200]
         assert sum(old.batches) == 3
-        await until(lambda: sum(thread.name == "decode-m" for thread in threading.enumerate()) == 1)
+        await eventually_async(lambda: sum(thread.name == "decode-m" for thread in threading.enumerate()) == 1)
 
 
 async def test_no_request_fails_while_a_model_is_replaced_again_and_again(admin, makers):
@@ -131,11 +125,12 @@ async def test_no_request_fails_while_a_model_is_replaced_again_and_again(admin,
         clients = [asyncio.create_task(ask()) for _ in range(6)]
         for rounds in range(20):
             assert (await client.put("/v1/models/m", json=MODEL)).status_code == 200, rounds
+            new = makers.decoders[-1]
+            await eventually_async(lambda new=new: sum(new.batches) > 4)  # more than the warm-up: it has its turn
         done.set()
         await asyncio.gather(*clients)
         assert len(makers.decoders) == 21
-        assert sum(sum(decoder.batches) > 4 for decoder in makers.decoders) > 10  # they did take turns
-        assert len(statuses) > 100
+        assert len(statuses) > 20
         assert set(statuses) == {200}
 
 
@@ -196,7 +191,7 @@ async def test_weights_lie_in_the_directory_of_models(admin, tmp_path):
             assert (await client.put("/v1/models/n", json=MODEL | {"weights": weights})).status_code == 200
 
 
-async def test_a_file_of_models_is_written_and_followed(makers, client_of, tmp_path):
+async def test_a_file_of_models_is_written_and_followed(makers, client_of, tmp_path, caplog):
     """Two applications stand for two workers: what one is told, the other does as well."""
     file = tmp_path / "models.json"
     settings = Settings(models=(ModelSettings(id="m", **MODEL),), models_file=file, api_keys=KEYS)
@@ -208,14 +203,15 @@ async def test_a_file_of_models_is_written_and_followed(makers, client_of, tmp_p
             client.headers.update(AS_ROOT)
 
         async def both_have(ids: set[str], rounds: int) -> None:
-            async with asyncio.timeout(20):
-                for client in (one, other):
-                    while True:
-                        models = (await client.get("/v1/models")).json()["models"]
-                        found = {model["id"]: model["experiment"]["rounds"] for model in models}
-                        if set(found) == ids and set(found.values()) == {rounds}:
-                            break
-                        await asyncio.sleep(0.02)
+            async def have() -> bool:
+                answers = [await client.get("/v1/models") for client in (one, other)]
+                found = [
+                    {model["id"]: model["experiment"]["rounds"] for model in answer.json()["models"]}
+                    for answer in answers
+                ]
+                return found == [dict.fromkeys(ids, rounds)] * 2
+
+            await eventually_async(have)
 
         assert (await one.put("/v1/models/m", json=MODEL | {"rounds": 2})).status_code == 200
         await both_have({"m"}, 2)
@@ -227,7 +223,7 @@ async def test_a_file_of_models_is_written_and_followed(makers, client_of, tmp_p
         await both_have({"n"}, 1)
         loads = len(makers.decoders)
         file.write_text("[")
-        await asyncio.sleep(1.2)
+        await eventually_async(lambda: caplog.text.count("the models stay as they are") == 2)
         await both_have({"n"}, 1)
         assert len(makers.decoders) == loads  # nor was anything loaded twice
     async with client_of(create_app(Settings(models_file=tmp_path / "new", models=settings.models))):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import anyio
+import httpx
 import pytest
 import stim
 from prometheus_client.parser import text_string_to_metric_families
 
 from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
+from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -57,10 +58,16 @@ async def test_readyz_answers_503_until_every_model_has_decoded(serve, echo):
         refused = await client.post("/v1/models/m/decode", json={"shots": [[0] * 72]})
         assert_problem(refused, 503, "not-ready")
         assert int(refused.headers["retry-after"]) >= 1
-        echo.gate.set()
-        while (response := await client.get("/readyz")).status_code != 200:
+
+        async def ready() -> httpx.Response | None:
+            response = await client.get("/readyz")
+            if response.is_success:
+                return response
             assert_problem(response, 503, "not-ready")
-            await anyio.sleep(0.01)
+            return None
+
+        echo.gate.set()
+        response = await eventually_async(ready)
         assert response.json() == {"status": "ready"}
         assert echo.batches == [4]  # the warm-up
         assert (await client.get("/v1/models")).json()["models"][0]["ready"]
@@ -71,8 +78,12 @@ async def test_a_model_that_cannot_be_loaded_is_named(serve, caplog):
         raise FileNotFoundError("no such weights")
 
     async with serve(make, wait_until_ready=False) as client:
-        while "cannot be loaded" not in (response := await client.get("/readyz")).text:
-            await anyio.sleep(0.01)
+
+        async def failed() -> httpx.Response | None:
+            response = await client.get("/readyz")
+            return response if "cannot be loaded" in response.text else None
+
+        response = await eventually_async(failed)
         assert "model m cannot be loaded: no such weights" in assert_problem(response, 503, "not-ready")["detail"]
     assert "no such weights" in caplog.text
     assert "Traceback" not in caplog.text

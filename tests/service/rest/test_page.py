@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from service.app import create_app
 from service.settings import ModelSettings, Settings, default_models
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
+from tests.helpers import PATIENCE_SECONDS, eventually
 
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_ARGS = [
@@ -108,10 +108,7 @@ def served(app: Any) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            deadline = time.monotonic() + 120
-            while httpx.get(f"{url}readyz", timeout=60).status_code != 200:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            eventually(lambda: httpx.get(f"{url}readyz", timeout=PATIENCE_SECONDS).is_success)
             yield url
         finally:
             server.should_exit = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import numpy as np
@@ -11,6 +12,7 @@ from decoder.making import make_decoder
 from service.rest.sampling import MAX_SAMPLED_SHOTS, SampleResponse
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
+from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -104,13 +106,16 @@ async def test_unknown_model(client):
     assert (response.status_code, response.json()["type"]) == (404, "urn:problem-type:tandem:unknown-model")
 
 
-async def test_sampling_counts_among_the_requests_at_work(serve, echo):
-    echo.num_detectors = 72
-    async with serve(lambda model, experiment: echo, max_requests_in_flight=1) as client:
-        with client._transport.app.state.gate.enter():
-            response = await client.post("/v1/models/m/sample")
-            assert (response.status_code, response.json()["type"]) == (503, "urn:problem-type:tandem:busy")
-            assert response.headers["retry-after"] == "1"
+async def test_sampling_counts_among_the_requests_at_work(serve, make, echo):
+    async with serve(make, max_requests_in_flight=1) as client:
+        echo.hold()
+        held = asyncio.create_task(client.post("/v1/models/m/decode", json={"shots": [[0] * 72]}))
+        await eventually_async(lambda: echo.batches)
+        response = await client.post("/v1/models/m/sample")
+        assert (response.status_code, response.json()["type"]) == (503, "urn:problem-type:tandem:busy")
+        assert response.headers["retry-after"] == "1"
+        echo.gate.set()
+        assert (await held).status_code == 200
         assert (await client.post("/v1/models/m/sample")).status_code == 200
 
 

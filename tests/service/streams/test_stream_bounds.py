@@ -25,17 +25,6 @@ OPEN_STREAMS = 'tandem_open_streams{model="m"}'
 OBSERVABLES = 12
 
 
-@pytest.fixture
-def make(echo):
-    """One decoder for all experiments: it looks at the first detectors alone."""
-
-    def make(model, experiment):
-        echo.num_detectors = experiment.num_detectors
-        return echo
-
-    return make
-
-
 def kind(message: dict) -> str:
     assert message["event"] == "problem", message
     assert {"type", "title", "status", "detail", "stream"} <= set(message)

@@ -14,15 +14,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def make(echo):
-    def make(model, experiment):
-        echo.num_detectors = experiment.num_detectors
-        return echo
-
-    return make
-
-
-@pytest.fixture
 def access(caplog):
     caplog.set_level(logging.INFO, "service.access")
 
