@@ -28,12 +28,13 @@ from torch import Tensor, nn
 
 from decoder.base import Decoding
 from decoder.neural import onnx_export
-from decoder.neural.backends.kernels import Believed
-from decoder.neural.backends.numba import believed_of
+from decoder.neural.backends.eager import EagerBackend
+from decoder.neural.backends.events import as_tensor
+from decoder.neural.backends.numba import NumbaBackend
 from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import GroupConv, RecurrentTransformer
-from decoder.relay.rules import Answers
+from decoder.relay.rules import RelayResult
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
@@ -51,7 +52,7 @@ class Given:
     bits: Bits
     events: Tensor
     beliefs: Beliefs
-    believed: Believed
+    believed: RelayResult
 
 
 Network = Callable[[Given], Tensor]
@@ -80,24 +81,21 @@ class Setting:
         self.batch = batch
         made = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003)
         self.decoder = NeuralDecoder.load(made)
-        model = self.decoder.model
+        self.eager = NeuralDecoder.load(made, backend="eager")
+        model = self.eager.model
         assert isinstance(model, RecurrentTransformer)
-        self.model = model
+        assert model.propagation is not None
+        self.model, self.propagation = model, model.propagation
         sampler = made.circuit.compile_detector_sampler(seed=seed)
         self.shots, self.flips = sampler.sample(shots, separate_observables=True)
         self.engines: dict[str, Engine] = {}
         self.missing: dict[str, str] = {}
 
     def given(self, shots: Bits) -> Given:
-        decoder, network = self.decoder, self.decoder.compiled
-        assert network is not None
-        assert self.model.propagation is not None
-        bits, events = decoder.events(shots), decoder.arrange(shots)
-        answers: Answers = self.model.propagation.compiled_answers(bits, basis=BASIS)
-        tensors = {name: torch.from_numpy(value) for name, value in answers._asdict().items()}
-        layers, cells = bits.shape[2:]
-        beliefs = self.model.propagation._beliefs(tensors, events)
-        return Given(shots, bits, events, beliefs, believed_of(answers, layers=layers, cells=cells))
+        bits, device = self.decoder.placement.dense(shots), self.decoder.device
+        believed = self.propagation.propagate(bits, basis=BASIS)
+        beliefs = self.propagation.tensors(believed, device=device)
+        return Given(shots, bits, as_tensor(bits, device), beliefs, believed)
 
     def add(self, name: str, build: Callable[[], tuple[Network, Callable[[Bits], Decoding] | None]]) -> None:
         """Builds an engine and tries it, alone and in a batch; one that cannot be built becomes a row that says why."""
@@ -116,14 +114,12 @@ class Setting:
 
     def whole_of(self, network: Network) -> Callable[[Bits], Decoding]:
         """Decoding with belief propagation by numba, and the rest by torch."""
-        decoder, model = self.decoder, self.model
-        assert model.propagation is not None
+        backend = self.eager.backend
+        assert isinstance(backend, EagerBackend)
 
         def whole(shots: Bits) -> Decoding:
-            events = decoder.arrange(shots)
-            beliefs = model.propagation(events, basis=BASIS)  # type: ignore[misc]
-            given = Given(shots, shots, events, beliefs, None)  # type: ignore[arg-type]
-            return decoder.decoding(model.vote.scores(network(given).float(), events))
+            given = self.given(shots)
+            return backend.decoding(self.model.vote.scores(network(given).float(), given.events))
 
         return whole
 
@@ -149,12 +145,12 @@ def build_engines(setting: Setting, folder: Path, *, first: int | None) -> None:
 
     def eager() -> tuple[Network, Callable[[Bits], Decoding]]:
         network = lambda given: model.log_odds(given.events, given.beliefs, basis=BASIS)  # noqa: E731
-        return network, decoder.decode_with_torch
+        return network, setting.eager.decode_soft
 
     def kernel() -> tuple[Network, Callable[[Bits], Decoding]]:
-        compiled = decoder.compiled
-        assert compiled is not None
-        return lambda given: torch.from_numpy(compiled.log_odds(given.bits, given.believed)[0]), decoder.decode_soft
+        backend = decoder.backend
+        assert isinstance(backend, NumbaBackend)
+        return lambda given: torch.from_numpy(backend.log_odds(given.bits, given.believed)[0]), decoder.decode_soft
 
     def inductor() -> tuple[Network, None]:
         # One compilation for shots alone and one for batches, as the shapes are constants then.

@@ -1,5 +1,7 @@
 """How fast a GPU decodes, single shots and batches, beside one thread of its machine's CPU; and how often it fails.
 
+On the GPU is the network; its belief propagation runs on the CPU, by as many threads as --threads says.
+
     python benchmarks/gpu.py --out docs/results/gpu/results.md
 
 The code is bb72, Z memory over 6 rounds unless told otherwise. Ways to decode take turns on the same shots.
@@ -25,7 +27,6 @@ import torch
 from decoder.benchmark.reporting.provenance import machine
 from decoder.devices import usable_device
 from decoder.making import make_decoder
-from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.decoder import NeuralDecoder
 from decoder.statistics import binomial_interval
 from simulation.bits import Bits
@@ -102,7 +103,7 @@ class Report:
         shots, _ = _sampled(experiment, singles, seed=seed)
         ways = {
             GRAPHS: Way(NeuralDecoder.load(experiment, device=DEVICE).decode_batch),
-            KERNELS: Way(_by_kernels(experiment), share=FEW),
+            KERNELS: Way(NeuralDecoder.load(experiment, device=DEVICE, backend="eager").decode_batch, share=FEW),
             CPU: Way(NeuralDecoder.load(experiment).decode_batch),
             BPOSD: Way(make_decoder("bposd", experiment).decode_batch, share=FEW),
         }
@@ -172,15 +173,6 @@ class Report:
         lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
         self._parts.append(f"## {title}\n\n" + "\n".join(lines))
         print(self._parts[-1], flush=True)
-
-
-def _by_kernels(experiment: MemoryExperiment) -> Callable[[Bits], Bits]:
-    """The network on a GPU without a graph."""
-    decoder = NeuralDecoder.load(experiment, device=DEVICE)
-    propagation = decoder.model.propagation
-    assert isinstance(propagation, BeliefPropagation)
-    propagation.capture = None
-    return lambda shots: decoder.decode_with_torch(shots).predictions
 
 
 def _timed(decode: Callable[[Bits], Any], shots: Bits) -> float:

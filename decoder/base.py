@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -170,10 +170,6 @@ class StreamingDecoder(SoftDecoder, Protocol):
         Raises:
             ValueError: shots below 1, or more than this decoder takes at once.
         """
-
-
-Phase = Literal["first", "middle", "last"]
-"""Which layer of its experiment one is: round 0, the readout, or any between."""
 
 
 def unpack_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_packed: bool = False) -> Bits:

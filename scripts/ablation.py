@@ -19,9 +19,8 @@ import torch
 import typer
 from rich.console import Console
 
-from decoder.neural.architectures import build_network
 from decoder.neural.config import ModelConfig
-from decoder.neural.weights import load_weights
+from decoder.neural.weights import build_network, load_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.speed import flop_per_step
 from decoder.training.trainer import WEIGHTS, Trainer, train

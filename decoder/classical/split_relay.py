@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,18 +11,15 @@ import numpy.typing as npt
 from decoder.base import BatchDecoder
 from decoder.classical.extras import Extra
 from decoder.relay.graph import FaultGraphs, split
-from decoder.relay.rules import Rules, strengths
+from decoder.relay.rules import RelayResult, Rules, strengths
 from simulation.bits import Bits
 from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 
-if TYPE_CHECKING:
-    from decoder.relay.rules import Answers
-
-SPLIT_RELAY = Rules(looks=150, solutions=5)
+SPLIT_RELAY = Rules(blocks=150, solutions=5)
 """At most 600 iterations and five solutions; the networks that are shipped read as many, or fewer iterations."""
-DEEP_RELAY = Rules(looks=2000, solutions=50)
+DEEP_RELAY = Rules(blocks=2000, solutions=50)
 """At most 8,000 iterations and fifty solutions, for the shots that the network is unsure of."""
 
 
@@ -34,7 +31,7 @@ class SplitRelaySettings:
     any_model: ClassVar[bool] = False
 
     rules: Rules = SPLIT_RELAY
-    """When legs start and shots stop."""
+    """When legs begin and shots stop."""
 
     def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SplitRelayDecoder:
         """Makes a decoder, which uses all detectors that there are; see `decoder.catalog.DecoderSettings`."""
@@ -57,7 +54,7 @@ class SplitRelayDecoder(BatchDecoder):
         Args:
             fault_model: the mechanisms and their priors.
             grid: the fault model's detectors, of the memory basis or of both bases.
-            rules: when legs start and shots stop.
+            rules: when legs begin and shots stop.
             threads: how many share a batch.
         """
         super().__init__(num_detectors=fault_model.num_detectors, num_observables=fault_model.num_observables)
@@ -77,17 +74,17 @@ class SplitRelayDecoder(BatchDecoder):
 
     def predict(self, events: Bits) -> Bits:
         """The likeliest solution's flips; see `decoder.base.BatchDecoder`."""
-        answers = self.answers(events)
-        solution = np.arange(self.rules.solutions) < np.maximum(answers.found, 1)[:, None]
-        likeliest = np.where(solution, answers.weights[..., 1], np.inf).argmin(1)
-        predictions: Bits = answers.flips[np.arange(len(events)), likeliest] > 0.5
+        result = self.propagate(events)
+        solution = np.arange(self.rules.solutions) < np.maximum(result.found, 1)[:, None]
+        likeliest = np.where(solution, result.weights[..., 1], np.inf).argmin(1)
+        predictions: Bits = result.flips[np.arange(len(events)), likeliest] > 0.5
         return predictions
 
-    def answers(self, events: Bits) -> Answers:
+    def propagate(self, events: Bits) -> RelayResult:
         """All that is found for detection events (B, detectors); what flips are the observables."""
         from decoder.relay.kernels import relay  # importing numba takes a while, and compiling more
 
-        checks = len(self._graphs.memory.start) - 1
+        checks = len(self._graphs.memory.order)
         by_check = np.zeros((len(events), 2, checks), dtype=np.bool_)
         for side, detectors in enumerate(self._detectors):
             by_check[:, side, : len(detectors)] = events[:, detectors]

@@ -21,20 +21,49 @@ and of the head, T = rounds + 1 layers of detection events, k observables. State
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoder.neural.config import ModelConfig
-from decoder.neural.cooccurrence import cooccurrence
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.model import GatedMLP, RMSNorm
-from decoder.neural.network import Network
-from simulation.codes import parse_code
+from decoder.neural.network import Network, Phase
+from simulation.circuits import MemoryExperiment
+from simulation.codes import BivariateBicycleCode, parse_code
+from simulation.noise import NoiseModel
+from simulation.torus import Basis
 
 # Numbers in one tensor of states while the 2^k cosets are scored: 16 MiB, of which about ten exist at once.
 SCORED_AT_ONCE = 2**22
+
+
+@lru_cache(maxsize=16)
+def cooccurrence(code: BivariateBicycleCode, basis: Basis) -> npt.NDArray[np.int64]:
+    """Counts the mechanisms of the circuit-level DEM that flip both of two detectors of one bulk round.
+
+    Mask and bias of the attention of Blue et al. (arXiv 2504.13043). Their figure 1 for bb72 has 56 of 72 entries open
+    in each row (25 of the own type with itself, 31 of the other), as is so here, with values near the logarithms of
+    4 to 50, and 245 on the diagonal; here the counts are 2 to 48, and 242. The error rates play no role: uniform
+    noise has every Pauli fault at every location, and mechanisms with the same symptom count once.
+
+    Returns:
+        int64 (2N, 2N), read-only and symmetric, in the memory frame: the N cells of slot 0 (the memory basis), then
+        those of slot 1. The two bases have the same entries above 0, but not the same counts, since the frame changes
+        the order of the CNOTs.
+    """
+    # Four rounds are the fewest whose middle layer has the counts of a long experiment; with three, the first and the
+    # last round are so near that 8 to 21 of a detector's 242 mechanisms in bb72 are missing.
+    experiment = MemoryExperiment(code, basis, 4, NoiseModel.uniform(1e-3))
+    detectors = TorusGeometry(code).event_index(experiment.grid)[2].ravel()
+    flips = experiment.fault_model.check_matrix.astype(np.int64).tocsr()[detectors]
+    counts = np.asarray((flips @ flips.T).toarray())
+    counts.setflags(write=False)
+    return counts
 
 
 class TokenFold(nn.Module):
@@ -44,12 +73,10 @@ class TokenFold(nn.Module):
     and memory basis (Z, X). An absent detector has a phase of its own, so its bit 0 means that it is absent.
     """
 
-    FIRST, MIDDLE, LAST = range(3)
-
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(torch.randn(2, 3, 2, 2, width))
-        self.gate = nn.Parameter(torch.full((2, 3, 2, 2, width), 2.0))  # keep most of the state at first
+        self.embedding = nn.Parameter(torch.randn(2, len(Phase), 2, 2, width))
+        self.gate = nn.Parameter(torch.full((2, len(Phase), 2, 2, width), 2.0))  # keep most of the state at first
 
     def forward(self, h: Tensor, layer: Tensor, basis: int, phase: int) -> Tensor:
         """Folds a layer of events (2, N, B) into the state (B, S, C)."""
@@ -201,18 +228,16 @@ class BlueNetwork(Network):
 
         Args:
             events: float (T, 2, N, B), as `Network` says.
-            basis: 0 for Z memory, 1 for X memory.
+            basis: an index into `NETWORK_BASES`.
 
         Returns:
             float (B, k, H).
         """
         couplings = self.couplings[basis]
         h = self.position.new_zeros(events.shape[-1], *self.position.shape)
-        last = len(events) - 1
         for t, layer in enumerate(events):
-            phase = TokenFold.FIRST if t == 0 else TokenFold.LAST if t == last else TokenFold.MIDDLE
             # The position is added in every round, because the gate forgets.
-            h = self.fold(h, layer, basis, phase) + self.position
+            h = self.fold(h, layer, basis, Phase.of(t, len(events))) + self.position
             for block in self.blocks:
                 h = block(h, couplings)
         for block in self.readout:

@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import stim
-import torch
-from torch import Tensor
 
 from decoder.base import Decoding, SoftBatchDecoder, Stream
 from decoder.devices import usable_device
-from decoder.neural.backends.cuda_graphs import GraphedNetwork
-from decoder.neural.backends.numba import CompiledNetwork
-from decoder.neural.folding import CompiledFolder, NetworkFolder, TorchFolder
+from decoder.neural.backends.choice import BackendName, choose_backend
+from decoder.neural.backends.events import EventPlacement
 from decoder.neural.geometry import NETWORK_BASES
-from decoder.neural.model import RecurrentTransformer
-from decoder.neural.stream import open_stream
+from decoder.neural.stream import FoldingStream, KeepingStream
 from decoder.neural.weights import load_weights, shipped_weights
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
@@ -32,17 +27,27 @@ from simulation.noise import NoiseModel
 class NeuralDecoder(SoftBatchDecoder):
     """Decodes one memory experiment; any number of rounds and both bases share the weights."""
 
-    def __init__(self, grid: DetectorGrid, *, weights: Path, device: str = "cpu", max_batch: int = 1024) -> None:
+    def __init__(
+        self,
+        grid: DetectorGrid,
+        *,
+        weights: Path,
+        device: str = "cpu",
+        backend: BackendName | None = None,
+        max_batch: int = 1024,
+    ) -> None:
         """Loads the weights for an experiment known by its detectors.
 
         Args:
             grid: the experiment's detectors, XYZ.
             weights: a weights file, trained for the experiment's code and basis.
-            device: where torch computes: "cpu", "cuda" or "cuda:N".
+            device: where the network computes: "cpu", "cuda" or "cuda:N". Belief propagation runs on the host.
+            backend: what computes it; the fastest one that can if not given, see `choose_backend`.
             max_batch: shots in one pass of the network; bounds the memory.
 
         Raises:
-            ValueError: the weights are for another code or basis, the file is broken, or there is no such device.
+            ValueError: the weights are for another code or basis, the file is broken, or there is no such device, or
+                no such backend for this network on it.
             FileNotFoundError: there is no such file.
         """
         self.device = usable_device(device)
@@ -51,23 +56,25 @@ class NeuralDecoder(SoftBatchDecoder):
         self.model.freeze()
         self.max_batch = max_batch
         geometry = self.model.geometry
-        basis = grid.memory_basis
-        if basis not in self.info.bases:
-            raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {basis} memory")
-        self.basis = NETWORK_BASES.index(basis)
-        index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
-        super().__init__(num_detectors=len(grid.coordinates), num_observables=geometry.code.k)
-        self.layers = grid.layers
-        # Absent detectors read a column of zeros behind the real ones.
-        self._place = np.where(index < 0, self.num_detectors, index)
-        self._index = torch.from_numpy(self._place.ravel()).to(device)
-        self.compiled = CompiledNetwork.of(self.model, basis=self.basis, calibration=self.info.calibration)
-        """What decodes; None where torch does: on GPUs, and for networks with attention or of other architectures."""
-        self.graphed = GraphedNetwork.of(self.model, basis=self.basis, device=self.device)
-        """What computes for torch on GPUs; None elsewhere, and for networks of other architectures."""
+        if grid.memory_basis not in self.info.bases:
+            raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {grid.memory_basis} memory")
+        self.basis = NETWORK_BASES.index(grid.memory_basis)
+        self.placement = EventPlacement(grid, geometry)
+        super().__init__(num_detectors=self.placement.num_detectors, num_observables=geometry.code.k)
+        self.layers = self.placement.layers
+        self.backend = choose_backend(
+            self.model, basis=self.basis, calibration=self.info.calibration, device=self.device, name=backend
+        )
 
     @classmethod
-    def load(cls, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu") -> NeuralDecoder:
+    def load(
+        cls,
+        experiment: MemoryExperiment,
+        *,
+        weights: Path | None = None,
+        device: str = "cpu",
+        backend: BackendName | None = None,
+    ) -> NeuralDecoder:
         """The decoder of an experiment, with the package's weights or given ones.
 
         Raises:
@@ -76,7 +83,7 @@ class NeuralDecoder(SoftBatchDecoder):
         code = experiment.code
         if weights is None:
             weights = shipped_weights(str(code))
-        decoder = cls(experiment.grid, weights=weights, device=device)
+        decoder = cls(experiment.grid, weights=weights, device=device, backend=backend)
         trained = decoder.model.geometry.code
         if trained != code:
             raise ValueError(f"{weights} was trained for {trained}, not for {code}")
@@ -131,7 +138,8 @@ class NeuralDecoder(SoftBatchDecoder):
         """Predictions with the posterior of the chosen coset and of each flip; see `decoder.base.SoftDecoder`."""
         k = self.num_observables
         parts = [Decoding(np.zeros((0, k), bool), np.zeros(0, np.float64), np.zeros((0, k), np.float32))]
-        parts += [self._decode(events[i : i + self.max_batch]) for i in range(0, len(events), self.max_batch)]
+        for i in range(0, len(events), self.max_batch):
+            parts.append(self.backend.decode(self.placement.dense(events[i : i + self.max_batch])))
         return Decoding.concatenate(parts)
 
     def stream(self, *, shots: int = 1) -> Stream:
@@ -149,84 +157,12 @@ class NeuralDecoder(SoftBatchDecoder):
         Raises:
             ValueError: shots out of range.
         """
-        return open_stream(self, shots=shots)
-
-    def folder(self) -> NetworkFolder[Any] | None:
-        """Folds layers of many experiments, each at a round of its own; see `decoder.base.FoldingDecoder`.
-
-        None for networks that need all layers before they can begin: those with belief propagation, and those of
-        other architectures than tandem.
-        """
-        model = self.model
-        if not isinstance(model, RecurrentTransformer) or model.propagation is not None:
-            return None
-        return TorchFolder(self, model) if self.compiled is None else CompiledFolder(self, self.compiled)
-
-    def _decode(self, shots: Bits) -> Decoding:
-        if self.compiled is not None:
-            return self.compiled.decode(self.events(shots))
-        return self.decode_with_torch(shots) if self.graphed is None else self._decode_with_graphs(self.graphed, shots)
-
-    @torch.inference_mode()
-    def _decode_with_graphs(self, network: GraphedNetwork, shots: Bits) -> Decoding:
-        return self.decoding(network.scores(self.arrange(shots)))
-
-    @torch.inference_mode()
-    def decode_with_torch(self, shots: Bits) -> Decoding:
-        """What `decode_soft` answers for bool (shots, detectors), by torch's own kernels: the reference of the rest."""
-        return self.decoding(self.model.scores(self.arrange(shots), basis=self.basis))
-
-    def decoding(self, scores: Tensor) -> Decoding:
-        """The answer that the scores (shots, 2^k) of the cosets stand for."""
-        posterior = self.info.calibration.log_posterior(scores).exp()
-        cosets = self.model.cosets
-        confidence, coset = posterior.max(dim=1)
-        flips = posterior.float() @ cosets
-        return Decoding(cosets[coset].bool().cpu().numpy(), confidence.cpu().numpy(), flips.cpu().numpy())
-
-    def events(self, shots: Bits) -> Bits:
-        """Detection events bool (shots, detectors) as those of the compiled network, bool (shots, 2, T, N)."""
-        return _taken(shots, self._place.transpose(1, 0, 2))
-
-    def layer_events(self, t: int, events: Bits) -> Bits:
-        """Layer t alone, bool (shots, its detectors), as bool (shots, 2, N)."""
-        return _taken(events, self._layer_place[t])
-
-    def arrange(self, shots: Bits) -> Tensor:
-        """Detection events bool (shots, detectors) as the network's float (T, 2, N, shots)."""
-        return self._placed(shots, self._index).view(*self._place.shape, len(shots))
-
-    def arrange_layer(self, t: int, events: Bits) -> Tensor:
-        """Layer t alone, bool (shots, its detectors), as the network's float (2, N, shots)."""
-        return self._placed(events, self._layer_index[t]).view(*self._place.shape[1:], len(events))
-
-    def _placed(self, events: Bits, index: Tensor) -> Tensor:
-        padded = np.zeros((events.shape[1] + 1, len(events)), dtype=np.float32)
-        padded[:-1] = events.T
-        return torch.from_numpy(padded).to(self.device)[index]
-
-    @cached_property
-    def _layer_place(self) -> list[npt.NDArray[np.int64]]:
-        """For each layer what `_place` is for all of them, (2, N): where in the layer each event stands."""
-        place = np.empty(self.num_detectors + 1, dtype=np.int64)
-        rows = []
-        for detectors, row in zip(self.layers, self._place, strict=True):
-            place[-1] = len(detectors)
-            place[detectors] = np.arange(len(detectors))
-            rows.append(place[row])
-        return rows
-
-    @cached_property
-    def _layer_index(self) -> list[Tensor]:
-        return [torch.from_numpy(row.ravel()).to(self.device) for row in self._layer_place]
-
-
-def _taken(events: Bits, place: npt.NDArray[np.int64]) -> Bits:
-    """The events (shots, ...) at some places; False at the place behind the last one."""
-    padded = np.zeros((len(events), events.shape[1] + 1), dtype=np.bool_)
-    padded[:, :-1] = events
-    taken: Bits = np.take(padded, place, axis=1)
-    return taken
+        if not 1 <= shots <= self.max_batch:
+            raise ValueError(
+                f"a stream of shots={shots} must hold 1 to {self.max_batch} of them (the decoder's max_batch)"
+            )
+        stream = FoldingStream if self.model.folds_on_arrival else KeepingStream
+        return stream(self.backend, self.placement, shots=shots)
 
 
 def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode:

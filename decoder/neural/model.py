@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoder.neural.beliefs import NUM_EVIDENCE, BeliefPropagation, Beliefs
+from decoder.neural.beliefs import EVIDENCE, BeliefPropagation, Beliefs
 from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
-from decoder.neural.network import Network
-from decoder.neural.vote import CosetVote
+from decoder.neural.network import CosetVote, Network, Phase
 from simulation.codes import parse_code
 
 
@@ -75,6 +74,7 @@ class GroupConv(nn.Module):
         return (self.cosines @ weight).view(shape), (self.sines @ weight).view(shape)
 
     def forward(self, h: Tensor, spectrum: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(N, B, Ci) -> (N, B, Co)."""
         p, q = self.spectrum() if spectrum is None else spectrum
         n, batch, _ = h.shape
         z = (self.fourier @ h.flatten(1)).view(n, batch, self.width_in)  # (N, B, Ci)
@@ -109,19 +109,22 @@ class TorusAttention(nn.Module):
         n, batch, _ = h.shape
         qkv = self.qkv(h).view(n, batch, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 1, 3, 0, 4)  # each (B, heads, N, inner / heads)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias[:, self.displacement].to(q.dtype))
+        bias = self.bias[:, self.displacement].to(q.dtype)  # (heads, N, N)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, inner / heads)
         out: Tensor = self.out(mixed.permute(2, 0, 1, 3).reshape(n, batch, -1))
         return out
 
 
 class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202): down(silu(gate) * value), gate and value of the hidden width H."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:
-        gate, value = self.up(h).chunk(2, -1)
+        gate, value = self.up(h).chunk(2, -1)  # each (..., H)
         out: Tensor = self.down(F.silu(gate) * value)
         return out
 
@@ -174,7 +177,7 @@ class Readout(nn.Module):
         self.head = nn.Linear(2 * inner, 1)
         if config.bp_iterations:
             # How far to trust belief propagation's answers; not at all at first, so that other weights can start it.
-            self.trust_head = nn.Linear(2 * inner, NUM_EVIDENCE)
+            self.trust_head = nn.Linear(2 * inner, len(EVIDENCE))
             nn.init.zeros_(self.trust_head.weight)
             nn.init.zeros_(self.trust_head.bias)
         supports = torch.from_numpy(geometry.output_supports).float()
@@ -192,7 +195,7 @@ class Readout(nn.Module):
         qubits = torch.cat([left, right])  # (2N, B, Cq), qubits in the code's order
         pooled = (self.pooling @ qubits.flatten(1)).view(-1, batch, left.shape[-1])  # (O, B, Cq)
         pooled = pooled + self.operator.flatten(1)[self.which][:, None]
-        hidden = F.silu(self.hidden(pooled))
+        hidden = F.silu(self.hidden(pooled))  # (O, B, 2 Cq)
         logits: Tensor = self.head(hidden).squeeze(-1).t()  # (B, O)
         return logits if evidence is None else logits + (evidence * self.trust_head(hidden).transpose(0, 1)).sum(-1)
 
@@ -204,20 +207,15 @@ class EventFold(nn.Module):
     basis (Z, X) and phase of the experiment.
     """
 
-    FIRST, MIDDLE, LAST = range(3)
-
-    @classmethod
-    def phase(cls, t: int, layers: int) -> int:
-        """The phase of layer t of so many."""
-        return cls.FIRST if t == 0 else cls.LAST if t == layers - 1 else cls.MIDDLE
-
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(torch.randn(2, 3, 4, width))
-        self.gate = nn.Parameter(torch.full((2, 3, 4, width), 2.0))  # keep most of the state at first
+        shape = 2, len(Phase), 4, width
+        self.embedding = nn.Parameter(torch.randn(shape))
+        self.gate = nn.Parameter(torch.full(shape, 2.0))  # keep most of the state at first
 
     def forward(self, h: Tensor, events: Tensor, basis: int, phase: int) -> Tensor:
-        memory, other = events.unbind(0)
+        """Folds a layer of events (2, N, B) into the state (N, B, C)."""
+        memory, other = events.unbind(0)  # each (N, B)
         both = memory * other
         # One-hot rows times a table, not a lookup: its gradient is a matrix product too.
         cases = torch.stack([1 - memory - other + both, memory - both, other - both, both], dim=-1)  # (N, B, 4)
@@ -239,10 +237,17 @@ class RecurrentTransformer(Network):
             self.propagation = BeliefPropagation(
                 self.geometry, iterations=config.bp_iterations, solutions=config.bp_solutions
             )
-            self.read_beliefs = nn.Parameter(torch.zeros(2, self.propagation.num_features, config.width))
+            columns = self.propagation.columns.total
+            self.read_beliefs = nn.Parameter(torch.zeros(2, columns, config.width))
         self.vote = CosetVote(self.geometry)
 
+    @property
+    def folds_on_arrival(self) -> bool:
+        """Not if it reads belief propagation, whose iterations need the last layer before they can begin."""
+        return self.propagation is None
+
     def freeze(self) -> None:
+        """Keeps the spectra of all convolutions; see `GroupConv.freeze`."""
         for module in self.modules():
             if isinstance(module, GroupConv):
                 module.freeze()
@@ -278,7 +283,7 @@ class RecurrentTransformer(Network):
 
         Args:
             events: float (T, 2, N, B), as `Network` says.
-            basis: 0 for Z memory, 1 for X memory.
+            basis: an index into `decoder.neural.geometry.NETWORK_BASES`.
 
         Returns:
             float (B, O).
@@ -291,7 +296,7 @@ class RecurrentTransformer(Network):
         spectra = self.spectra()
         h = self.start(events.shape[-1])
         for t, layer in enumerate(events):
-            phase = EventFold.phase(t, len(events))
+            phase = Phase.of(t, len(events))
             believed = None if beliefs is None else beliefs.features[t]
             h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra, beliefs=believed)
         logits: Tensor = self.readout(h, None if beliefs is None else beliefs.evidence)

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoder.neural.beliefs import Beliefs
+from decoder.neural.backends.events import as_tensor
+from decoder.neural.beliefs import EVIDENCE, Beliefs
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.geometry import NETWORK_BASES
-from decoder.neural.model import EventFold, RecurrentTransformer
+from decoder.neural.model import RecurrentTransformer
+from decoder.neural.network import Phase
 from simulation.files import atomic_write
 
 STEP, READOUT, DESCRIPTION = "step.onnx", "readout.onnx", "network.json"
@@ -72,8 +74,10 @@ class Check:
 
 
 def require_onnx() -> None:
-    """Raises:
-    ValueError: the optional packages are not installed.
+    """Checks that the optional packages are installed.
+
+    Raises:
+        ValueError: they are not.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
@@ -102,10 +106,10 @@ def step_inputs(model: RecurrentTransformer, *, shots: int) -> dict[str, Tensor]
         "hidden": torch.randn(cells, shots, width),
         "events": torch.zeros(2, cells, shots),
         "basis": torch.tensor(0),
-        "phase": torch.tensor(EventFold.MIDDLE),
+        "phase": torch.tensor(int(Phase.MIDDLE)),
     }
     if model.propagation is not None:
-        inputs["beliefs"] = torch.zeros(cells, shots, model.propagation.num_features)
+        inputs["beliefs"] = torch.zeros(cells, shots, model.propagation.columns.total)
     return inputs
 
 
@@ -113,7 +117,7 @@ def readout_inputs(model: RecurrentTransformer, *, shots: int) -> dict[str, Tens
     """Examples of the readout's inputs."""
     inputs = {"h": torch.randn(model.geometry.code.cells, shots, model.config.width)}
     if model.propagation is not None:
-        inputs["evidence"] = torch.zeros(shots, len(model.geometry.output_supports), 4)
+        inputs["evidence"] = torch.zeros(shots, len(model.geometry.output_supports), len(EVIDENCE))
     return inputs
 
 
@@ -190,12 +194,12 @@ def describe(decoder: NeuralDecoder) -> dict[str, Any]:
     readout = {"h": _input([cells, "shots", width], "float32", "the state after the last layer")}
     if model.propagation is not None:
         step["beliefs"] = _input(
-            [cells, "shots", model.propagation.num_features],
+            [cells, "shots", model.propagation.columns.total],
             "float32",
             "what belief propagation says of the layer: decoder.neural.beliefs.Beliefs.features",
         )
         readout["evidence"] = _input(
-            ["shots", outputs, 4], "float32", "its solutions: decoder.neural.beliefs.Beliefs.evidence"
+            ["shots", outputs, len(EVIDENCE)], "float32", "its solutions: decoder.neural.beliefs.Beliefs.evidence"
         )
     return {
         **decoder.model_info,
@@ -247,7 +251,7 @@ def log_odds(
     """Log-odds (B, O) from events (T, 2, N, B), by any implementation of the parts."""
     hidden = model.start(events.shape[-1])
     for t, layer in enumerate(events):
-        phase = EventFold.phase(t, len(events))
+        phase = int(Phase.of(t, len(events)))
         inputs = {"hidden": hidden, "events": layer, "basis": torch.tensor(basis), "phase": torch.tensor(phase)}
         if beliefs is not None:
             inputs["beliefs"] = beliefs.features[t]
@@ -266,7 +270,7 @@ def check(decoder: NeuralDecoder, out: Path, shots: np.ndarray[Any, np.dtype[np.
     worst = largest = 0.0
     differing = 0
     for first in range(0, len(shots), _BATCH):
-        events = decoder.arrange(shots[first : first + _BATCH])
+        events = as_tensor(decoder.placement.dense(shots[first : first + _BATCH]), decoder.device)
         beliefs = None if model.propagation is None else model.propagation(events, basis=decoder.basis)
         found = log_odds(model, step, readout, events, beliefs, basis=decoder.basis)
         expected = model.log_odds(events, beliefs, basis=decoder.basis)

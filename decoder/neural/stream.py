@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from decoder.base import Decoding
-from decoder.neural.folding import NetworkFolder
-from decoder.neural.model import EventFold
+from decoder.neural.backends.base import Backend
+from decoder.neural.backends.events import EventPlacement
 from simulation.bits import Bits
-
-if TYPE_CHECKING:
-    from decoder.neural.decoder import NeuralDecoder
-
-
-def open_stream(decoder: NeuralDecoder, *, shots: int) -> LayerStream:
-    """The stream that suits a decoder's network.
-
-    Raises:
-        ValueError: shots below 1 or above the decoder's max_batch.
-    """
-    if not 1 <= shots <= decoder.max_batch:
-        raise ValueError(
-            f"a stream of shots={shots} must hold 1 to {decoder.max_batch} of them (the decoder's max_batch)"
-        )
-    folder = decoder.folder()
-    return KeepingStream(decoder, shots=shots) if folder is None else FoldingStream(decoder, folder, shots=shots)
 
 
 class LayerStream(ABC):
     """Takes the layers of some experiments in order; see `decoder.base.Stream`."""
 
-    def __init__(self, decoder: NeuralDecoder, *, shots: int) -> None:
-        self.decoder = decoder
+    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int) -> None:
+        self.backend = backend
+        self.placement = placement
         self.shots = shots
         self.folded = 0
         """Layers taken so far."""
@@ -45,7 +29,7 @@ class LayerStream(ABC):
         Raises:
             ValueError: all layers have been taken, or the shape or the dtype of this one is wrong.
         """
-        layers, t = self.decoder.layers, self.folded
+        layers, t = self.placement.layers, self.folded
         if t == len(layers):
             raise ValueError(
                 f"all {t} layers of this experiment have been folded; take the answer with finish(), and begin "
@@ -69,7 +53,7 @@ class LayerStream(ABC):
         Raises:
             ValueError: a layer is missing.
         """
-        layers = len(self.decoder.layers)
+        layers = len(self.placement.layers)
         if self.folded < layers:
             raise ValueError(
                 f"only {self.folded} of the {layers} layers of this experiment have been folded; the answer needs all"
@@ -86,27 +70,27 @@ class LayerStream(ABC):
 class FoldingStream(LayerStream):
     """Folds each layer into the network's state on arrival."""
 
-    def __init__(self, decoder: NeuralDecoder, folder: NetworkFolder[Any], *, shots: int) -> None:
-        super().__init__(decoder, shots=shots)
-        self.folder = folder
-        self.state = folder.start(shots)
+    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int) -> None:
+        super().__init__(backend, placement, shots=shots)
+        self._state = backend.start(shots)
 
     def _take(self, t: int, layer: Bits) -> None:
-        self.state = self.folder.step(self.state, layer, t=t, phase=EventFold.phase(t, len(self.decoder.layers)))
+        events, phase = self.placement.dense_layer(t, layer), self.placement.phase(t)
+        self._state = self.backend.step(self._state, events, phase=phase)
 
     def _answer(self) -> Decoding:
-        return self.folder.readout(self.state)
+        return self.backend.readout(self._state)
 
 
 class KeepingStream(LayerStream):
     """Keeps the events until all have arrived, then decodes them."""
 
-    def __init__(self, decoder: NeuralDecoder, *, shots: int) -> None:
-        super().__init__(decoder, shots=shots)
-        self.events = np.zeros((shots, decoder.num_detectors), dtype=np.bool_)
+    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int) -> None:
+        super().__init__(backend, placement, shots=shots)
+        self._events = np.zeros((shots, placement.num_detectors), dtype=np.bool_)
 
     def _take(self, t: int, layer: Bits) -> None:
-        self.events[:, self.decoder.layers[t]] = layer
+        self._events[:, self.placement.layers[t]] = layer
 
     def _answer(self) -> Decoding:
-        return self.decoder.decode_soft(self.events)
+        return self.backend.decode(self.placement.dense(self._events))

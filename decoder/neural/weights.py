@@ -1,11 +1,11 @@
-"""Trained networks as files: safetensors with the configuration and the provenance in the header."""
+"""Networks: new ones by their configuration, trained ones as safetensors files with their provenance in the header."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from decoder.neural.architectures import build_network
+from decoder.neural.blue import BlueNetwork
 from decoder.neural.calibration import Calibration
-from decoder.neural.config import ModelConfig
+from decoder.neural.config import Architecture, ModelConfig
+from decoder.neural.model import RecurrentTransformer
 from decoder.neural.network import Network
 from simulation.files import atomic_write
 
 FORMAT = "tandem-weights-2"
 SHIPPED = Path(__file__).parent.parent / "weights"
+ARCHITECTURES: dict[Architecture, Callable[[ModelConfig], Network]] = {
+    "tandem": RecurrentTransformer,
+    "blue": BlueNetwork,
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class WeightsInfo:
     """How it was trained: shots, steps, seconds, error rates, seed, versions, validation."""
     thresholds: Mapping[str, Mapping[str, Any]]
     """By second decoder: the "threshold" of the confidence below which that is asked, and how it was chosen."""
+
+
+def build_network(config: ModelConfig) -> Network:
+    """A network with new weights, drawn from torch's global generator."""
+    return ARCHITECTURES[config.architecture](config)
 
 
 def shipped_weights(code_id: str) -> Path:

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from simulation.faults import FaultModel, poisson_means
 
-ABSENT = 30.0  # log-odds against a fault that does not exist, and the most against any
-MOST_PRIOR = 0.499  # a fault likelier than this says nothing
+ABSENT = 30.0
+"""The log-odds against a fault that does not exist, and the most against any."""
+MOST_PRIOR = 0.499
+"""Mechanisms that are likelier than this, which would say nothing or the opposite, count as no likelier."""
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -24,12 +26,8 @@ Places = npt.NDArray[np.uint32]
 
 
 class FaultGraph(NamedTuple):
-    """One check type's C checks and V faults, with E edges between them, check after check."""
+    """One check type's C checks and V faults, with E edges between them."""
 
-    start: Integers
-    """(C + 1,): where the edges of each check start."""
-    fault: Integers
-    """(E,): the fault at each edge."""
     prior: Floats
     """(V,): log-odds against each fault."""
     alone: Floats
@@ -125,7 +123,7 @@ def _graph(
     degrees = [len(detectors) for detectors in faults_of]
     edge_fault = np.repeat(np.array(list(faults_of.values()), dtype=np.int64), degrees)
     edge_check = check[[d for detectors in faults_of for d in detectors]]
-    order = np.argsort(edge_check, kind="stable")
+    by_check = np.argsort(edge_check, kind="stable")
 
     seen, partnered = fault >= 0, (fault >= 0) & (partner >= 0)
     # Mechanisms are rare: that one of several happens is as likely as their means, added, say.
@@ -136,27 +134,27 @@ def _graph(
     with np.errstate(divide="ignore"):
         prior = -np.expm1(-2 * total) / 2
         odds = np.minimum(np.log1p(-prior) - np.log(prior), ABSENT)
-    start = np.searchsorted(edge_check[order], np.arange(checks + 1))
     return FaultGraph(
-        start=start,
-        fault=edge_fault[order],
         prior=odds.astype(np.float32),
         alone=alone.astype(np.float32),
         first_partner=np.searchsorted(fault[shared], np.arange(faults + 1)),
         partner=partner[shared],
         share=(means[shared] / partner_total[partner[shared]]).astype(np.float32),
-        **_tables(start, edge_fault[order], faults=faults),
+        **_edge_tables(edge_check[by_check], edge_fault[by_check], checks=checks, faults=faults),
     )
 
 
-def _tables(start: Integers, fault: Integers, *, faults: int) -> dict[str, Any]:
-    """The edges as rows of `FaultGraph.slots`, where one instruction can work on many checks."""
-    degree = np.diff(start)
+def _edge_tables(check: Integers, fault: Integers, *, checks: int, faults: int) -> dict[str, Any]:
+    """The edges, given by check and fault (E,) and sorted by check, as `FaultGraph` has them.
+
+    In rows of `slots` one instruction can work on many checks.
+    """
+    degree = np.bincount(check, minlength=checks)
+    start = np.concatenate([[0], np.cumsum(degree)])
     most = int(degree.max(initial=0))
     order = np.argsort(-degree, kind="stable")
     column = np.argsort(order)  # of each check
-    check = np.repeat(np.arange(len(degree)), degree)
-    row = np.arange(len(fault)) - start[:-1][check]
+    row = np.arange(len(fault)) - start[check]
     slots = np.zeros((most, len(degree)), dtype=np.uint32)
     slots[row, column[check]] = fault
     by_fault = np.argsort(fault, kind="stable")

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from decoder.neural.architectures import build_network
-from decoder.neural.weights import load_tensors, read_safetensors
+from decoder.neural.weights import build_network, load_tensors, read_safetensors
 from decoder.training.config import TrainingConfig, dotted
 from decoder.training.muon import Muon
 from simulation.files import atomic_write

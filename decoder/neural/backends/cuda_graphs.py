@@ -1,59 +1,167 @@
-"""A network with frozen weights on a GPU, as CUDA graphs; those of belief propagation are its own."""
+"""A network on a GPU as CUDA graphs: hundreds of small kernels that the GPU starts as one.
+
+Of few shots each kernel takes less time than its launch from Python does. A graph is bound to shapes and to addresses,
+so shots are filled up to a power of two and copied to where it reads them. Belief propagation runs on the host.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from decoder.cuda_graphs import Capture, CudaGraphs, capture_cuda_graph
+from decoder.neural.backends.eager import EagerBackend
+from decoder.neural.backends.events import as_tensor
 from decoder.neural.beliefs import Beliefs
+from decoder.neural.calibration import Calibration
 from decoder.neural.model import RecurrentTransformer
-from decoder.neural.network import Network
+from decoder.neural.network import Phase
+from simulation.bits import Bits
 
-PHASES = 3
+WARM_UP_RUNS = 3
+"""What cuBLAS and the allocator set up at first cannot be captured."""
+MOST_GRAPHS = 24
+"""Kept of one function: every power of two up to 2^23 shots of one experiment."""
 
 
-class GraphedNetwork:
-    """One memory basis of a network. Shapes as in `decoder.neural.model`; within `torch.inference_mode`.
+class Captured(NamedTuple):
+    """A call that can be repeated."""
 
-    For how many shots and layers is captured when first asked for, which takes longer than the answers after it.
+    result: Tensor
+    """Of the captured call; each replay computes its values anew."""
+    replay: Callable[[], object]
+
+
+Capture = Callable[[Callable[[], Tensor], torch.device, Any], Captured]
+"""Makes of a call on a device a graph, whose memory is of a pool that graphs not run at once may share."""
+
+
+def capture_cuda_graph(run: Callable[[], Tensor], device: torch.device, pool: Any) -> Captured:
+    """A call as a CUDA graph; it runs a few times."""
+    with torch.cuda.device(device):
+        side, here = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_RUNS):
+                run()
+        here.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # What other threads do on the GPU meanwhile, with models of their own, must not end the capture.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            result = run()
+    return Captured(result, graph.replay)
+
+
+class CudaGraphs:
+    """Replays a function, captured once for every power of two of shots and shape of the rest.
+
+    The `MOST_GRAPHS` used last are kept. For one thread at a time. What it returns stays as it is at later calls.
+
+    Args:
+        function: of tensors on a GPU, to one; each shot by itself, without waiting for the GPU. What else it reads,
+            such as weights, must stay where it is.
+        shots_axes: where each input has its shots.
+        output_axis: where the output has them.
+        capture: how graphs are made.
     """
 
-    def __init__(self, model: RecurrentTransformer, *, basis: int, capture: Capture = capture_cuda_graph) -> None:
-        self.model = model
-        self.basis = basis
-        given = [3] if model.propagation is None else [3, 2, 0]
-        self._scores = CudaGraphs(self._compute, shots_axes=given, output_axis=0, capture=capture)
-        steps = [partial(model.step, basis=basis, phase=phase, spectra=model.spectra()) for phase in range(PHASES)]
-        self._steps = [CudaGraphs(step, shots_axes=[1, 2], output_axis=1, capture=capture) for step in steps]
-        self._readout = CudaGraphs(self._read, shots_axes=[1, 3], output_axis=0, capture=capture)
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        shots_axes: Sequence[int],
+        output_axis: int,
+        capture: Capture = capture_cuda_graph,
+    ) -> None:
+        self._function = function
+        self._shots_axes = tuple(shots_axes)
+        self._output_axis = output_axis
+        self._capture = capture
+        self._graphs: OrderedDict[tuple[torch.Size, ...], tuple[list[Tensor], Captured]] = OrderedDict()
+        self._pool: Any = None
 
-    @classmethod
-    def of(cls, network: Network, *, basis: int, device: torch.device) -> GraphedNetwork | None:
-        """None on a CPU, and for networks of another architecture than tandem."""
-        if device.type != "cuda" or not isinstance(network, RecurrentTransformer):
-            return None
-        return cls(network, basis=basis)
+    def __len__(self) -> int:
+        """Graphs kept."""
+        return len(self._graphs)
 
-    def scores(self, events: Tensor) -> Tensor:
-        """How likely each coset is (B, 2^k), from events (T, 2, N, B)."""
-        propagation = self.model.propagation
-        beliefs = () if propagation is None else propagation(events, basis=self.basis)
-        return self._scores(events, *beliefs)
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        shots = inputs[0].shape[self._shots_axes[0]]
+        held, captured = self._graph(inputs, size=1 << max(shots - 1, 0).bit_length())
+        for place, given, axis in zip(held, inputs, self._shots_axes, strict=True):
+            place.narrow(axis, 0, shots).copy_(given)
+        captured.replay()
+        return captured.result.narrow(self._output_axis, 0, shots).clone()
 
-    def step(self, hidden: Tensor, events: Tensor, *, phase: int) -> Tensor:
-        """The state (N, B, C) with a layer of events (2, N, B) folded in, for networks without belief propagation."""
+    def _graph(self, inputs: tuple[Tensor, ...], *, size: int) -> tuple[list[Tensor], Captured]:
+        """The graph for inputs of so many shots, and the tensors that it reads."""
+        shapes = []
+        for given, axis in zip(inputs, self._shots_axes, strict=True):
+            shape = list(given.shape)
+            shape[axis] = size
+            shapes.append(torch.Size(shape))
+        key = tuple(shapes)
+        if key not in self._graphs:
+            device = inputs[0].device
+            if self._pool is None and device.type == "cuda":
+                self._pool = torch.cuda.graph_pool_handle()
+            held = [given.new_zeros(shape) for given, shape in zip(inputs, shapes, strict=True)]
+            self._graphs[key] = held, self._capture(lambda: self._function(*held), device, self._pool)
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > MOST_GRAPHS:
+            self._graphs.popitem(last=False)
+        return self._graphs[key]
+
+
+class CudaGraphsBackend(EagerBackend):
+    """As `EagerBackend`, for networks of architecture tandem: the whole, each phase's step and the readout as graphs.
+
+    The first call with a number of shots not yet seen captures, which takes longer than the answers after it.
+    """
+
+    def __init__(
+        self,
+        network: RecurrentTransformer,
+        *,
+        basis: int,
+        calibration: Calibration,
+        device: torch.device,
+        capture: Capture = capture_cuda_graph,
+    ) -> None:
+        """Takes a network that is on the device, with frozen weights."""
+        super().__init__(network, basis=basis, calibration=calibration, device=device)
+        self._propagation = network.propagation
+        axes = [3] if self._propagation is None else [3, 2, 0]
+        self._whole = CudaGraphs(self.scores_of, shots_axes=axes, output_axis=0, capture=capture)
+        step = super()._step
+        self._steps = {
+            phase: CudaGraphs(partial(step, phase=phase), shots_axes=[1, 2], output_axis=1, capture=capture)
+            for phase in Phase
+        }
+        self._reading = CudaGraphs(super()._read, shots_axes=[1, 3], output_axis=0, capture=capture)
+
+    def scores(self, events: Bits) -> Tensor:
+        """How likely each coset is (B, 2^k); within `torch.inference_mode`."""
+        return self._whole(*self.inputs(events))
+
+    def inputs(self, events: Bits) -> tuple[Tensor, ...]:
+        """What the graph of the decoding reads, on the device: events and, where there are some, beliefs."""
+        given = as_tensor(events, self.device)
+        if self._propagation is None:
+            return (given,)
+        result = self._propagation.propagate(events, basis=self.basis)
+        return given, *self._propagation.tensors(result, device=self.device)
+
+    def scores_of(self, events: Tensor, *beliefs: Tensor) -> Tensor:
+        """What is captured: the scores from `inputs`."""
+        logits = self._model.log_odds(events, Beliefs(*beliefs) if beliefs else None, basis=self.basis)
+        return self._model.vote.scores(logits.float(), events)
+
+    def _step(self, hidden: Tensor, events: Tensor, phase: Phase) -> Tensor:
         return self._steps[phase](hidden, events)
 
-    def readout(self, hidden: Tensor, parity: Tensor) -> Tensor:
-        """Scores (B, 2^k), from the state after the last layer and the parity (1, 1, N, B) of the memory events."""
-        return self._readout(hidden, parity)
-
-    def _compute(self, events: Tensor, *beliefs: Tensor) -> Tensor:
-        logits = self.model.log_odds(events, Beliefs(*beliefs) if beliefs else None, basis=self.basis)
-        return self.model.vote.scores(logits.float(), events)
-
     def _read(self, hidden: Tensor, parity: Tensor) -> Tensor:
-        return self.model.vote.scores(self.model.readout(hidden).float(), parity)
+        return self._reading(hidden, parity)

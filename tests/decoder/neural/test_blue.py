@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 import decoder.neural.blue as blue
-from decoder.neural.architectures import build_network
-from decoder.neural.blue import BlueNetwork
+from decoder.neural.blue import BlueNetwork, cooccurrence
 from decoder.neural.config import ModelConfig
-from decoder.neural.cooccurrence import cooccurrence
 from decoder.neural.decoder import NeuralDecoder
-from decoder.neural.weights import load_weights
+from decoder.neural.weights import build_network, load_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Progress
 from decoder.training.trainer import train

@@ -1,20 +1,19 @@
 import itertools
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from decoder.base import Decoding, Phase, StreamingDecoder
+from decoder.base import Decoding, StreamingDecoder
 from decoder.making import make_decoder
-from decoder.neural.architectures import build_network
+from decoder.neural.backends.eager import EagerBackend
+from decoder.neural.backends.numba import NumbaBackend
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
-from decoder.neural.folding import CompiledFolder, TorchFolder
 from decoder.neural.stream import FoldingStream, KeepingStream
-from decoder.neural.weights import save_weights
+from decoder.neural.weights import build_network, save_weights
 from simulation.circuits import MemoryExperiment
 from simulation.torus import Basis
 
@@ -83,12 +82,12 @@ def test_layers_are_folded_on_arrival_without_belief_propagation(
     decoder = NeuralDecoder.load(made, weights=weights[name])
     stream = decoder.stream()
     assert isinstance(stream, KeepingStream if name == "shipped" else FoldingStream)
+    assert type(decoder.backend) is (EagerBackend if name == "folding" else NumbaBackend)
     steps: list[int] = []
     if isinstance(stream, FoldingStream):
-        assert type(stream.folder) is (CompiledFolder if name == "compiled" else TorchFolder)
-        step = stream.folder.step
-        monkeypatch.setattr(stream.folder, "step", lambda *a, **k: steps.append(stream.folded) or step(*a, **k))
-        monkeypatch.setattr(decoder, "decode_soft", None)  # all is done but the readout
+        step = decoder.backend.step
+        monkeypatch.setattr(decoder.backend, "step", lambda *a, **k: steps.append(stream.folded) or step(*a, **k))
+        monkeypatch.setattr(decoder.backend, "decode", None)  # all is done but the readout
     for detectors in decoder.layers:
         stream.fold(events_of(made, 1)[:, detectors])
     stream.finish()
@@ -108,43 +107,12 @@ def test_streams_side_by_side_do_not_mix(name: str, weights: dict[str, Path | No
     assert_equal(streams[1].finish(), decoder.decode_soft(second))
 
 
-def phase_of(t: int, decoder: NeuralDecoder) -> Phase:
-    return "first" if t == 0 else "last" if t == len(decoder.layers) - 1 else "middle"
-
-
-@pytest.mark.parametrize("basis", ["Z", "X"])
-@pytest.mark.parametrize("name", ["folding", "compiled"])
-def test_experiments_of_different_rounds_are_folded_together(
-    name: str, basis: Basis, weights: dict[str, Path | None]
-) -> None:
-    folder = NeuralDecoder.load(experiment(basis, rounds=2), weights=weights[name]).folder()
-    assert folder is not None
-    decoders = [NeuralDecoder.load(experiment(basis, rounds=r), weights=weights[name]) for r in (4, 1, 4, 3)]
-    events = [events_of(experiment(basis, rounds=len(d.layers) - 1), 1, seed) for seed, d in enumerate(decoders)]
-    states = [folder.start() for _ in decoders]
-    for t in range(5):
-        for phase in get_args(Phase):
-            turn = [i for i, d in enumerate(decoders) if t < len(d.layers) and phase_of(t, d) == phase]
-            if turn:
-                layers = np.concatenate([events[i][:, decoders[i].layers[t]] for i in turn])
-                for i, state in zip(turn, folder.fold([states[i] for i in turn], layers, phase=phase), strict=True):
-                    states[i] = state
-    answers = folder.answer(states)
-    for i, decoder in enumerate(decoders):
-        alone = decoder.decode_soft(events[i])
-        np.testing.assert_array_equal(answers.predictions[i], alone.predictions[0])
-        tolerance = 0 if name == "compiled" else 1e-4  # torch's bits depend on the batch
-        np.testing.assert_allclose(answers.confidence[i], alone.confidence[0], rtol=0, atol=tolerance)
-        np.testing.assert_allclose(answers.flip_probabilities[i], alone.flip_probabilities[0], rtol=0, atol=tolerance)
-
-
-def test_networks_that_need_all_layers_do_not_fold(weights: dict[str, Path | None]) -> None:
-    for name in ("shipped", "blue"):
-        assert NeuralDecoder.load(experiment(), weights=weights[name]).folder() is None
-    folder = NeuralDecoder.load(experiment(rounds=1), weights=weights["folding"]).folder()
-    assert folder is not None
-    with pytest.raises(ValueError, match="two rounds or more"):
-        folder.fold([folder.start()], np.zeros((1, 36), bool), phase="first")
+@pytest.mark.parametrize("name", ["shipped", "blue"])
+def test_networks_that_need_all_layers_do_not_fold(name: str, weights: dict[str, Path | None]) -> None:
+    decoder = NeuralDecoder.load(experiment(), weights=weights[name])
+    assert not decoder.model.folds_on_arrival
+    with pytest.raises(ValueError, match="needs all layers of an experiment before it can begin"):
+        decoder.backend.start(1)
 
 
 def test_detectors_may_come_in_any_order(weights: dict[str, Path | None]) -> None:

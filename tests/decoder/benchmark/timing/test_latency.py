@@ -10,10 +10,9 @@ from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.results import BenchmarkResult, LatencyPoint
 from decoder.benchmark.timing.latency import LEAST_TURN, _tail_quantile, run_latency
-from decoder.neural.architectures import build_network
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
-from decoder.neural.weights import save_weights
+from decoder.neural.weights import build_network, save_weights
 from simulation.circuits import MemoryExperiment
 
 DECODERS = ["bposd-osd0", "bposd"]

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from decoder.base import Decoding
-from decoder.neural.architectures import build_network
-from decoder.neural.backends.numba import CompiledNetwork
+from decoder.neural.backends.eager import EagerBackend
+from decoder.neural.backends.events import as_tensor
+from decoder.neural.backends.numba import NumbaBackend, compilable
 from decoder.neural.beliefs import BeliefPropagation
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import RecurrentTransformer
-from decoder.neural.weights import save_weights
+from decoder.neural.weights import build_network, save_weights
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.torus import Basis
@@ -38,14 +39,15 @@ def random_network(path: Path, config: ModelConfig) -> Path:
 
 
 def assert_scores_agree(decoder: NeuralDecoder, shots: Bits) -> None:
-    network, model = decoder.compiled, decoder.model
-    assert network is not None
+    network, model = decoder.backend, decoder.model
+    assert isinstance(network, NumbaBackend)
     assert isinstance(model, RecurrentTransformer)
-    events = decoder.events(shots)
-    logits, parity = network.log_odds(events, network.believed(events))
+    events = decoder.placement.dense(shots)
+    logits, parity = network.log_odds(events, network.propagate(events))
     with torch.inference_mode():
-        expected = model(decoder.arrange(shots), basis=decoder.basis).numpy()
-        votes = model.vote.scores(torch.from_numpy(logits), decoder.arrange(shots)).numpy()
+        given = as_tensor(events, decoder.device)
+        expected = model(given, basis=decoder.basis).numpy()
+        votes = model.vote.scores(torch.from_numpy(logits), given).numpy()
     assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
     np.testing.assert_allclose(network.scores(logits, parity), votes, atol=1e-5 * np.abs(votes).max())
 
@@ -75,9 +77,13 @@ def test_predictions_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None
     decoder.max_batch = len(shots)
     propagation = decoder.model.propagation
     assert isinstance(propagation, BeliefPropagation)
-    answers = propagation.compiled_answers(decoder.events(shots), basis=decoder.basis)  # once for both, to save time
-    monkeypatch.setattr(propagation, "compiled_answers", lambda *_, **__: answers)
-    compiled, reference = decoder.decode_soft(shots), decoder.decode_with_torch(shots)
+    events = decoder.placement.dense(shots)
+    result = propagation.propagate(events, basis=decoder.basis)  # once for both, to save time
+    monkeypatch.setattr(propagation, "propagate", lambda *_, **__: result)
+    eager = EagerBackend(
+        decoder.model, basis=decoder.basis, calibration=decoder.info.calibration, device=decoder.device
+    )
+    compiled, reference = decoder.decode_soft(shots), eager.decode(events)
     np.testing.assert_array_equal(compiled.predictions, reference.predictions)
     np.testing.assert_allclose(compiled.confidence, reference.confidence, atol=1e-4)
     np.testing.assert_allclose(compiled.flip_probabilities, reference.flip_probabilities, atol=1e-4)
@@ -100,16 +106,13 @@ def test_answers_are_the_same_bits_alone_and_in_company(basis: Basis, threads: i
 
 
 def test_what_only_torch_computes_is_left_to_it() -> None:
-    def compiled(model: torch.nn.Module) -> CompiledNetwork | None:
-        return CompiledNetwork.of(model, basis=0, calibration=Calibration())  # type: ignore[arg-type]
-
     convolution = ModelConfig(width=8, heads=2, bp_iterations=0)
-    assert compiled(build_network(convolution)) is not None
-    assert compiled(build_network(convolution).double()) is None
+    assert compilable(build_network(convolution))
+    assert not compilable(build_network(convolution).double())
     for config in (
         ModelConfig(width=8, heads=2, readout_mixing="both", bp_iterations=0),
         ModelConfig(width=8, heads=2, round_mixing="attention", bp_iterations=0),
         ModelConfig(width=6, heads=1, bp_iterations=0),
         ModelConfig(width=8, heads=2, architecture="blue", bp_iterations=0),
     ):
-        assert compiled(build_network(config)) is None
+        assert not compilable(build_network(config))

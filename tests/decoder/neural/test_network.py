@@ -2,10 +2,21 @@ import numpy as np
 import torch
 
 from decoder.neural.geometry import TorusGeometry
-from decoder.neural.vote import CosetVote
+from decoder.neural.network import CosetVote, Phase, coset_bits, coset_number
 from simulation.codes import CODES
 
-COSETS = ((torch.arange(4096)[:, None] >> torch.arange(12)) & 1).float()
+COSETS = coset_bits(12)
+
+
+def test_bit_i_of_a_cosets_number_is_the_flip_of_observable_i() -> None:
+    assert COSETS.shape == (4096, 12)
+    assert COSETS[0b100000000101].nonzero().squeeze(1).tolist() == [0, 2, 11]
+    torch.testing.assert_close(coset_number(COSETS), torch.arange(4096))
+
+
+def test_phases_of_layers() -> None:
+    assert [Phase.of(t, 4) for t in range(4)] == [Phase.FIRST, Phase.MIDDLE, Phase.MIDDLE, Phase.LAST]
+    assert [Phase.of(t, 2) for t in range(2)] == [Phase.FIRST, Phase.LAST]
 
 
 def test_the_vote_with_certain_outputs_finds_the_coset() -> None:

@@ -1,0 +1,43 @@
+"""What computes a network's answers: the door that decoders and streams talk to, whoever stands behind it."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from decoder.base import Decoding
+from decoder.neural.network import Network, Phase
+from simulation.bits import Bits
+
+State = TypeVar("State")
+
+
+class Backend(Protocol[State]):
+    """One memory basis of a network with frozen weights, from detection events to a `Decoding`.
+
+    Events are bool, (B, 2, T, N) for all layers of B shots and (B, 2, N) for one: slot 0 the memory basis and 1 the
+    other, T = rounds + 1 layers, N cells. Not for several threads at once.
+    """
+
+    def decode(self, events: Bits) -> Decoding:
+        """The answer for all layers of some shots."""
+
+    def start(self, shots: int) -> State:
+        """The state of so many shots before their first layer.
+
+        Raises:
+            ValueError: the network does not fold layers on arrival (`Network.folds_on_arrival`).
+        """
+
+    def step(self, state: State, layer: Bits, *, phase: Phase) -> State:
+        """The state with one more layer folded in; the one given stays as it is."""
+
+    def readout(self, state: State) -> Decoding:
+        """The answer of shots whose last layer has been folded in: that of `decode`."""
+
+
+def refuse_to_fold(network: Network) -> None:
+    """Raises ValueError for a network that needs all layers before it can begin."""
+    if not network.folds_on_arrival:
+        raise ValueError(
+            "this network needs all layers of an experiment before it can begin: give them to decode at once"
+        )
