@@ -22,7 +22,7 @@ from decoder.classical.tesseract import (
     SHORT_BEAM,
     SHORT_BEAM_SPARSIFIED,
 )
-from simulation.circuits import Detectors
+from simulation.bases import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 

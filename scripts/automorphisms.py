@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from ldpc import mod2
 
+from simulation.bases import BASES, Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode
 from simulation.faults import FaultModel
-from simulation.torus import BASES, Basis, cell_coordinates
+from simulation.torus import cell_coordinates
 
 KEPT = ("bulk %", "same prior %", "all %", "logic")
 COLUMNS = ("x to", "y to", "X and Z", "L and R", *KEPT, *(f"reversed: {name}" for name in KEPT))

@@ -12,7 +12,8 @@ from itertools import product
 
 from decoder.classical.relay_bp import RELAY_1, RelayBpSettings
 from decoder.statistics import binomial_interval
-from simulation.circuits import Detectors, MemoryExperiment
+from simulation.bases import Detectors
+from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
 

@@ -10,9 +10,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.bases import Basis
 from simulation.checks import BicycleChecks, Monomial, Polynomial
 from simulation.logicals import logical_operators
-from simulation.torus import Basis
 
 MAX_PARSED_CELLS = 4096
 """Largest torus that `parse_code` accepts, far above what can be decoded; it keeps typing errors cheap."""

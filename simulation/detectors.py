@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import stim
 
-from simulation.torus import BASES, Basis
+from simulation.bases import BASES, Basis
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
+
+ShotFormat = Literal["b8", "01", "dets"]
+"""Stim's formats of shots that are supported: packed bytes, text, and sparse text; see `simulation.shot_files`."""
 
 
 def check_output_path(path: Path, *, force: bool) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import stim
 
 from simulation.bits import PackedBits, packed_size
-from simulation.files import atomic_write
-
-ShotFormat = Literal["b8", "01", "dets"]
+from simulation.files import ShotFormat, atomic_write
 
 
 def read_shots(path: Path, *, format: ShotFormat, num_detectors: int = 0, num_observables: int = 0) -> PackedBits:

@@ -1,18 +1,14 @@
-"""The torus that a bivariate bicycle code lives on, and the two types of its checks.
+"""The torus that a bivariate bicycle code lives on.
 
 Cell ``(x, y)`` of an l by m torus has the index ``x * m + y``.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-Basis = Literal["X", "Z"]
-BASES: tuple[Basis, Basis] = ("X", "Z")
-"""The check types in the order of the detectors' fourth coordinate: 0 is an X check, 1 a Z check."""
 
 Cells = TypeVar("Cells", int, npt.NDArray[np.intp])
 

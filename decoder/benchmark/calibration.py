@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +29,11 @@ from decoder.benchmark.reporting.results import (
     ReliabilityBin,
     experiment_columns,
 )
+from decoder.benchmark.runs import CalibrationRun
 from decoder.statistics import binomial_interval, rate_with_interval
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
+from simulation.sampling import Samples, sample, suggested_processes
 
 BINS = 15
 """As many as in Guo et al., arXiv 1706.04599, table 1."""
@@ -43,15 +43,9 @@ SHARES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 def run_calibration(
     experiments: Sequence[MemoryExperiment],
+    decoder: str,
+    run: CalibrationRun,
     *,
-    decoder: str = "neural",
-    shots: int,
-    seed: int | None = None,
-    weights: Path | None = None,
-    chunk_shots: int = 1024,
-    processes: int = 1,
-    out: Path | None = None,
-    force: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BenchmarkResult[CalibrationPoint]:
     """Compares the confidence of a decoder with its block failures.
@@ -62,44 +56,38 @@ def run_calibration(
     Args:
         experiments: what to decode, such as one experiment at several p.
         decoder: a name from `decoder.catalog.DECODERS`, of a decoder that gives its confidence.
-        shots: shots for each experiment.
-        seed: seed of the shots, the same for each experiment; None draws one, which the points keep.
-        weights: weights of the neural decoder; None for those that are shipped.
-        chunk_shots: shots decoded at once, and between two calls of `progress`.
-        processes: processes that draw the shots; the decoder runs in this one.
-        out: a directory to write tables, plots and provenance to; see `decoder.benchmark.reporting.report`.
-        force: `out` may hold files already, and those of the same names are replaced.
-        progress: called after each chunk.
+        run: how many shots, with which seed and weights, and where results are written.
+        progress: called after each chunk of shots.
 
     Returns:
         One point for each experiment, the answers behind it, and their provenance.
 
     Raises:
-        ValueError: an unknown decoder or one without confidence, no experiment or one twice, shots or
-            chunk_shots below 1, or weights that do not fit.
-        OSError: the weights cannot be read, or `out` holds files or cannot be written.
+        ValueError: an unknown decoder or one without confidence, no experiment or one twice, or weights that do not
+            fit.
+        OSError: the weights cannot be read, or `run.out` holds files or cannot be written.
     """
-    check_request(experiments, [decoder], shots=shots)
-    if chunk_shots < 1:
-        raise ValueError(f"chunk_shots={chunk_shots} must be at least 1")
-    if out is not None:
-        prepare_directory(out, force=force)
-    made = [make_decoders(experiment, [decoder], weights=weights) for experiment in experiments]
+    check_request(experiments, [decoder])
+    if run.out is not None:
+        prepare_directory(run.out, force=run.force)
+    made = [make_decoders(experiment, [decoder], weights=run.weights) for experiment in experiments]
     soft = [with_confidence(by_name[decoder], name=decoder) for by_name in made]
-    report = Reporter(progress, total=len(experiments) * shots)
+    report = Reporter(progress, total=len(experiments) * run.shots)
+    processes = run.processes or suggested_processes(experiments[0].circuit, shots=run.shots)
+    seed = run.seed
     points: list[CalibrationPoint] = []
     answers: list[Answers] = []
     for experiment, one in zip(experiments, soft, strict=True):
-        samples = sample(experiment.circuit, shots=shots, seed=seed, processes=processes)
+        samples = sample(experiment.circuit, shots=run.shots, seed=seed, processes=processes)
         seed = samples.seed
-        run = _Run(experiment, decoder, report)
-        run.decode(one, samples, chunk_shots=chunk_shots)
-        answers.append(run.answers())
-        points.append(run.point(answers[-1], seed=seed))
+        decoded = _Decoded(experiment, decoder, report)
+        decoded.decode(one, samples, chunk_shots=run.chunk_shots)
+        answers.append(decoded.answers())
+        points.append(decoded.point(answers[-1], seed=seed))
     provenance = collect_provenance(experiments, made)
     result = BenchmarkResult(points=tuple(points), provenance=provenance, answers=tuple(answers))
-    if out is not None:
-        write_report(result, out)
+    if run.out is not None:
+        write_report(result, run.out)
     return result
 
 
@@ -205,7 +193,7 @@ def least_confident(answers: Answers, share: float) -> LeastConfident:
     )
 
 
-class _Run:
+class _Decoded:
     """The answers of one decoder on one experiment."""
 
     def __init__(self, experiment: MemoryExperiment, name: str, report: Reporter) -> None:

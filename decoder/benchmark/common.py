@@ -52,11 +52,11 @@ class Reporter:
             )
 
 
-def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[str], *, shots: int) -> None:
+def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[str]) -> None:
     """Refuses what no benchmark can run.
 
     Raises:
-        ValueError: an unknown decoder, none or one twice, no experiment or one twice, or shots below 1.
+        ValueError: an unknown decoder, none or one twice, or no experiment or one twice.
     """
     if not experiments or not decoders:
         raise ValueError("a benchmark needs at least one experiment and one decoder")
@@ -66,8 +66,6 @@ def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[st
         raise ValueError(f"a decoder is named twice in {', '.join(decoders)}; name each once")
     if len(set(experiments)) != len(experiments):
         raise ValueError("an experiment is given twice; give each code, rounds, basis and p once")
-    if shots < 1:
-        raise ValueError(f"shots={shots} must be at least 1")
 
 
 def make_decoders(experiment: MemoryExperiment, names: Sequence[str], *, weights: Path | None) -> dict[str, Decoder]:

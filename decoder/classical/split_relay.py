@@ -12,8 +12,8 @@ from decoder.base import BatchDecoder
 from decoder.classical.extras import Extra
 from decoder.relay.graph import FaultGraphs, split
 from decoder.relay.rules import RelayResult, Rules, strengths
+from simulation.bases import Detectors
 from simulation.bits import Bits
-from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from decoder.base import BatchDecoder
 from decoder.classical.extras import Extra
 from decoder.classical.problem import Problem
+from simulation.bases import Detectors
 from simulation.bits import Bits
-from simulation.circuits import Detectors
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 

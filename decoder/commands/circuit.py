@@ -8,35 +8,18 @@ from typing import Annotated
 
 import typer
 
-from decoder.commands.options import (
-    BasisOption,
-    CodeArgument,
-    DetectorsOption,
-    ForceOption,
-    JsonOption,
-    NoiseOption,
-    PerfectEndOption,
-    POption,
-    RoundsOption,
-    check_outputs,
-    make_experiment,
-)
-from decoder.commands.output import print_json, print_table
+from decoder.commands.groups import with_groups
+from decoder.commands.options import ExperimentArguments, OutputOptions, check_outputs
+from decoder.commands.output import print_result
 
 
+@with_groups
 def circuit(
     *,
-    code: CodeArgument,
-    rounds: RoundsOption,
-    p: POption = None,
-    basis: BasisOption,
-    noise: NoiseOption = "uniform",
-    detectors: DetectorsOption = "XYZ",
-    noiseless_last_cycle: PerfectEndOption = False,
+    described: ExperimentArguments,
     out: Annotated[Path, typer.Option("-o", "--out", help="The circuit's file (.stim).")],
     dem: Annotated[Path | None, typer.Option("--dem", help="The detector error model's file (.dem).")] = None,
-    force: ForceOption = False,
-    json_output: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Writes a memory experiment as a circuit that stim reads.
 
@@ -46,33 +29,20 @@ def circuit(
       tandem circuit bb144 --rounds 12 --p 0.001 --basis X --noise si1000 \\
         -o bb144.stim --dem bb144.dem
     """
-    check_outputs(out, dem, force=force)
-    from decoder.benchmark.reporting.provenance import circuit_sha256
+    check_outputs(out, dem, force=output.force)
+    from decoder.benchmark.reporting.provenance import circuit_sha256, describe_experiment
     from simulation.files import atomic_write
 
-    experiment = make_experiment(
-        code=code,
-        rounds=rounds,
-        basis=basis,
-        p=p,
-        noise=noise,
-        detectors=detectors,
-        noiseless_last_cycle=noiseless_last_cycle,
-    )
+    experiment = described.experiment()
     with ExitStack() as files:
         # Both are complete before either gets its name.
-        files.enter_context(atomic_write(out, force=force)).write_text(f"{experiment.circuit}\n", encoding="utf-8")
+        partial = files.enter_context(atomic_write(out, force=output.force))
+        partial.write_text(f"{experiment.circuit}\n", encoding="utf-8")
         if dem is not None:
-            partial = files.enter_context(atomic_write(dem, force=force))
+            partial = files.enter_context(atomic_write(dem, force=output.force))
             partial.write_text(f"{experiment.dem}\n", encoding="utf-8")
     result = {
-        "code": str(experiment.code),
-        "rounds": rounds,
-        "basis": basis,
-        "p": experiment.noise.p,
-        "noise": str(experiment.noise),
-        "detectors": detectors,
-        "noiseless_last_cycle": noiseless_last_cycle,
+        **describe_experiment(experiment),
         "num_qubits": experiment.circuit.num_qubits,
         "num_detectors": experiment.num_detectors,
         "num_observables": experiment.num_observables,
@@ -81,7 +51,4 @@ def circuit(
         "dem": None if dem is None else str(dem),
         "num_mechanisms": None if dem is None else experiment.fault_model.num_mechanisms,
     }
-    if json_output:
-        print_json(result)
-    else:
-        print_table(["", str(experiment)], ((key, value) for key, value in result.items() if value is not None))
+    print_result(result, title=str(experiment), json_output=output.json_output)

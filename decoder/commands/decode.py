@@ -11,24 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from decoder.commands.groups import with_groups
 from decoder.commands.options import (
-    BasisOption,
-    CodeOption,
-    DecoderOption,
-    DetectorsOption,
-    ForceOption,
-    Format,
+    SOME_DECODERS,
+    ExperimentOptions,
     FormatOption,
-    JsonOption,
-    NoiseOption,
-    PerfectEndOption,
-    POption,
-    RoundsOption,
+    OutputOptions,
     WeightsOption,
     check_outputs,
-    make_experiment,
 )
-from decoder.commands.output import ProgressBar, print_json, print_table
+from decoder.commands.output import ProgressBar, print_result
 
 if TYPE_CHECKING:
     from decoder.base import Decoder
@@ -38,44 +30,27 @@ if TYPE_CHECKING:
 BATCH_SHOTS = 1024
 """Shots that a decoder gets at once, and the step of the progress bar."""
 
-InOption = Annotated[Path, typer.Option("--in", help="The file of detection events.")]
-OutOption = Annotated[Path, typer.Option("--out", help="The file of predicted observable flips.")]
-ObsInOption = Annotated[
-    Path | None, typer.Option("--obs-in", help="The file of true observable flips, to count failures.")
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ShotFiles:
     """What is read and written, all in one format."""
 
-    detection_events: Path
-    predictions: Path
-    """Is written."""
-    true_flips: Path | None
-    """To count failures with."""
-    format: Format
-    force: bool
-    """Replace `predictions` if it exists."""
+    in_file: Annotated[Path, typer.Option("--in", help="The file of detection events.")]
+    out: Annotated[Path, typer.Option("--out", help="The file of predicted observable flips.")]
+    format: FormatOption = "b8"
+    obs_in: Annotated[
+        Path | None, typer.Option("--obs-in", help="The file of true observable flips, to count failures.")
+    ] = None
 
 
+@with_groups
 def decode(
     *,
-    decoder: DecoderOption = "neural",
-    code: CodeOption,
-    rounds: RoundsOption,
-    basis: BasisOption,
-    p: POption = None,
-    noise: NoiseOption = "uniform",
-    detectors: DetectorsOption = "XYZ",
-    noiseless_last_cycle: PerfectEndOption = False,
-    in_file: InOption,
-    out: OutOption,
-    format: FormatOption = "b8",
-    obs_in: ObsInOption = None,
+    decoder: Annotated[str, typer.Option("--decoder", metavar="NAME", help=SOME_DECODERS)] = "neural",
+    described: ExperimentOptions,
+    files: ShotFiles,
     weights: WeightsOption = None,
-    force: ForceOption = False,
-    json_output: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Decodes a file of shots; all files are in the same format.
 
@@ -86,18 +61,8 @@ def decode(
       tandem decode --decoder bposd --code bb72 --rounds 6 --basis Z --p 0.002 \\
         --in shots.b8 --out predictions.b8 --obs-in flips.b8
     """
-    files = ShotFiles(detection_events=in_file, predictions=out, true_flips=obs_in, format=format, force=force)
-    experiment = make_experiment(
-        code=code,
-        rounds=rounds,
-        basis=basis,
-        p=p,
-        noise=noise,
-        detectors=detectors,
-        noiseless_last_cycle=noiseless_last_cycle,
-    )
-    make = partial(make_here, decoder, experiment, weights=weights)
-    decode_files(files, experiment, make=make, json_output=json_output)
+    experiment = described.experiment()
+    decode_files(files, experiment, make=partial(make_here, decoder, experiment, weights=weights), output=output)
 
 
 def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
@@ -123,7 +88,7 @@ def decode_files(
     experiment: MemoryExperiment,
     *,
     make: Callable[[], tuple[Decoder, Mapping[str, object]]],
-    json_output: bool,
+    output: OutputOptions,
 ) -> None:
     """Decodes files of an experiment's shots, and prints what was done.
 
@@ -131,28 +96,23 @@ def decode_files(
         files: what is read and written.
         experiment: where the shots come from.
         make: makes the decoder when the files have been read; gives with it what to print of it.
-        json_output: print JSON instead of a table.
+        output: whether files are replaced, and how to print.
 
     Raises:
         ValueError: the files do not hold such shots, or not as many flips as shots.
         OSError: a file cannot be read, or cannot or must not be written.
     """
-    check_outputs(files.predictions, force=files.force, inputs=(files.detection_events, files.true_flips))
+    check_outputs(files.out, force=output.force, inputs=(files.in_file, files.obs_in))
     from simulation.shot_files import write_shots
 
     shots, flips = _read(files, experiment)
     decoder, described = make()
     begun = time.perf_counter()
-    with ProgressBar("decoding", total=len(shots), unit="shots", json_output=json_output) as bar:
+    with ProgressBar("decoding", total=len(shots), unit="shots", json_output=output.json_output) as bar:
         predictions, opinions = _decode_all(decoder, shots, bar.update)
     seconds = time.perf_counter() - begun
-    write_shots(
-        files.predictions,
-        predictions,
-        format=files.format,
-        num_observables=experiment.num_observables,
-        force=files.force,
-    )
+    observables = experiment.num_observables
+    write_shots(files.out, predictions, format=files.format, num_observables=observables, force=output.force)
     result: dict[str, object] = {
         "code": str(experiment.code),
         "rounds": experiment.rounds,
@@ -162,7 +122,7 @@ def decode_files(
         **described,
         "shots": len(shots),
         "format": files.format,
-        "out": str(files.predictions),
+        "out": str(files.out),
         "seconds": seconds,
         **opinions,
     }
@@ -170,17 +130,14 @@ def decode_files(
         from decoder.benchmark.common import count_failures, failure_columns
 
         result |= failure_columns(count_failures(predictions, flips), len(flips))
-    if json_output:
-        print_json(result)
-    else:
-        print_table(["", str(experiment)], result.items())
+    print_result(result, title=str(experiment), json_output=output.json_output)
 
 
 def _read(files: ShotFiles, experiment: MemoryExperiment) -> tuple[PackedBits, PackedBits | None]:
     """The shots, and what truly flipped."""
     from simulation.shot_files import read_shots
 
-    events, truth = files.detection_events, files.true_flips
+    events, truth = files.in_file, files.obs_in
     shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)
     if len(shots) == 0:
         raise ValueError(f"{events} holds no shots")

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from decoder.commands.options import CodeOption, ForceOption, JsonOption, WeightsOption
-from decoder.commands.output import print_json, print_table
+from decoder.commands.groups import with_groups
+from decoder.commands.options import CodeOption, OutputOptions, WeightsOption
+from decoder.commands.output import print_result
 
 
+@with_groups
 def export(
     *,
     format: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",
@@ -20,8 +22,7 @@ def export(
     check_shots: Annotated[
         int, typer.Option("--check-shots", min=1, help="Shots on which ONNX Runtime must agree with torch.")
     ] = 10_000,
-    force: ForceOption = False,
-    json_output: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Writes a network's round step and readout as ONNX, and checks them against torch.
 
@@ -43,11 +44,11 @@ def export(
     bases = load_weights(path)[1].bases
     files = [out / name for name in (onnx_export.STEP, onnx_export.READOUT, onnx_export.DESCRIPTION)]
     existing = [file for file in files if file.exists()]
-    if existing and not force:
+    if existing and not output.force:
         raise ValueError(f"{existing[0]} exists; give --force to replace it")
     experiment = MemoryExperiment.create(code=code, basis="Z" if "Z" in bases else "X", rounds=6, p=0.003)
     decoder = NeuralDecoder.load(experiment, weights=path)
-    onnx_export.export(decoder, out, force=force)
+    onnx_export.export(decoder, out, force=output.force)
     shots = sample(experiment.circuit, shots=check_shots, seed=0).unpacked_detection_events()
     check = onnx_export.check(decoder, out, shots)
     if not check.is_rounding:
@@ -65,7 +66,4 @@ def export(
         "largest_difference": check.largest_difference,
         "differing_predictions": check.differing_predictions,
     }
-    if json_output:
-        print_json(result)
-    else:
-        print_table(["", str(out)], result.items())
+    print_result(result, title=str(out), json_output=output.json_output)

@@ -1,38 +1,37 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, one by one and in groups (see `decoder.commands.groups`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
+
+from decoder.benchmark.runs import ForceOption as ForceOption
+from decoder.benchmark.runs import WeightsOption as WeightsOption
+from simulation.bases import BASES, Basis, Detectors
+from simulation.files import ShotFormat
 
 if TYPE_CHECKING:
     from simulation.circuits import MemoryExperiment
 
 _CODE_HELP = "Code id such as bb72 ('tandem codes' lists them), or l,m,A,B such as 6,6,x^3+y+y^2,y^3+x+x^2."
+_ROUNDS_HELP = "Noisy syndrome cycles, at least 1."
+_BASIS_HELP = "Which logical operators are prepared, kept and read."
 
 Value = TypeVar("Value")
-Basis = Literal["X", "Z"]
-Detectors = Literal["XYZ", "XZ"]
-Format = Literal["b8", "01", "dets"]
 
-CodeArgument = Annotated[str, typer.Argument(metavar="CODE", help=_CODE_HELP)]
 CodeOption = Annotated[str, typer.Option("--code", metavar="CODE", help=_CODE_HELP)]
-RoundsOption = Annotated[int, typer.Option("--rounds", help="Noisy syndrome cycles, at least 1.")]
-BasisOption = Annotated[
-    Basis,
+RoundsOption = Annotated[int, typer.Option("--rounds", help=_ROUNDS_HELP)]
+BasisOption = Annotated[Basis, typer.Option("--basis", metavar="X|Z", case_sensitive=False, help=_BASIS_HELP)]
+BasesOption = Annotated[str, typer.Option("--basis", metavar="X|Z|X,Z", help=_BASIS_HELP)]
+RatesOption = Annotated[
+    str | None,
     typer.Option(
-        "--basis",
-        metavar="X|Z",
-        case_sensitive=False,
-        help="Which logical operators are prepared, kept and read.",
+        "--p", metavar="P[,P...]", help="Physical error rates, between 0 and 0.5. Not used with rates in --noise."
     ),
-]
-POption = Annotated[
-    float | None,
-    typer.Option("--p", help="Physical error rate, between 0 and 0.5. Not used with rates in --noise."),
 ]
 NoiseOption = Annotated[
     str,
@@ -51,49 +50,108 @@ PerfectEndOption = Annotated[
     typer.Option("--noiseless-last-cycle", help="Close with a perfect cycle instead of a noisy readout."),
 ]
 FormatOption = Annotated[
-    Format, typer.Option("--format", help="Shot format: b8 (packed bytes), 01 (text), dets (sparse text).")
+    ShotFormat, typer.Option("--format", help="Shot format: b8 (packed bytes), 01 (text), dets (sparse text).")
 ]
 SOME_DECODERS = "Such as neural, bposd, relay-5 or tesseract-short; a name that there is not lists them all."
-DecoderOption = Annotated[str, typer.Option("--decoder", metavar="NAME", help=SOME_DECODERS)]
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option("--weights", help="The network's weights (.safetensors).", show_default="those shipped"),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 
 
-def make_experiment(
-    *,
-    code: str,
-    rounds: int,
-    basis: Basis,
-    p: float | None,
-    noise: str,
-    detectors: Detectors = "XYZ",
-    noiseless_last_cycle: bool = False,
-) -> MemoryExperiment:
-    """The experiment that a command's options describe.
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions:
+    """One memory experiment."""
 
-    Raises:
-        ValueError: an option out of range, or `p` missing, or given beside rates.
-    """
-    from simulation.circuits import MemoryExperiment
+    code: CodeOption
+    rounds: RoundsOption
+    basis: BasisOption
+    p: Annotated[
+        float | None,
+        typer.Option("--p", help="Physical error rate, between 0 and 0.5. Not used with rates in --noise."),
+    ] = None
+    noise: NoiseOption = "uniform"
+    detectors: DetectorsOption = "XYZ"
+    noiseless_last_cycle: PerfectEndOption = False
 
-    free_rates = "=" in noise
-    if p is None and not free_rates:
-        raise ValueError(f"the noise {noise!r} needs a physical error rate; add --p, for example --p 0.002")
-    if p is not None and free_rates:
-        raise ValueError("--p has no effect on the rates in --noise; leave one of the two out")
-    return MemoryExperiment.create(
-        code=code,
-        basis=basis,
-        rounds=rounds,
-        p=0.0 if p is None else p,
-        noise=noise,
-        detectors=detectors,
-        noiseless_last_cycle=noiseless_last_cycle,
-    )
+    def experiment(self) -> MemoryExperiment:
+        """The experiment that the options describe.
+
+        Raises:
+            ValueError: an option is out of range, or `p` is missing, or given beside rates in `noise`.
+        """
+        from simulation.circuits import MemoryExperiment
+
+        free_rates = "=" in self.noise
+        if self.p is None and not free_rates:
+            raise ValueError(f"the noise {self.noise!r} needs a physical error rate; add --p, for example --p 0.002")
+        if self.p is not None and free_rates:
+            raise ValueError("--p has no effect on the rates in --noise; leave one of the two out")
+        return MemoryExperiment.create(**{**vars(self), "p": self.p or 0.0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentArguments(ExperimentOptions):
+    """The same, with the code as an argument of the command."""
+
+    code: Annotated[str, typer.Argument(metavar="CODE", help=_CODE_HELP)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatesOptions:
+    """A memory experiment at several physical error rates."""
+
+    code: CodeOption
+    rounds: RoundsOption
+    basis: BasisOption
+    p: RatesOption = None
+    noise: NoiseOption = "uniform"
+    detectors: DetectorsOption = "XYZ"
+    noiseless_last_cycle: PerfectEndOption = False
+
+    def experiments(self) -> list[MemoryExperiment]:
+        """One experiment for each error rate; see `ExperimentOptions.experiment`."""
+        rates = [None] if self.p is None else listed("--p", self.p, float)
+        return [ExperimentOptions(**{**vars(self), "p": rate}).experiment() for rate in rates]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Memory experiments of several codes, numbers of rounds, bases and physical error rates."""
+
+    code: Annotated[
+        str,
+        typer.Option(
+            "--code",
+            metavar="CODE[,CODE...]",
+            help="Code ids such as bb72 ('tandem codes' lists them), or one l,m,A,B.",
+        ),
+    ]
+    rounds: Annotated[str, typer.Option("--rounds", metavar="N[,N...]", help=_ROUNDS_HELP)]
+    basis: BasesOption
+    p: RatesOption = None
+    noise: NoiseOption = "uniform"
+    detectors: DetectorsOption = "XYZ"
+    noiseless_last_cycle: PerfectEndOption = False
+
+    def experiments(self) -> list[MemoryExperiment]:
+        """One experiment for each combination, p changing fastest; see `ExperimentOptions.experiment`."""
+        # A code that is given by its polynomials has commas of its own.
+        codes = [self.code] if "^" in self.code or "+" in self.code else listed("--code", self.code, str)
+        return [
+            experiment
+            for code in codes
+            for rounds in listed("--rounds", self.rounds, int)
+            for basis in parse_bases(self.basis)
+            for experiment in RatesOptions(
+                **vars(self) | {"code": code, "rounds": rounds, "basis": basis}
+            ).experiments()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What becomes of a command's results."""
+
+    force: ForceOption = False
+    json_output: JsonOption = False
 
 
 def check_outputs(*outputs: Path | None, force: bool, inputs: tuple[Path | None, ...] = ()) -> None:
@@ -128,3 +186,15 @@ def listed(option: str, text: str, convert: Callable[[str], Value]) -> list[Valu
         except ValueError:
             raise ValueError(f"{option} takes values with commas between them; {part!r} is none") from None
     return values
+
+
+def parse_bases(text: str) -> list[Basis]:
+    """The bases of an option that takes several.
+
+    Raises:
+        ValueError: there is another one.
+    """
+    bases = [part.strip().upper() for part in text.split(",")]
+    if not set(bases) <= set(BASES):
+        raise ValueError(f"--basis takes X, Z or X,Z, not {text!r}")
+    return cast(list[Basis], bases)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
@@ -45,6 +45,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
     Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, markup=False).print(table)
+
+
+def print_result(result: Mapping[str, object], *, title: str, json_output: bool) -> None:
+    """Prints what a command did: JSON, or below a title a line for each value that is not None."""
+    if json_output:
+        print_json(result)
+    else:
+        print_table(["", title], ((key, value) for key, value in result.items() if value is not None))
 
 
 def wants_progress(*, json_output: bool) -> bool:

@@ -2,56 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoder.commands.benchmark import BasesOption, RatesOption, parse_bases
-from decoder.commands.options import CodeOption, JsonOption, RoundsOption, WeightsOption, listed, make_experiment
+from decoder.commands.groups import with_groups
+from decoder.commands.options import (
+    BasesOption,
+    CodeOption,
+    ExperimentOptions,
+    JsonOption,
+    RatesOption,
+    RoundsOption,
+    WeightsOption,
+    listed,
+    parse_bases,
+)
 from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
-    from decoder.tandem.tuning import TuningPoint
+    from decoder.tandem.tuning import Curve, TuningPoint
+    from simulation.circuits import MemoryExperiment
 
 SHORT_NAMES = {"relay": "relay-deep", "tesseract": "tesseract-narrow-sparsify"}
-"""Short names of the second decoders of the pairs that the registry has."""
+"""Short names of the second decoders of the pairs in `decoder.catalog`."""
 
 
-def tune(
-    *,
-    code: CodeOption,
-    rounds: RoundsOption,
-    basis: BasesOption = "Z,X",
-    p: RatesOption,
+@dataclass(frozen=True, kw_only=True)
+class TuningExperiments:
+    """A code's memory in several bases, at several physical error rates."""
+
+    code: CodeOption
+    rounds: RoundsOption
+    basis: BasesOption = "Z,X"
+    p: RatesOption
+
+    def experiments(self) -> list[MemoryExperiment]:
+        """One experiment for each error rate and basis, the bases changing fastest."""
+        return [
+            ExperimentOptions(code=self.code, rounds=self.rounds, basis=basis, p=p).experiment()
+            for p in ([] if self.p is None else listed("--p", self.p, float))
+            for basis in parse_bases(self.basis)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRun:
+    """What is measured, and which threshold is chosen."""
+
     second: Annotated[
         str,
         typer.Option("--second", metavar="NAME", help="relay or tesseract, those of the pairs, or any decoder's name."),
-    ] = "relay",
+    ] = "relay"
     share: Annotated[
         float | None,
         typer.Option(
             "--share", help="The most shots to pass on, as a share of 1.", show_default="the one that fails least"
         ),
-    ] = None,
+    ] = None
     failure_rate: Annotated[
         float | None, typer.Option("--failure-rate", help="Pass on as few shots as fail no more often than that.")
-    ] = None,
-    shots: Annotated[int, typer.Option("--shots", help="Shots for each basis and p.")] = 20_000,
+    ] = None
+    shots: Annotated[int, typer.Option("--shots", help="Shots for each basis and p.")] = 20_000
     most: Annotated[
         float, typer.Option("--most", help="The share of the shots that the second decoder gets to try.")
-    ] = 0.1,
+    ] = 0.1
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the shots.", show_default="a fresh one, printed")
-    ] = None,
+    ] = None
     processes: Annotated[
         int | None, typer.Option("--processes", help="Of the second decoder.", show_default="one on each core")
-    ] = None,
-    weights: WeightsOption = None,
-    store: Annotated[
-        bool, typer.Option("--store/--no-store", help="Write the threshold into the weights file.")
-    ] = False,
+    ] = None
+    weights: WeightsOption = None
+    store: Annotated[bool, typer.Option("--store/--no-store", help="Write the threshold into the weights file.")] = (
+        False
+    )
+
+
+@with_groups
+def tune(
+    *,
+    described: TuningExperiments,
+    run: TuningRun,
     out: Annotated[Path | None, typer.Option("--out", help="A file to write the curve to, as Markdown.")] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -66,40 +101,77 @@ def tune(
     Example:
       tandem tune --code bb72 --rounds 6 --p 0.003 --second relay --share 0.05
     """
-    from decoder.catalog import decoder_spec
-    from decoder.neural.decoder import NeuralDecoder
-    from decoder.neural.weights import shipped_weights, store_threshold
-    from decoder.tandem.opinions import NoOpinionError, OpinionPool
-    from decoder.tandem.tuning import SHARES, check_choice, choose, measure
+    from decoder.neural.weights import shipped_weights
+    from decoder.tandem.tuning import SHARES, check_choice, choose
     from simulation.files import write_text
-    from simulation.sampling import fresh_seed, usable_cores
+    from simulation.sampling import fresh_seed
 
-    check_choice(share=share, failure_rate=failure_rate)
-    name = SHORT_NAMES.get(second, second)
-    spec = decoder_spec(name)
-    if spec.settings is not None and spec.settings.extra is not None:
-        spec.settings.extra.require(f"the decoder {name!r}")
-    seed = fresh_seed() if seed is None else seed
-    rates = listed("--p", p, float) if p is not None else []
-    experiments = [
-        make_experiment(code=code, rounds=rounds, basis=one, p=rate, noise="uniform")
-        for rate in rates
-        for one in parse_bases(basis)
+    check_choice(share=run.share, failure_rate=run.failure_rate)
+    name = _second_decoder(run.second)
+    seed = fresh_seed() if run.seed is None else run.seed
+    experiments = described.experiments()
+    weights = shipped_weights(str(experiments[0].code)) if run.weights is None else run.weights
+    curves = _measure(name, experiments, run, weights=weights, seed=seed, json_output=json_output)
+    threshold = choose(curves, share=run.share, failure_rate=run.failure_rate)
+    chosen = [curve.at(threshold, share=len(curve.second_failed) / run.shots) for curve in curves]
+    points = [
+        curve.at(curve.threshold(share), share=share) for curve in curves for share in SHARES if share <= run.most
     ]
-    weights = shipped_weights(str(experiments[0].code)) if weights is None else weights
+    about = {"second": name, "code": described.code, "rounds": described.rounds, "seed": seed, "shots": run.shots}
+    if run.store:
+        _store(weights, about, threshold, run, chosen)
+    headings, *rows = _table([*points, *chosen], chosen=len(chosen))
+    if out is not None:
+        write_text(out, _markdown(about, threshold, headings, rows), force=True)
+    if json_output:
+        print_json({**about, "threshold": threshold, "points": [asdict(point) for point in points]})
+        return
+    title = f"network and {name}, {described.rounds} rounds, {run.shots:,} shots each, seed {seed}"
+    print_table(headings, rows, title=title)
+    stored = f"stored in {weights}" if run.store else "not stored (--store does)"
+    print(f"threshold {threshold:.6g}, {stored}")
+
+
+def _second_decoder(second: str) -> str:
+    """The decoder's name in the catalog, once its package is known to be installed."""
+    from decoder.catalog import decoder_spec
+
+    name = SHORT_NAMES.get(second, second)
+    settings = decoder_spec(name).settings
+    if settings is not None and settings.extra is not None:
+        settings.extra.require(f"the decoder {name!r}")
+    return name
+
+
+def _measure(
+    second: str,
+    experiments: Sequence[MemoryExperiment],
+    run: TuningRun,
+    *,
+    weights: Path,
+    seed: int,
+    json_output: bool,
+) -> list[Curve]:
+    """Decodes the shots of each experiment with the network, and its doubtful ones with the second decoder."""
+    from decoder.neural.decoder import NeuralDecoder
+    from decoder.tandem.opinions import NoOpinionError, OpinionPool
+    from decoder.tandem.tuning import measure
+    from simulation.sampling import usable_cores
+
     firsts = [NeuralDecoder.load(experiment, weights=weights) for experiment in experiments]
-    pool = OpinionPool(name, processes=usable_cores() if processes is None else processes, max_waiting=None)
+    processes = usable_cores() if run.processes is None else run.processes
+    pool = OpinionPool(second, processes=processes, max_waiting=None)
+    curves = []
     try:
-        curves = []
         for first, experiment in zip(firsts, experiments, strict=True):
             with ProgressBar(str(experiment), unit="second opinions", json_output=json_output) as bar:
                 curve = measure(
                     first,
                     pool,
                     experiment,
-                    shots=shots,
+                    shots=run.shots,
                     seed=seed,
-                    most=most,
+                    most=run.most,
                     progress=lambda done, total, bar=bar: bar.update(done, total=total),  # type: ignore[misc]
                 )
             curves.append(curve)
@@ -107,35 +179,22 @@ def tune(
         raise ValueError(str(error)) from error
     finally:
         pool.close()
-    threshold = choose(curves, share=share, failure_rate=failure_rate)
-    chosen = [curve.at(threshold, share=len(curve.second_failed) / shots) for curve in curves]
-    points = [
-        curve.at(curve.threshold(allowed), share=allowed) for curve in curves for allowed in SHARES if allowed <= most
-    ]
-    about: dict[str, Any] = {"second": name, "code": code, "rounds": rounds, "seed": seed, "shots": shots}
-    if store:
-        store_threshold(
-            weights,
-            name,
-            {
-                "threshold": threshold,
-                **{key: about[key] for key in ("rounds", "seed", "shots")},
-                "chosen_for": {"share": share, "failure_rate": failure_rate},
-                "measured": [
-                    {key: asdict(point)[key] for key in ("basis", "p", "passed_on", "failures", "first_failures")}
-                    for point in chosen
-                ],
-            },
-        )
-    headings, *rows = _table([*points, *chosen], chosen=len(chosen))
-    if out is not None:
-        write_text(out, _markdown(about, threshold, headings, rows), force=True)
-    if json_output:
-        print_json({**about, "threshold": threshold, "points": [asdict(point) for point in points]})
-        return
-    print_table(headings, rows, title=f"network and {name}, {rounds} rounds, {shots:,} shots each, seed {seed}")
-    stored = f"stored in {weights}" if store else "not stored (--store does)"
-    print(f"threshold {threshold:.6g}, {stored}")
+    return curves
+
+
+def _store(
+    weights: Path, about: dict[str, Any], threshold: float, run: TuningRun, chosen: Sequence[TuningPoint]
+) -> None:
+    from decoder.neural.weights import store_threshold
+
+    measured = ("basis", "p", "passed_on", "failures", "first_failures")
+    facts = {
+        "threshold": threshold,
+        **{name: about[name] for name in ("rounds", "seed", "shots")},
+        "chosen_for": {"share": run.share, "failure_rate": run.failure_rate},
+        "measured": [{name: getattr(point, name) for name in measured} for point in chosen],
+    }
+    store_threshold(weights, about["second"], facts)
 
 
 def _table(points: list[TuningPoint], *, chosen: int) -> list[list[str]]:

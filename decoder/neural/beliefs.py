@@ -21,8 +21,8 @@ from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.relay.graph import FaultGraphs, Floats
 from decoder.relay.kernels import relay
 from decoder.relay.rules import RelayResult, Rules, strengths
+from simulation.bases import Basis
 from simulation.bits import Bits
-from simulation.torus import Basis
 
 
 class FeatureColumns(NamedTuple):

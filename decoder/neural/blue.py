@@ -33,10 +33,10 @@ from decoder.neural.config import ModelConfig
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.model import GatedMLP, RMSNorm
 from decoder.neural.network import Network, Phase
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.noise import NoiseModel
-from simulation.torus import Basis
 
 # Numbers in one tensor of states while the 2^k cosets are scored: 16 MiB, of which about ten exist at once.
 SCORED_AT_ONCE = 2**22

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from ldpc import mod2
 
 from decoder.neural.config import Outputs
+from simulation.bases import BASES, Basis
 from simulation.codes import BivariateBicycleCode
 from simulation.detectors import DetectorGrid
-from simulation.torus import BASES, Basis
 
 NETWORK_BASES: tuple[Basis, Basis] = ("Z", "X")
 """The memory bases in the network's order: an integer `basis` in this package is an index into these."""

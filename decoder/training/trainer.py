@@ -21,9 +21,9 @@ from decoder.training.runtime import device_name, join_processes, leave_processe
 from decoder.training.sampler import FaultSampler, log_grid
 from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel
-from simulation.torus import Basis
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
 

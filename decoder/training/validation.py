@@ -12,8 +12,8 @@ from decoder.neural.calibration import Calibration
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.network import Network
 from decoder.training.config import TrainingConfig
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
-from simulation.torus import Basis
 
 BATCH = 512
 # Far from any seed that a user is likely to give, so that validation and test shots differ.

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from decoder.base import unpack_shots
 from decoder.tandem.rule import Opinion
 from service.wire.schemas import DecodeResponse, ModelInfo, ModelList
+from simulation.bases import Basis
 from simulation.bits import Bits, pack_bits, packed_size, unpack_bits
-from simulation.torus import Basis
 
 API_KEY_VARIABLE = "TANDEM_API_KEY"
 B8 = "application/octet-stream"

@@ -22,11 +22,11 @@ from service.models.second_opinions import SecondOpinions, second_of
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from service.wire.schemas import ExperimentQuery
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.noise import NoiseModel
 from simulation.sampling import sample
-from simulation.torus import Basis
 
 DecoderFactory = Callable[[ModelSettings, MemoryExperiment], Decoder]
 

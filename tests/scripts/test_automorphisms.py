@@ -12,9 +12,9 @@ from automorphisms import (
     starts_in_round,
 )
 
+from simulation.bases import BASES, Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES
-from simulation.torus import BASES, Basis
 
 CODE = CODES["bb72"]
 ROUNDS = 5

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import stim
 
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 from simulation.noise import NoiseModel
-from simulation.torus import Basis
 
 
 def experiment(code: str, basis: Basis, rounds: int, p: float = 0.001, **options: object) -> MemoryExperiment:

@@ -52,11 +52,26 @@ def collect_provenance(
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command_line(sys.argv),
-        "circuits": [_circuit(experiment) for experiment in experiments],
+        "circuits": [
+            describe_experiment(experiment) | {"sha256": circuit_sha256(experiment)} for experiment in experiments
+        ],
         "weights": _weights(decoders),
         "git": git_state(Path(__file__)),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "machine": machine() | ({} if threads is None else {"threads": threads}),
+    }
+
+
+def describe_experiment(experiment: MemoryExperiment) -> dict[str, Any]:
+    """An experiment's parameters as plain values."""
+    return {
+        "code": str(experiment.code),
+        "rounds": experiment.rounds,
+        "basis": experiment.basis,
+        "p": experiment.noise.p,
+        "noise": str(experiment.noise),
+        "detectors": experiment.detectors,
+        "noiseless_last_cycle": experiment.noiseless_last_cycle,
     }
 
 
@@ -104,19 +119,6 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
         "system": f"{_distribution()}{platform.system()} {platform.release()} {platform.machine()}",
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-    }
-
-
-def _circuit(experiment: MemoryExperiment) -> dict[str, Any]:
-    return {
-        "code": str(experiment.code),
-        "rounds": experiment.rounds,
-        "basis": experiment.basis,
-        "p": experiment.noise.p,
-        "noise": str(experiment.noise),
-        "detectors": experiment.detectors,
-        "noiseless_last_cycle": experiment.noiseless_last_cycle,
-        "sha256": circuit_sha256(experiment),
     }
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ from decoder.benchmark.reporting.results import (
     LatencyPoint,
     experiment_columns,
 )
+from decoder.benchmark.runs import LatencyRun
 from decoder.benchmark.timing.callers import Caller, DeadlineCaller, callers_of
 from decoder.benchmark.timing.pairs_in_time import pairs_in_time
 from simulation.bits import PackedBits
@@ -46,15 +46,8 @@ LEAST_TURN = 8
 def run_latency(
     experiments: Sequence[MemoryExperiment],
     decoders: Sequence[str],
+    run: LatencyRun,
     *,
-    shots: int,
-    seed: int | None = None,
-    batches: Sequence[int] | None = None,
-    weights: Path | None = None,
-    deadline_ms: float | None = None,
-    warmup_calls: int = 20,
-    out: Path | None = None,
-    force: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BenchmarkResult[LatencyPoint]:
     """Times each call of each decoder on each experiment.
@@ -75,58 +68,40 @@ def run_latency(
     Args:
         experiments: what to decode.
         decoders: names from `decoder.catalog.DECODERS`.
-        shots: shots for each experiment, the same for all decoders and batch sizes. A last call that would be
-            smaller than its batch is left out.
-        seed: seed of the shots; None draws one, which the points keep.
-        batches: shots in each call; one point for each. None for those of `DEFAULT_BATCHES` up to shots.
-        weights: weights of the neural decoder; None for those that are shipped.
-        deadline_ms: for pairs such as "tandem": milliseconds from the beginning of a call, after which it waits for the
-            second decoder no longer, which works in processes of its own. The points are then `DeadlinePoint`. None
-            has both decoders in this process.
-        warmup_calls: calls of each decoder before its times count, at least 1; no more than calls that count.
-        out: a directory to write tables, plots, times and provenance to; see `decoder.benchmark.reporting.report`.
-        force: `out` may hold files already, and those of the same names are replaced.
+        run: how many shots and calls, and where results are written.
         progress: called after each turn of each decoder.
 
     Returns:
         One point for each experiment, batch size, decoder and mode, in that order, and the time of every call.
 
     Raises:
-        ValueError: an unknown decoder, none or one twice, no experiment or one twice, shots or warmup_calls
-            below 1, a batch that is below 1 or above shots, weights that do not fit, a deadline that is not above 0
-            or has no pair to keep it, or the second decoder of such a pair cannot be made.
-        OSError: the weights cannot be read, or `out` holds files or cannot be written.
+        ValueError: an unknown decoder, none or one twice, no experiment or one twice, weights that do not fit, a
+            deadline that is not above 0 or has no pair to keep it, or the second decoder of such a pair cannot be made.
+        OSError: the weights cannot be read, or `run.out` holds files or cannot be written.
     """
-    check_request(experiments, decoders, shots=shots)
-    batches = _checked_batches(batches, shots)
-    if warmup_calls < 1:
-        raise ValueError(f"warmup_calls={warmup_calls} must be at least 1, or the first call is timed cold")
-    if out is not None:
-        prepare_directory(out, force=force)
+    check_request(experiments, decoders)
+    if run.out is not None:
+        prepare_directory(run.out, force=run.force)
     with ExitStack() as stack:
-        if deadline_ms is None:
-            made = [make_decoders(experiment, decoders, weights=weights) for experiment in experiments]
+        if run.deadline_ms is None:
+            made = [make_decoders(experiment, decoders, weights=run.weights) for experiment in experiments]
         else:
-            pairs = pairs_in_time(experiments, decoders, weights=weights, deadline_ms=deadline_ms)
+            pairs = pairs_in_time(experiments, decoders, weights=run.weights, deadline_ms=run.deadline_ms)
             made = stack.enter_context(pairs)
-        result = _measure(
-            experiments, made, shots=shots, seed=seed, batches=batches, warmup_calls=warmup_calls, progress=progress
-        )
-    if out is not None:
-        write_report(result, out)
+        result = _measure(experiments, made, run, progress)
+    if run.out is not None:
+        write_report(result, run.out)
     return result
 
 
 def _measure(
     experiments: Sequence[MemoryExperiment],
     made: Sequence[Mapping[str, Decoder]],
-    *,
-    shots: int,
-    seed: int | None,
-    batches: Sequence[int],
-    warmup_calls: int,
+    run: LatencyRun,
     progress: ProgressCallback | None,
 ) -> BenchmarkResult[LatencyPoint]:
+    shots, seed = run.shots, run.seed
+    batches = [batch for batch in DEFAULT_BATCHES if batch <= shots] if run.batches is None else run.batches
     callers = [{batch: callers_of(by_name, batch=batch) for batch in batches} for by_name in made]
     report = Reporter(progress, total=sum(shots // b * b * len(each) for by in callers for b, each in by.items()))
     points: list[LatencyPoint] = []
@@ -137,23 +112,12 @@ def _measure(
             samples = sample(experiment.circuit, shots=shots, seed=seed)
             seed = samples.seed
             for batch, each in by_batch.items():
-                run = _Run(experiment, each, samples, batch=batch, report=report)
-                run.warm_up(warmup_calls)
-                run.time_all()
-                points += run.points()
-                times += [record.times for record in run.records]
+                timing = _Timing(experiment, each, samples, batch=batch, report=report)
+                timing.warm_up(run.warmup_calls)
+                timing.time_all()
+                points += timing.points()
+                times += [record.times for record in timing.records]
     return BenchmarkResult(points=tuple(points), provenance=provenance, times=tuple(times))
-
-
-def _checked_batches(batches: Sequence[int] | None, shots: int) -> list[int]:
-    if batches is None:
-        return [batch for batch in DEFAULT_BATCHES if batch <= shots]
-    if not batches or len(set(batches)) != len(batches):
-        raise ValueError(f"give at least one batch size, each once, not {list(batches)}")
-    for batch in batches:
-        if not 1 <= batch <= shots:
-            raise ValueError(f"batch={batch} must be at least 1 and at most shots={shots}")
-    return list(batches)
 
 
 class _Record:
@@ -173,7 +137,7 @@ class _Record:
         return self.caller.decoder + " streamed" * (self.caller.mode == "streamed")
 
 
-class _Run:
+class _Timing:
     """The calls of all decoders on one experiment with one batch size."""
 
     def __init__(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from decoder.benchmark.counting.accuracy import run_accuracy
+from decoder.benchmark.runs import AccuracyRun, LatencyRun
 from decoder.benchmark.timing.latency import run_latency
 from simulation.circuits import MemoryExperiment
 
@@ -18,8 +19,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree with an accuracy and a latency, not to be written into."""
     top = tmp_path_factory.mktemp("results")
     experiments = [MemoryExperiment.create(code="bb72", basis="Z", rounds=1, p=p) for p in (0.01, 0.02)]
-    run_accuracy(experiments, ["bposd-osd0"], shots=40, seed=11, processes=1, out=top / "accuracy")
-    run_latency(experiments[:1], ["bposd-osd0"], shots=24, seed=12, batches=[1, 4], out=top / "deep" / "latency")
+    run_accuracy(experiments, ["bposd-osd0"], AccuracyRun(shots=40, seed=11, processes=1, out=top / "accuracy"))
+    run_latency(
+        experiments[:1], ["bposd-osd0"], LatencyRun(shots=24, seed=12, batches=(1, 4), out=top / "deep" / "latency")
+    )
     return top
 
 

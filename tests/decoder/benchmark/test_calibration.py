@@ -22,6 +22,7 @@ from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.plots import draw_plots
 from decoder.benchmark.reporting.results import BenchmarkResult, CalibrationPoint
 from decoder.benchmark.reporting.tables import least_confident_table
+from decoder.benchmark.runs import AccuracyRun, CalibrationRun
 from decoder.neural.decoder import NeuralDecoder
 from decoder.statistics import binomial_interval
 from simulation.bits import pack_bits
@@ -41,7 +42,7 @@ def experiments() -> list[MemoryExperiment]:
 
 @pytest.fixture(scope="module")
 def result(experiments: list[MemoryExperiment]) -> BenchmarkResult[CalibrationPoint]:
-    return run_calibration(experiments, shots=SHOTS, seed=SEED, chunk_shots=128)
+    return run_calibration(experiments, "neural", CalibrationRun(shots=SHOTS, seed=SEED, chunk_shots=128))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_points_hold_what_the_network_answers(
 def test_failures_are_those_of_the_accuracy_benchmark(
     experiments: list[MemoryExperiment], result: BenchmarkResult[CalibrationPoint]
 ) -> None:
-    expected = run_accuracy(experiments, ["neural"], shots=SHOTS, seed=SEED).points
+    expected = run_accuracy(experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=SEED)).points
     for point, accuracy in zip(result.points, expected, strict=True):
         same = {name: value for name, value in vars(accuracy).items() if name != "seconds" and name in vars(point)}
         assert {name: getattr(point, name) for name in same} == same
@@ -180,7 +181,7 @@ def test_failures_are_those_of_the_accuracy_benchmark(
 def test_report_is_complete(
     result: BenchmarkResult[CalibrationPoint], experiments: list[MemoryExperiment], tmp_path: Path
 ) -> None:
-    again = run_calibration(experiments, shots=SHOTS, seed=SEED, out=tmp_path / "r")
+    again = run_calibration(experiments, "neural", CalibrationRun(shots=SHOTS, seed=SEED, out=tmp_path / "r"))
     folder = tmp_path / "r"
     assert {path.name for path in folder.iterdir()} == {
         *("results.json", "results.csv", "results.md", "bins.csv", "least_confident.csv"),
@@ -244,7 +245,7 @@ def test_the_table_says_what_is_left_without_the_least_confident_shots() -> None
 
 def test_progress_ends_with_every_shot(experiments: list[MemoryExperiment]) -> None:
     seen: list[BenchmarkProgress] = []
-    run_calibration(experiments[:1], shots=70, seed=1, chunk_shots=32, progress=seen.append)
+    run_calibration(experiments[:1], "neural", CalibrationRun(shots=70, seed=1, chunk_shots=32), progress=seen.append)
     assert [step.done for step in seen] == [32, 64, 70]
     assert list(seen[-1].failures) == ["neural"]
 
@@ -252,12 +253,12 @@ def test_progress_ends_with_every_shot(experiments: list[MemoryExperiment]) -> N
 def test_bad_requests_are_refused_before_the_work(experiments: list[MemoryExperiment], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("keep me")
     with pytest.raises(FileExistsError, match="not empty"):
-        run_calibration(experiments, shots=10, out=tmp_path)
+        run_calibration(experiments, "neural", CalibrationRun(shots=10, out=tmp_path))
     with pytest.raises(ValueError, match="chunk_shots=0"):
-        run_calibration(experiments, shots=10, chunk_shots=0)
+        run_calibration(experiments, "neural", CalibrationRun(shots=10, chunk_shots=0))
     with pytest.raises(ValueError, match="'bposd' does not say how sure it is; use 'neural'"):
-        run_calibration(experiments, decoder="bposd", shots=10)
+        run_calibration(experiments, "bposd", CalibrationRun(shots=10))
     with pytest.raises(ValueError, match="shots=0"):
-        run_calibration(experiments, shots=0)
+        run_calibration(experiments, "neural", CalibrationRun(shots=0))
     with pytest.raises(ValueError, match="given twice"):
-        run_calibration([experiments[0]] * 2, shots=10)
+        run_calibration([experiments[0]] * 2, "neural", CalibrationRun(shots=10))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from decoder.benchmark.common import check_request, count_failures, deadline_curve
+from decoder.benchmark.runs import AccuracyRun, CalibrationRun, LatencyRun
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
 
@@ -33,14 +34,19 @@ def test_deadline_curve_counts_wrong_and_late_shots() -> None:
 
 def test_requests_that_cannot_be_run_are_refused() -> None:
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=1, p=0.001)
-    check_request([experiment], ["bposd"], shots=1)
-    for experiments, decoders, shots, message in (
-        ([], ["bposd"], 1, "at least one experiment"),
-        ([experiment], [], 1, "at least one experiment and one decoder"),
-        ([experiment], ["bposd", "mwpm"], 1, "unknown decoder 'mwpm'"),
-        ([experiment], ["bposd", "bposd"], 1, "named twice"),
-        ([experiment, experiment], ["bposd"], 1, "given twice"),
-        ([experiment], ["bposd"], 0, "shots=0 must be at least 1"),
+    check_request([experiment], ["bposd"])
+    for experiments, decoders, message in (
+        ([], ["bposd"], "at least one experiment"),
+        ([experiment], [], "at least one experiment and one decoder"),
+        ([experiment], ["bposd", "mwpm"], "unknown decoder 'mwpm'"),
+        ([experiment], ["bposd", "bposd"], "named twice"),
+        ([experiment, experiment], ["bposd"], "given twice"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_request(experiments, decoders, shots=shots)
+            check_request(experiments, decoders)
+
+
+@pytest.mark.parametrize("kind", [AccuracyRun, LatencyRun, CalibrationRun])
+def test_a_run_without_shots_is_refused(kind: type[AccuracyRun | LatencyRun | CalibrationRun]) -> None:
+    with pytest.raises(ValueError, match="shots=0 must be at least 1"):
+        kind(shots=0)

@@ -12,6 +12,7 @@ from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.counting.slopes import fit_slopes
 from decoder.benchmark.reporting.results import BenchmarkResult, PostSelectedPoint
 from decoder.benchmark.reporting.tables import to_markdown
+from decoder.benchmark.runs import AccuracyRun
 from decoder.neural.decoder import NeuralDecoder
 from decoder.statistics import binomial_interval
 from simulation.bits import pack_bits
@@ -35,7 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def result(noisy: MemoryExperiment, folder: Path) -> BenchmarkResult[PostSelectedPoint]:
     experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.1))]  # of which one leaves nothing
-    return run_accuracy(experiments, ["neural"], shots=SHOTS, seed=5, processes=1, discard_below=0.9, out=folder)  # type: ignore[return-value]
+    return run_accuracy(
+        experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, processes=1, discard_below=0.9, out=folder)
+    )  # type: ignore[return-value]
 
 
 def test_failures_are_those_of_the_accepted_shots(
@@ -70,9 +73,13 @@ def test_counts_of_another_threshold_are_not_mixed_in(
     counts = (folder / "blocks.csv").read_bytes()
     for other in (0.8, None):
         with pytest.raises(ValueError, match="line 2, is not of this run"):
-            run_accuracy([noisy], ["neural"], shots=SHOTS, seed=5, discard_below=other, out=folder, resume=True)
+            run_accuracy(
+                [noisy], ["neural"], AccuracyRun(shots=SHOTS, seed=5, discard_below=other, out=folder, resume=True)
+            )
     experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.1))]
-    again = run_accuracy(experiments, ["neural"], shots=SHOTS, seed=5, discard_below=0.9, out=folder, resume=True)
+    again = run_accuracy(
+        experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, discard_below=0.9, out=folder, resume=True)
+    )
     # All are counted already. sinter's file has fewer digits of the seconds.
     assert [replace(q, seconds=0) for q in again.points] == [replace(q, seconds=0) for q in result.points]
     assert (folder / "blocks.csv").read_bytes() == counts
@@ -80,10 +87,10 @@ def test_counts_of_another_threshold_are_not_mixed_in(
 
 def test_what_cannot_be_post_selected_is_refused(noisy: MemoryExperiment) -> None:
     with pytest.raises(ValueError, match="'bposd-osd0' does not say how sure it is"):
-        run_accuracy([noisy], ["neural", "bposd-osd0"], shots=10, discard_below=0.9)
+        run_accuracy([noisy], ["neural", "bposd-osd0"], AccuracyRun(shots=10, discard_below=0.9))
     for threshold in (0.0, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"discard_below=.* above 0 and below 1"):
-            run_accuracy([noisy], ["neural"], shots=10, discard_below=threshold)
+            run_accuracy([noisy], ["neural"], AccuracyRun(shots=10, discard_below=threshold))
 
 
 def test_nothing_accepted_tells_nothing(result: BenchmarkResult[PostSelectedPoint]) -> None:

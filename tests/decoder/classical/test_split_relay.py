@@ -8,10 +8,10 @@ from decoder.catalog import detectors_used
 from decoder.classical.split_relay import SPLIT_RELAY, SplitRelayDecoder
 from decoder.making import make_decoder
 from decoder.sinter import decoders
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
 from simulation.noise import NoiseModel
-from simulation.torus import Basis
 
 
 def failures(experiment: MemoryExperiment, *, shots: int, seed: int) -> int:

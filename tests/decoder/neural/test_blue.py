@@ -14,9 +14,9 @@ from decoder.neural.weights import build_network, load_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Progress
 from decoder.training.trainer import train
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
-from simulation.torus import Basis
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 TINY = TrainingConfig(

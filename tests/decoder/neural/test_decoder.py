@@ -8,8 +8,8 @@ from decoder.neural.calibration import Calibration
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import ModelConfig, RecurrentTransformer
 from decoder.neural.weights import save_weights
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
-from simulation.torus import Basis
 
 
 def experiment(basis: Basis = "Z", rounds: int = 6, p: float = 0.002, **options: object) -> MemoryExperiment:

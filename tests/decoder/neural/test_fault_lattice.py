@@ -3,10 +3,10 @@ import pytest
 
 from decoder.neural.fault_lattice import NOMINAL_P, fault_graphs, fault_lattice
 from decoder.neural.geometry import TorusGeometry
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
 from simulation.noise import NoiseModel
-from simulation.torus import Basis
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 Symptoms = dict[tuple[frozenset[int], bytes], float]

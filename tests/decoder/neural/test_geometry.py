@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from decoder.neural.geometry import TorusGeometry
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES, parse_code
-from simulation.torus import Basis
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 

@@ -14,8 +14,8 @@ from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.stream import FoldingStream, KeepingStream
 from decoder.neural.weights import build_network, save_weights
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
-from simulation.torus import Basis
 
 SMALL = {
     "folding": ModelConfig(width=16, heads=2, readout_mixing="both", bp_iterations=0),  # by torch

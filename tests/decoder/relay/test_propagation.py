@@ -7,9 +7,9 @@ from decoder.neural.geometry import TorusGeometry
 from decoder.relay.graph import FaultGraph, FaultGraphs
 from decoder.relay.kernels import relay
 from decoder.relay.rules import RelayResult, Rules, strengths
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
-from simulation.torus import Basis
 
 ROUNDS = 4
 LAYERS = ROUNDS + 1

@@ -8,9 +8,9 @@ from scipy.stats import chi2
 
 from decoder.neural.geometry import TorusGeometry
 from decoder.training.sampler import FaultSampler, log_grid
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel
-from simulation.torus import Basis
 
 
 @pytest.mark.parametrize("basis", ["Z", "X"])

@@ -10,9 +10,9 @@ import pytest
 from decoder.base import Decoding, SoftDecoder
 from decoder.making import make_decoder
 from service.settings import ModelSettings
+from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
-from simulation.torus import Basis
 from tests.helpers import REPOSITORY
 
 pytestmark = pytest.mark.anyio

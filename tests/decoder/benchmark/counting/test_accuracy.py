@@ -12,8 +12,9 @@ import pytest
 import sinter
 
 from decoder.benchmark.common import BenchmarkProgress
-from decoder.benchmark.counting.accuracy import StopRule, run_accuracy
+from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult
+from decoder.benchmark.runs import AccuracyRun
 from decoder.making import make_decoder
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
@@ -48,7 +49,9 @@ def steps() -> list[BenchmarkProgress]:
 def result(
     experiments: list[MemoryExperiment], folder: Path, steps: list[BenchmarkProgress]
 ) -> BenchmarkResult[AccuracyPoint]:
-    return run_accuracy(experiments, DECODERS, shots=300, seed=31, processes=2, out=folder, progress=steps.append)
+    return run_accuracy(
+        experiments, DECODERS, AccuracyRun(shots=300, seed=31, processes=2, out=folder), progress=steps.append
+    )
 
 
 def test_one_point_for_each_experiment_and_decoder(result: BenchmarkResult[AccuracyPoint]) -> None:
@@ -141,7 +144,7 @@ def test_more_shots_go_on_from_what_is_counted(
     experiments: list[MemoryExperiment], result: BenchmarkResult[AccuracyPoint], folder: Path
 ) -> None:
     before = (folder / "blocks.csv").read_text()
-    more = run_accuracy(experiments, DECODERS, shots=512, processes=1, out=folder, resume=True)
+    more = run_accuracy(experiments, DECODERS, AccuracyRun(shots=512, processes=1, out=folder, resume=True))
     after = (folder / "blocks.csv").read_text()
     assert after.startswith(before)
     # Of the first run the blocks 0..63, 64..127 and 128..255 are whole; of 256..511 it had the first 44 shots.
@@ -155,7 +158,9 @@ def test_more_shots_go_on_from_what_is_counted(
 @pytest.mark.parametrize("limits", [{"max_errors": 3}, {"max_seconds": 0.02}])
 def test_a_point_ends_early(experiments: list[MemoryExperiment], limits: dict[str, Any]) -> None:
     shots = 5_000
-    low, high = run_accuracy(experiments, ["bposd-osd0"], shots=shots, seed=5, processes=2, **limits).points
+    low, high = run_accuracy(
+        experiments, ["bposd-osd0"], AccuracyRun(shots=shots, seed=5, processes=2, **limits)
+    ).points
     if "max_errors" in limits:
         assert low.failures < 3 or low.shots < shots
         assert high.failures >= 3
@@ -172,12 +177,12 @@ def test_a_point_ends_early(experiments: list[MemoryExperiment], limits: dict[st
 
 
 def test_the_stop_rule() -> None:
-    rule = StopRule(shots=1000, max_errors=10, max_seconds=2.0)
+    rule = AccuracyRun(shots=1000, max_errors=10, max_seconds=2.0)
     assert not rule.done(shots=0, errors=0, seconds=0.0, upcoming=64)
     assert not rule.done(shots=64, errors=9, seconds=0.5, upcoming=64)
     assert rule.done(shots=64, errors=10, seconds=0.5, upcoming=64)
     assert rule.done(shots=64, errors=0, seconds=1.5, upcoming=64)
-    patient = StopRule(shots=1000, max_seconds=2.0, min_shots=200)
+    patient = AccuracyRun(shots=1000, max_seconds=2.0, min_shots=200)
     assert not patient.done(shots=199, errors=0, seconds=9.0, upcoming=64)
     assert patient.done(shots=200, errors=0, seconds=9.0, upcoming=64)
     assert patient.wanted(shots=64, errors=0, seconds=9.0) == 136
@@ -189,7 +194,7 @@ def test_the_stop_rule() -> None:
 def test_detectors_are_xz_where_the_shots_have_no_others() -> None:
     narrow = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.001, detectors="XZ")
     wide = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.001)
-    points = run_accuracy([narrow, wide], ["bposd-xyz"], shots=5, seed=1, processes=1).points
+    points = run_accuracy([narrow, wide], ["bposd-xyz"], AccuracyRun(shots=5, seed=1, processes=1)).points
     assert [point.detectors for point in points] == ["XZ", "XYZ"]
 
 
@@ -197,26 +202,26 @@ def test_bad_requests_are_refused(experiments: list[MemoryExperiment], tmp_path:
     for bad in ({"max_errors": 0}, {"max_seconds": 0.0}, {"min_shots": 11}, {"processes": 0}):
         [(name, value)] = bad.items()
         with pytest.raises(ValueError, match=f"{name}={value}"):
-            run_accuracy(experiments, DECODERS, shots=10, **bad)
+            run_accuracy(experiments, DECODERS, AccuracyRun(shots=10, **bad))
     with pytest.raises(ValueError, match="'neural' is not among"):
-        run_accuracy(experiments, DECODERS, shots=10, weights=tmp_path / "weights.safetensors")
+        run_accuracy(experiments, DECODERS, AccuracyRun(shots=10, weights=tmp_path / "weights.safetensors"))
     with pytest.raises(ValueError, match="seed=-1"):
-        run_accuracy(experiments, DECODERS, shots=10, seed=-1)
+        run_accuracy(experiments, DECODERS, AccuracyRun(shots=10, seed=-1))
     with pytest.raises(ValueError, match="--out"):
-        run_accuracy(experiments, DECODERS, shots=10, resume=True)
+        run_accuracy(experiments, DECODERS, AccuracyRun(shots=10, resume=True))
 
 
 def test_a_directory_with_files_is_refused_before_the_work(experiments: list[MemoryExperiment], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("keep me")
     steps: list[BenchmarkProgress] = []
     with pytest.raises(FileExistsError, match="not empty"):
-        run_accuracy(experiments, DECODERS, shots=10, out=tmp_path, progress=steps.append)
+        run_accuracy(experiments, DECODERS, AccuracyRun(shots=10, out=tmp_path), progress=steps.append)
     assert not steps
     (tmp_path / "blocks.csv").write_text("counts of an earlier run")
     with pytest.raises(FileExistsError, match="--resume"):
-        run_accuracy(experiments, DECODERS, shots=10, out=tmp_path)
+        run_accuracy(experiments, DECODERS, AccuracyRun(shots=10, out=tmp_path))
     assert (tmp_path / "blocks.csv").read_text() == "counts of an earlier run"
-    run_accuracy(experiments[:1], ["bposd-osd0"], shots=10, processes=1, out=tmp_path, force=True)
+    run_accuracy(experiments[:1], ["bposd-osd0"], AccuracyRun(shots=10, processes=1, out=tmp_path, force=True))
     assert (tmp_path / "blocks.csv").read_text().count("\n") == 2
     assert (tmp_path / "notes.txt").read_text() == "keep me"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from decoder.benchmark.counting.accuracy import run_accuracy
+from decoder.benchmark.runs import AccuracyRun
 from simulation.circuits import MemoryExperiment
 
 pytestmark = pytest.mark.filterwarnings(
@@ -30,8 +31,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) -> None:
     experiments = [MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=p) for p in (0.004, 0.007)]
     decoders = ["bposd-osd0", "bposd"]
-    here = run_accuracy(experiments, decoders, shots=600, seed=4, processes=2, out=tmp_path / "here")
-    there = run_accuracy(experiments, decoders, shots=600, seed=4, ray=cluster, out=tmp_path / "there")
+    here = run_accuracy(experiments, decoders, AccuracyRun(shots=600, seed=4, processes=2, out=tmp_path / "here"))
+    there = run_accuracy(experiments, decoders, AccuracyRun(shots=600, seed=4, ray=cluster, out=tmp_path / "there"))
     assert [point.failures for point in there.points] == [point.failures for point in here.points]
     assert there.points[-1].failures > 0
     assert there.provenance["ray"] == cluster
@@ -39,7 +40,9 @@ def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) 
     # What one has counted, the other does not count again.
     lines = (tmp_path / "there" / "blocks.csv").read_text().splitlines()
     (tmp_path / "there" / "blocks.csv").write_text("\n".join(lines[:8]) + "\n")
-    again = run_accuracy(experiments, decoders, shots=600, processes=2, out=tmp_path / "there", resume=True)
+    again = run_accuracy(
+        experiments, decoders, AccuracyRun(shots=600, processes=2, out=tmp_path / "there", resume=True)
+    )
     assert [point.failures for point in again.points] == [point.failures for point in here.points]
     after = (tmp_path / "there" / "blocks.csv").read_text().splitlines()
     assert after[:8] == lines[:8]
@@ -50,4 +53,4 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "ray", None)
     experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.004)
     with pytest.raises(ValueError, match=r"pip install 'tandem-decoder\[ray\]'"):
-        run_accuracy([experiment], ["bposd-osd0"], shots=10, ray="local")
+        run_accuracy([experiment], ["bposd-osd0"], AccuracyRun(shots=10, ray="local"))

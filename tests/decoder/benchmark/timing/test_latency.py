@@ -9,6 +9,7 @@ import torch
 from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.results import BenchmarkResult, LatencyPoint
+from decoder.benchmark.runs import AccuracyRun, LatencyRun
 from decoder.benchmark.timing.latency import LEAST_TURN, _tail_quantile, run_latency
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
@@ -30,7 +31,7 @@ def experiment() -> MemoryExperiment:
 
 @pytest.fixture(scope="module")
 def result(experiment: MemoryExperiment) -> BenchmarkResult[LatencyPoint]:
-    return run_latency([experiment], DECODERS, shots=100, seed=7, batches=[1, 30], warmup_calls=2)
+    return run_latency([experiment], DECODERS, LatencyRun(shots=100, seed=7, batches=(1, 30), warmup_calls=2))
 
 
 def test_one_point_for_each_batch_and_decoder(result: BenchmarkResult[LatencyPoint]) -> None:
@@ -69,7 +70,9 @@ def test_a_decoder_that_streams_is_timed_once_more() -> None:
     noisy = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.03)  # nearly every shot fails
     decoders = ["bposd-osd0", "neural"]
     seen: list[BenchmarkProgress] = []
-    result = run_latency([noisy], decoders, shots=60, seed=3, batches=[1, 8], warmup_calls=1, progress=seen.append)
+    result = run_latency(
+        [noisy], decoders, LatencyRun(shots=60, seed=3, batches=(1, 8), warmup_calls=1), progress=seen.append
+    )
     assert [(point.decoder, point.mode, point.batch) for point in result.points] == [
         ("bposd-osd0", "batch", 1),
         ("neural", "batch", 1),
@@ -91,7 +94,7 @@ def test_only_what_follows_the_last_layer_is_timed(tmp_path: Path) -> None:
     model = build_network(ModelConfig(width=32, round_blocks=4, readout_blocks=1, bp_iterations=0))
     save_weights(path, model, bases="Z", rounds=(8,), calibration=Calibration(), provenance={})
     long = MemoryExperiment.create(code="bb72", basis="Z", rounds=8, p=0.002)
-    whole, streamed = run_latency([long], ["neural"], shots=40, seed=1, batches=[1], weights=path).points
+    whole, streamed = run_latency([long], ["neural"], LatencyRun(shots=40, seed=1, batches=(1,), weights=path)).points
     assert whole.failures == streamed.failures
     assert streamed.p50_us < 0.6 * whole.p50_us
 
@@ -99,7 +102,7 @@ def test_only_what_follows_the_last_layer_is_timed(tmp_path: Path) -> None:
 def test_failures_are_those_of_the_accuracy_benchmark(
     experiment: MemoryExperiment, result: BenchmarkResult[LatencyPoint]
 ) -> None:
-    expected = run_accuracy([experiment], DECODERS, shots=100, seed=7).points
+    expected = run_accuracy([experiment], DECODERS, AccuracyRun(shots=100, seed=7)).points
     assert [point.failures for point in result.points[:2]] == [point.failures for point in expected]
 
 
@@ -113,7 +116,9 @@ def test_runs_on_one_thread_and_puts_everything_back(experiment: MemoryExperimen
     torch.set_num_threads(3)
     try:
         began = time.perf_counter()
-        result = run_latency([experiment], DECODERS, shots=10, seed=1, batches=[1], warmup_calls=1, progress=look)
+        result = run_latency(
+            [experiment], DECODERS, LatencyRun(shots=10, seed=1, batches=(1,), warmup_calls=1), progress=look
+        )
         elapsed = time.perf_counter() - began
         assert torch.get_num_threads() == 3
     finally:
@@ -126,7 +131,9 @@ def test_runs_on_one_thread_and_puts_everything_back(experiment: MemoryExperimen
 
 def test_progress_counts_every_timed_shot(experiment: MemoryExperiment) -> None:
     seen: list[BenchmarkProgress] = []
-    run_latency([experiment], DECODERS, shots=10, seed=1, batches=[1, 4], warmup_calls=1, progress=seen.append)
+    run_latency(
+        [experiment], DECODERS, LatencyRun(shots=10, seed=1, batches=(1, 4), warmup_calls=1), progress=seen.append
+    )
     assert seen[-1].done == seen[-1].total == 2 * (10 + 8)
     assert [step.done for step in seen] == sorted(step.done for step in seen)
 
@@ -134,7 +141,9 @@ def test_progress_counts_every_timed_shot(experiment: MemoryExperiment) -> None:
 def test_turns_alternate_and_go_round(experiment: MemoryExperiment) -> None:
     """The first turn has LEAST_TURN calls, later ones more, and no decoder is ever ahead by more than a turn."""
     seen: list[BenchmarkProgress] = []
-    run_latency([experiment], DECODERS, shots=200, seed=1, batches=[1], warmup_calls=1, progress=seen.append)
+    run_latency(
+        [experiment], DECODERS, LatencyRun(shots=200, seed=1, batches=(1,), warmup_calls=1), progress=seen.append
+    )
     done = np.diff([0, *(step.done for step in seen)])
     assert len(done) >= 4
     assert done[0] == LEAST_TURN
@@ -143,7 +152,7 @@ def test_turns_alternate_and_go_round(experiment: MemoryExperiment) -> None:
 
 
 def test_default_batches_are_those_that_fit(experiment: MemoryExperiment) -> None:
-    points = run_latency([experiment], ["bposd-osd0"], shots=70, seed=1, warmup_calls=1).points
+    points = run_latency([experiment], ["bposd-osd0"], LatencyRun(shots=70, seed=1, warmup_calls=1)).points
     assert [(point.batch, point.shots) for point in points] == [(1, 70), (8, 64), (64, 64)]
 
 
@@ -152,17 +161,17 @@ def test_default_batches_are_those_that_fit(experiment: MemoryExperiment) -> Non
 )
 def test_bad_batches_are_refused(experiment: MemoryExperiment, batches: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        run_latency([experiment], DECODERS, shots=10, batches=batches)
+        run_latency([experiment], DECODERS, LatencyRun(shots=10, batches=tuple(batches)))
 
 
 def test_cold_timing_is_refused(experiment: MemoryExperiment) -> None:
     with pytest.raises(ValueError, match="warmup_calls=0"):
-        run_latency([experiment], DECODERS, shots=10, warmup_calls=0)
+        run_latency([experiment], DECODERS, LatencyRun(shots=10, warmup_calls=0))
 
 
 def test_report_holds_every_call(experiment: MemoryExperiment, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
-    result = run_latency([experiment], DECODERS, shots=20, seed=2, batches=[1, 6], warmup_calls=1, out=out)
+    result = run_latency([experiment], DECODERS, LatencyRun(shots=20, seed=2, batches=(1, 6), warmup_calls=1, out=out))
     folder = tmp_path / "new" / "folder"
     assert {path.name for path in folder.iterdir()} == {
         *("results.json", "results.csv", "results.md", "times.npz"),

@@ -8,6 +8,7 @@ import pytest
 
 from decoder.benchmark.reporting.plots import draw_plots
 from decoder.benchmark.reporting.tables import to_markdown
+from decoder.benchmark.runs import LatencyRun
 from decoder.benchmark.timing.latency import run_latency
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import shipped_weights, store_threshold
@@ -34,7 +35,7 @@ def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment, 
     weights = weights_in(tmp_path, {"threshold": 0.9})
     # Nobody answers within a microsecond, so every unsure shot is late and keeps the network's answer.
     result = run_latency(
-        [noisy], ["neural", "tandem"], shots=SHOTS, seed=4, batches=[1], weights=weights, deadline_ms=0.001
+        [noisy], ["neural", "tandem"], LatencyRun(shots=SHOTS, seed=4, batches=(1,), weights=weights, deadline_ms=0.001)
     )
     assert set(multiprocessing.active_children()) <= others
     neural, streamed, pair = result.points
@@ -58,9 +59,9 @@ def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment, tmp
     with pytest.raises(
         ValueError, match="a deadline needs a pair of decoders such as 'tandem', and neural, bposd holds"
     ):
-        run_latency([noisy], ["neural", "bposd"], shots=5, deadline_ms=5)
+        run_latency([noisy], ["neural", "bposd"], LatencyRun(shots=5, deadline_ms=5))
     with pytest.raises(ValueError, match="deadline_ms=0 must be above 0"):
-        run_latency([noisy], ["tandem"], shots=5, deadline_ms=0)
+        run_latency([noisy], ["tandem"], LatencyRun(shots=5, deadline_ms=0))
     with pytest.raises(ValueError, match="no threshold for second opinions of relay-deep"):
-        run_latency([noisy], ["tandem"], shots=5, deadline_ms=5, weights=weights_in(tmp_path, {}))
+        run_latency([noisy], ["tandem"], LatencyRun(shots=5, deadline_ms=5, weights=weights_in(tmp_path, {})))
     assert set(multiprocessing.active_children()) <= others

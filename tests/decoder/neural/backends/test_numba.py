@@ -16,9 +16,9 @@ from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import build_network, save_weights
+from simulation.bases import Basis
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
-from simulation.torus import Basis
 
 
 def decoder_and_shots(
