@@ -96,11 +96,11 @@ def create_app(
 
     forms = {oip.PREFIX: error_response}
 
-    def surround(inner: ASGIApp) -> ASGIApp:
-        guarded = RequireKey(
-            inner, keys=keys, open_paths=OPEN_PATHS, forms=forms, on_refused=partial(metrics.failure, "")
-        )
-        return Observe(guarded, metrics=metrics, access_log=settings.access_log, draining=lambda: engine.draining)
+    def surround(app: ASGIApp) -> ASGIApp:
+        if keys.required:
+            refused = partial(metrics.failure, "")
+            app = RequireKey(app, keys=keys, open_paths=OPEN_PATHS, forms=forms, on_refused=refused)
+        return Observe(app, metrics=metrics, access_log=settings.access_log, draining=engine.draining.is_set)
 
     app = Application(
         title="Tandem",

@@ -141,3 +141,21 @@ class ClosingError(RequestError):
 
 class ReplicaLostError(RequestError):
     status, kind, title = 503, "replica-lost", "Replica lost"
+
+
+DECODE_ERRORS: tuple[type[RequestError], ...] = (
+    UnknownModelError,
+    BodyTimeoutError,
+    BodyTooLargeError,
+    TooManyShotsError,
+    UnsupportedMediaTypeError,
+    InvalidParametersError,
+    InvalidShotsError,
+    DecoderFailedError,
+    BusyError,
+    DecodeTimeoutError,
+    DeadlineExceededError,
+    NotReadyError,
+    ClosingError,
+)
+"""What may go wrong with a request that brings shots, in whichever form."""

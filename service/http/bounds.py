@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -78,8 +78,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
 
 
 @asynccontextmanager
-async def deadline(timeout_ms: int | None, *, most_seconds: float) -> AsyncIterator[None]:
-    """Cancels what is done within it when the time that the client gave is over; None gives all the time.
+async def deadline(timeout_ms: int, *, most_seconds: float) -> AsyncIterator[None]:
+    """Cancels what is done within it when the time that the client gave is over.
 
     Args:
         timeout_ms: milliseconds, from when the request came.
@@ -89,9 +89,6 @@ async def deadline(timeout_ms: int | None, *, most_seconds: float) -> AsyncItera
         InvalidParametersError: the client asks for more than the service gives.
         DeadlineExceededError: the time is over.
     """
-    if timeout_ms is None:
-        yield
-        return
     most = int(most_seconds * 1e3)
     if timeout_ms > most:
         detail = f"timeout_ms={timeout_ms} is more than the {most} that this service waits"
@@ -153,7 +150,7 @@ async def work_on_body(
         work: what to make of it.
         gate: bounds how many do so at once.
         settings: bound the body.
-        timeout_ms: see `deadline`.
+        timeout_ms: see `deadline`; None gives all the time.
 
     Raises:
         BusyError: too many requests are at work.
@@ -162,7 +159,8 @@ async def work_on_body(
     """
     with gate.enter():
         try:
-            async with deadline(timeout_ms, most_seconds=settings.decode_timeout_seconds):
+            most = settings.decode_timeout_seconds
+            async with nullcontext() if timeout_ms is None else deadline(timeout_ms, most_seconds=most):
                 body = await read_body(
                     request, max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds
                 )

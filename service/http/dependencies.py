@@ -1,16 +1,26 @@
-"""What routes ask for: the engine, a model that stays as long as the request, and the gate that bounds requests."""
+"""What routes ask for: the engine, a model that stays as long as the request, and the gate that bounds requests.
+
+FastAPI resolves these for each request, which takes as long as all else that the service does to decode a shot. So
+`DirectRoute` gives the route that decodes the same arguments in a shorter way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any, TypeVar, get_args
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 
 from service.http.bounds import Gate
 from service.models.engine import Engine
 from service.models.model import Model
 from service.wire.schemas import ExperimentQuery
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 # Dependencies are coroutines because FastAPI hands plain functions to threads, which takes some 0.4 ms each.
 
@@ -30,9 +40,48 @@ GateDependency = Annotated[Gate, Depends(get_gate)]
 
 
 async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
-    with engine.lease(model_id) as model:
+    model = engine.model(model_id)
+    with model.lease():
         yield model
 
 
 ModelDependency = Annotated[Model, Depends(get_model)]
 ExperimentParameters = Annotated[ExperimentQuery, Query()]
+
+
+class DirectRoute(APIRoute):
+    """A route below a model's, whose handler has the parameters `request`, `gate`, `model` and `query`, all of them.
+
+    It is declared and documented like any other; `query` is annotated with a pydantic model and `Query()`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint = self.endpoint
+        parameters = inspect.signature(endpoint, eval_str=True).parameters
+        if set(parameters) != {"request", "gate", "model", "query"} or self.dependencies:
+            raise TypeError(f"{endpoint.__name__} has other parameters than such a route, or dependencies")
+        schema: type[BaseModel] = get_args(parameters["query"].annotation)[0]
+        no_query = schema()
+
+        async def handle(request: Request) -> Response:
+            state = request.app.state
+            model: Model = state.engine.model(request.path_params["model_id"])
+            with model.lease():
+                query = read_query(request, schema) if request.scope["query_string"] else no_query
+                response: Response = await endpoint(request=request, gate=state.gate, model=model, query=query)
+                return response
+
+        return handle
+
+
+def read_query(request: Request, schema: type[Schema]) -> Schema:
+    """The query of a request; of a parameter that is there more than once, the last.
+
+    Raises:
+        RequestValidationError: it is not as the schema wants it.
+    """
+    try:
+        return schema.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        flaws = [dict(flaw) | {"loc": ("query", *flaw["loc"])} for flaw in error.errors(include_url=False)]
+        raise RequestValidationError(flaws) from None

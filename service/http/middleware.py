@@ -46,11 +46,6 @@ class Observe:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        wanted_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        with recording(wanted_id) as record:
-            await self._observed(record, scope, receive, send)
-
-    async def _observed(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -67,13 +62,15 @@ class Observe:
             await send(message)
 
         quiet = scope["path"] in QUIET_PATHS
-        try:
-            with self._metrics.in_flight(counted=scope["type"] == "http" and not quiet):
-                await self._app(scope, receive, send_with_id)
-        finally:
-            level = logging.DEBUG if quiet else logging.INFO
-            if self._access_log and ACCESS.isEnabledFor(level):
-                ACCESS.log(level, "request", extra={"fields": _fields(scope, record, status)})
+        wanted_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        with recording(wanted_id) as record:
+            try:
+                with self._metrics.in_flight(counted=scope["type"] == "http" and not quiet):
+                    await self._app(scope, receive, send_with_id)
+            finally:
+                level = logging.DEBUG if quiet else logging.INFO
+                if self._access_log and ACCESS.isEnabledFor(level):
+                    ACCESS.log(level, "request", extra={"fields": _fields(scope, record, status)})
 
 
 class RequireKey:
@@ -83,7 +80,7 @@ class RequireKey:
 
     Args:
         app: what answers.
-        keys: whether keys are required, and which there are.
+        keys: those that are known.
         open_paths: are answered without a key.
         forms: how refusals are written, by path, where not as problem+json.
         on_refused: is told of each request without a key that is known.
@@ -105,13 +102,13 @@ class RequireKey:
         self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_probe = scope["type"] == "http" and scope["path"] in self._open_paths
-        if scope["type"] not in ("http", "websocket") or is_probe:
+        is_open = scope["type"] == "http" and scope["path"] in self._open_paths
+        if scope["type"] not in ("http", "websocket") or is_open:
             await self._app(scope, receive, send)
             return
         secret = bearer(dict(scope["headers"]))
         key = None if secret is None else self._keys.find(secret)
-        if key is None and self._keys.required:
+        if key is None:
             await self._refuse(secret, scope, receive, send)
             return
         if (record := current_record()) is not None:

@@ -1,20 +1,19 @@
 """Dynamic batching: one worker thread decodes for one model.
 
-A batch is whatever queued while the last one ran, so a lone request never waits for company and a crowd
-shares the cost of a pass. Nothing here knows of HTTP or of event loops.
+A batch is whatever queued while the last one ran, so a lone request never waits for company, and a crowd shares the
+cost of a pass.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -36,54 +35,39 @@ class BatchObserver(Protocol):
     def __call__(self, *, shots: int, seconds: float) -> None: ...
 
 
-Deliver = Callable[[Callable[[], None]], object]
-"""Runs what tells those who wait of the outcome of a batch; not in the worker's thread, perhaps."""
-
-
 @dataclass(eq=False)
 class _Job:
+    """The shots of one request."""
+
     decoder: Decoder
     shots: PackedBits
-    future: Future[DecodeResult] = field(default_factory=Future)
+    future: asyncio.Future[DecodeResult]
     submitted: float = field(default_factory=time.perf_counter)
     taken: int = 0
+    """How many shots batches have taken."""
     compute_seconds: float = 0.0
     parts: list[Decoding | Bits] = field(default_factory=list)
+    """What batches said of the shots, in their order."""
 
-    @property
-    def remaining(self) -> int:
-        return len(self.shots) - self.taken
-
-    def take(self, most: int) -> PackedBits:
-        piece = self.shots[self.taken : self.taken + most]
-        self.taken += len(piece)
-        return piece
-
-    def settle(self, outcome: DecodeResult | Exception) -> None:
-        # False where the client gave up in the meantime: nobody waits for the answer.
-        if self.future.set_running_or_notify_cancel():
-            if isinstance(outcome, DecodeResult):
-                self.future.set_result(outcome)
-            else:
-                self.future.set_exception(outcome)
-
-    def answer(self) -> DecodeResult:
+    def result(self) -> DecodeResult:
+        queue_seconds = max(0.0, time.perf_counter() - self.submitted - self.compute_seconds)
         soft = [part for part in self.parts if isinstance(part, Decoding)]
-        predictions = [part.predictions if isinstance(part, Decoding) else part for part in self.parts]
+        if not soft:
+            predictions = np.concatenate([part for part in self.parts if not isinstance(part, Decoding)])
+            return DecodeResult(predictions, None, None, queue_seconds, self.compute_seconds)
+        whole = Decoding.concatenate(soft)
         return DecodeResult(
-            predictions=np.concatenate(predictions),
-            confidence=np.concatenate([part.confidence for part in soft]) if soft else None,
-            flip_probabilities=np.concatenate([part.flip_probabilities for part in soft]) if soft else None,
-            queue_seconds=max(0.0, time.perf_counter() - self.submitted - self.compute_seconds),
-            compute_seconds=self.compute_seconds,
+            whole.predictions, whole.confidence, whole.flip_probabilities, queue_seconds, self.compute_seconds
         )
 
 
-Outcomes = list[tuple[_Job, DecodeResult | Exception]]
+Batch = list[tuple[_Job, PackedBits]]
+"""Jobs, and of each the shots that are decoded now."""
+Outcomes = Mapping[_Job, DecodeResult | BaseException]
 
 
 class BatchWorker:
-    """A bounded queue of jobs and the thread that works it off.
+    """A bounded queue of jobs, filled by one event loop, and the thread that works it off.
 
     Args:
         name: the model, for the log and the thread's name.
@@ -91,33 +75,26 @@ class BatchWorker:
             others have their turn in between.
         max_queued_shots: most shots that may wait.
         on_batch: is told of each batch.
-        deliver: is handed the outcome of all jobs of a batch at once; by default it is told in the worker's thread.
     """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        max_batch_shots: int,
-        max_queued_shots: int,
-        on_batch: BatchObserver | None = None,
-        deliver: Deliver | None = None,
+        self, *, name: str, max_batch_shots: int, max_queued_shots: int, on_batch: BatchObserver | None = None
     ) -> None:
         self._name = name
         self._max_batch_shots = max_batch_shots
         self._max_queued_shots = max_queued_shots
         self._on_batch = on_batch
-        self._deliver = deliver or (lambda settle: settle())
-        self._jobs: deque[_Job] = deque()
-        self._waiting = 0  # shots of these jobs that no batch has taken yet
-        self._unsettled: set[_Job] = set()
-        self._changed = threading.Condition()
+        self._jobs: list[_Job] = []  # those with shots that no batch has taken yet
+        self._waiting = 0  # these shots
+        self._unanswered: set[_Job] = set()
+        self._changed = threading.Condition()  # guards the three above
         self._closed = False
         self._seconds_per_shot = 0.0
         # A daemon, so that a second Ctrl-C ends the process even while a decoder runs.
         self._thread = threading.Thread(target=self._run, name=f"decode-{name}", daemon=True)
 
     def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     @property
@@ -126,8 +103,8 @@ class BatchWorker:
         with self._changed:
             return self._waiting
 
-    def submit(self, decoder: Decoder, shots: PackedBits) -> Future[DecodeResult]:
-        """Queues shots. Cancelling the future takes them out again, unless they are being decoded already.
+    async def decode(self, decoder: Decoder, shots: PackedBits) -> DecodeResult:
+        """Queues shots and waits for the result. Cancelling takes out what no batch has taken yet.
 
         Args:
             decoder: decodes the shots; jobs with the same decoder share batches.
@@ -136,9 +113,9 @@ class BatchWorker:
         Raises:
             BusyError: the queue is full.
             ClosingError: `close` was called.
+            DecoderFailedError: the decoder raised on the batch.
         """
-        job = _Job(decoder, shots)
-        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
+        job = _Job(decoder, shots, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed:
                 raise ClosingError("the service is shutting down; send the shots to another instance")
@@ -146,117 +123,131 @@ class BatchWorker:
                 raise BusyError(
                     f"{self._waiting} shots wait for model {self._name} and at most {self._max_queued_shots} may; "
                     "try again later",
-                    retry_after=self._retry_after(self._waiting),
+                    retry_after=self._retry_after(),
                 )
             self._jobs.append(job)
+            self._unanswered.add(job)
             self._waiting += len(shots)
             self._changed.notify_all()
-        return job.future
+        try:
+            return await job.future
+        except asyncio.CancelledError as error:
+            self._withdraw(job)
+            self._settle({job: error})
+            raise
 
     def close(self) -> None:
-        """Refuses new jobs and returns when those queued are answered.
+        """Refuses new jobs and returns when those queued are answered; not in the event loop's thread.
 
         A batch that nobody waits for any more is left to itself, as it may take long.
         """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: all(job.future.done() for job in (*self._jobs, *self._unsettled)))
+            self._changed.wait_for(lambda: not self._unanswered)
 
-    def _retry_after(self, waiting: int) -> int:
+    def _retry_after(self) -> int:
         low, high = RETRY_AFTER_BOUNDS
-        return min(max(math.ceil(waiting * self._seconds_per_shot), low), high)
+        return min(max(math.ceil(self._waiting * self._seconds_per_shot), low), high)
 
-    def _forget(self, job: _Job) -> None:
+    def _withdraw(self, job: _Job) -> None:
+        """Takes what is left of a job out of the queue."""
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
-                self._waiting -= job.remaining
-            self._changed.notify_all()
+                self._waiting -= len(job.shots) - job.taken
+
+    def _settle(self, outcomes: Outcomes) -> None:
+        """Tells those who wait, in their event loop."""
+        for job, outcome in outcomes.items():
+            if job.future.done():
+                continue  # whoever asked has gone
+            if isinstance(outcome, DecodeResult):
+                job.future.set_result(outcome)
+            else:
+                job.future.set_exception(outcome)
+        with self._changed:
+            self._unanswered.difference_update(outcomes)
+            if self._closed:  # otherwise nobody waits for this, and the thread would wake up in vain
+                self._changed.notify_all()
+
+    # What follows runs in the thread.
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._deliver(partial(self._settle, self._decode(batch)))
+            if outcomes := self._decode(batch):
+                # One call for all that a batch answers: each wakes the loop, which takes the interpreter's lock.
+                loop = batch[0][0].future.get_loop()
+                with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+                    loop.call_soon_threadsafe(self._settle, outcomes)
 
-    def _settle(self, outcomes: Outcomes) -> None:
-        for job, outcome in outcomes:
-            job.settle(outcome)
+    def _next_batch(self) -> Batch:
+        """Waits for jobs, and takes from the first and all with the same decoder; empty when closed and drained."""
         with self._changed:
-            self._unsettled = {job for job in self._unsettled if not job.future.done()}
-            self._changed.notify_all()
+            while not self._jobs:
+                if self._closed:
+                    return []
+                self._changed.wait()
+            decoder, room = self._jobs[0].decoder, self._max_batch_shots
+            batch: Batch = []
+            passed_over: list[_Job] = []
+            unfinished: list[_Job] = []
+            for job in self._jobs:
+                if job.decoder is not decoder or not room:
+                    passed_over.append(job)
+                    continue
+                piece = job.shots[job.taken : job.taken + room]
+                job.taken += len(piece)
+                room -= len(piece)
+                batch.append((job, piece))
+                if job.taken < len(job.shots):
+                    unfinished.append(job)
+            self._waiting -= self._max_batch_shots - room
+            # What is left of a long job goes to the back, so that short ones are not stuck behind it.
+            self._jobs = passed_over + unfinished
+            return batch
 
-    def _next_batch(self) -> list[tuple[_Job, PackedBits]]:
-        """Waits for work; empty when closed and drained."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            return self._take() if self._jobs else []
-
-    def _take(self) -> list[tuple[_Job, PackedBits]]:
-        decoder, room = self._jobs[0].decoder, self._max_batch_shots
-        batch: list[tuple[_Job, PackedBits]] = []
-        others: deque[_Job] = deque()
-        unfinished: list[_Job] = []
-        for job in self._jobs:
-            if job.decoder is not decoder or room == 0:
-                others.append(job)
-                continue
-            piece = job.take(room)
-            room -= len(piece)
-            batch.append((job, piece))
-            if job.remaining:
-                unfinished.append(job)
-        self._waiting -= sum(len(piece) for _, piece in batch)
-        # What is left of a long job goes to the back, so that short ones are not stuck behind it.
-        self._jobs = others
-        self._jobs.extend(unfinished)
-        self._unsettled.update(job for job, _ in batch)
-        return batch
-
-    def _decode(self, batch: list[tuple[_Job, PackedBits]]) -> Outcomes:
+    def _decode(self, batch: Batch) -> Outcomes:
         """The outcomes of the jobs that a batch ends."""
-        pieces = [piece for _, piece in batch]
-        shots = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        shots = batch[0][1] if len(batch) == 1 else np.concatenate([piece for _, piece in batch])
         started = time.perf_counter()
         try:
-            decoded = decode_packed(batch[0][0].decoder, shots)
+            decoded = decode_with_probabilities(batch[0][0].decoder, shots)
         except Exception:
             logger.exception("model %s failed on a batch of %d shots", self._name, len(shots))
-            return self._failed([job for job, _ in batch])
+            error = DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log")
+            for job, _ in batch:
+                self._withdraw(job)
+            return dict.fromkeys((job for job, _ in batch), error)
         seconds = time.perf_counter() - started
         self._seconds_per_shot += 0.2 * (seconds / len(shots) - self._seconds_per_shot)
         if self._on_batch is not None:
             self._on_batch(shots=len(shots), seconds=seconds)
+        outcomes: dict[_Job, DecodeResult | BaseException] = {}
         begin = 0
         for job, piece in batch:
             end = begin + len(piece)
-            job.parts.append(decoded[begin:end])
+            job.parts.append(decoded if len(batch) == 1 else decoded[begin:end])
             job.compute_seconds += seconds
             begin = end
-        return [(job, job.answer()) for job, _ in batch if not job.remaining]
-
-    def _failed(self, jobs: list[_Job]) -> Outcomes:
-        for job in jobs:
-            self._forget(job)  # what is left of it
-        error = DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log")
-        return [(job, error) for job in jobs]
+            if job.taken == len(job.shots):
+                outcomes[job] = job.result()
+        return outcomes
 
 
-def decode_packed(decoder: Decoder, shots: PackedBits) -> Decoding | Bits:
+def decode_with_probabilities(decoder: Decoder, shots: PackedBits) -> Decoding | Bits:
     """Decodes bit-packed shots (shots, ceil(detectors / 8)), with probabilities where the decoder has them.
 
     Raises:
-        ValueError: the decoder's answer does not have the shape it must have.
+        ValueError: the decoder's predictions do not have the shape they must have.
     """
     decoded: Decoding | Bits
     if isinstance(decoder, SoftDecoder):
         decoded = decoder.decode_soft(shots, bit_packed_shots=True)
+        shape = decoded.predictions.shape
     else:
         decoded = decoder.decode_batch(shots, bit_packed_shots=True).astype(np.bool_, copy=False)
-    shape = _predictions(decoded).shape
+        shape = decoded.shape
     if shape != (len(shots), decoder.num_observables):
         raise ValueError(f"{type(decoder).__name__} answered {len(shots)} shots with predictions of shape {shape}")
     return decoded
-
-
-def _predictions(decoded: Decoding | Bits) -> Bits:
-    return decoded.predictions if isinstance(decoded, Decoding) else decoded

@@ -98,7 +98,6 @@ class ModelChanges:
         model = None
         try:
             model = await asyncio.to_thread(self._engine.new_model, settings)
-            model.worker.start()
             await model.load()
         except Exception as error:
             if model is not None:

@@ -12,11 +12,8 @@ from decoder.catalog import detectors_used
 from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess
 from decoder.tandem.pairs import tuned_threshold
-from service.errors import (
-    Flaw,
-    InvalidParametersError,
-)
-from service.models.batching import BatchWorker, Deliver, decode_packed
+from service.errors import ClosingError, Flaw, InvalidParametersError, NotReadyError
+from service.models.batching import BatchWorker, decode_with_probabilities
 from service.models.building import Builder, DecoderCache
 from service.models.second_opinions import SecondOpinions, second_of
 from service.settings import ModelSettings, Settings
@@ -39,68 +36,99 @@ CLASSICAL_BATCH_SHOTS = 64
 class Model:
     """One served model: a code and a decoder, a default experiment, a queue with its thread.
 
+    Args:
+        settings: which decoder for which code.
+        bounds: those of the service.
+        metrics: counts the batches.
+        builder: the thread that makes decoders.
+        make: makes decoders in place of `decoder.making`.
+
     Raises:
         ValueError: the settings name an unknown code, decoder or noise.
     """
 
     def __init__(
         self,
-        model: ModelSettings,
-        settings: Settings,
+        settings: ModelSettings,
+        bounds: Settings,
         *,
         metrics: Metrics,
         builder: Builder,
-        deliver: Deliver,
         make: DecoderFactory | None = None,
     ) -> None:
-        self.settings = model
-        self.version = model_version(model)
-        self.code: BivariateBicycleCode = parse_code(model.code)
-        self.detectors = detectors_used(model.decoder)
-        self.device = model.device or (settings.device if model.network else "cpu")
+        self.id = settings.id
+        self.settings = settings
+        self.bounds = bounds
+        self.metrics = metrics
+        self.version = model_version(settings)
+        self.code: BivariateBicycleCode = parse_code(settings.code)
+        self.detectors = detectors_used(settings.decoder)
+        self.device = settings.device or (bounds.device if settings.network else "cpu")
         self.ready = False
         self.gives_confidence: bool | None = None
         self.details: Mapping[str, object] = {}
         self.second: SecondOpinions | None = None
         """Of a pair that is ready."""
-        self._metrics = metrics
-        self._child = ChildProcess(size=settings.decoder_cache_size + 1)
+        self._has_network = settings.network
+        self._closing = False
+        self._child = ChildProcess(size=bounds.decoder_cache_size + 1)
         self._make = make or self._make_decoder
         self._leases = 0
         self._unused = asyncio.Event()
         self._unused.set()
         self._experiment = lru_cache(EXPERIMENT_CACHE_SIZE)(self._make_experiment)
-        self.default = self._experiment(model.basis, model.rounds, model.p)
+        self.default = self._experiment(settings.basis, settings.rounds, settings.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
-        self.decoders = DecoderCache(self._build, builder=builder, size=settings.decoder_cache_size)
-        self.max_batch_shots = _max_batch_shots(model, settings)
+        self._decoders = DecoderCache(self._build, builder=builder, size=bounds.decoder_cache_size)
+        most = bounds.max_batch_shots if settings.network else min(CLASSICAL_BATCH_SHOTS, bounds.max_batch_shots)
+        self._max_batch_shots = settings.max_batch_shots or most
         self.worker = BatchWorker(
-            name=model.id,
-            max_batch_shots=self.max_batch_shots,
-            max_queued_shots=settings.max_queued_shots,
-            on_batch=partial(metrics.batch, model.id),
-            deliver=deliver,
+            name=self.id,
+            max_batch_shots=self._max_batch_shots,
+            max_queued_shots=bounds.max_queued_shots,
+            on_batch=partial(metrics.batch, self.id),
         )
 
-    def experiment(self, choice: ExperimentQuery) -> MemoryExperiment:
-        """The experiment that a request means.
+    def check_ready(self) -> None:
+        """Checks that shots can be decoded.
 
         Raises:
-            InvalidParametersError: there is none such.
+            NotReadyError: the model is still being loaded, or cannot be.
+            ClosingError: the service is shutting down.
         """
-        default = self.settings
+        if self._closing:
+            raise ClosingError("the service is shutting down; send the shots to another instance")
+        if not self.ready:
+            raise NotReadyError(f"model {self.id} is being loaded; wait for /readyz", retry_after=1)
+
+    def experiment(self, query: ExperimentQuery) -> MemoryExperiment:
+        """The experiment that a request asks for; what it leaves out is that of the default.
+
+        Raises:
+            InvalidParametersError: too many rounds, or values that the model's noise does not allow.
+        """
+        default, most = self.settings, self.bounds.max_rounds
+        if query.rounds is not None and query.rounds > most:
+            detail = f"rounds={query.rounds} is more than the {most} that this service decodes"
+            raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="rounds")])
         try:
-            return self._experiment(
-                choice.basis or default.basis, choice.rounds or default.rounds, choice.p or default.p
-            )
+            return self._experiment(query.basis or default.basis, query.rounds or default.rounds, query.p or default.p)
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
 
-    def decoder_experiment(self, choice: ExperimentQuery) -> MemoryExperiment:
-        """The experiment to make a decoder for: the network knows no p, so requests for any p share one."""
-        if self.settings.network:
-            choice = ExperimentQuery(basis=choice.basis, rounds=choice.rounds)
-        return self.experiment(choice)
+    async def decoder(self, experiment: MemoryExperiment) -> Decoder:
+        """The decoder for an experiment, made if need be.
+
+        Raises:
+            InvalidParametersError: this decoder cannot take such an experiment.
+            BusyError: too many decoders are being made.
+        """
+        if self._has_network:  # it does not use p, so requests for any p share one
+            experiment = self._experiment(experiment.basis, experiment.rounds, self.settings.p)
+        try:
+            return await self._decoders.get(experiment)
+        except ValueError as error:
+            raise InvalidParametersError(str(error)) from error
 
     @contextmanager
     def lease(self) -> Iterator[None]:
@@ -115,12 +143,13 @@ class Model:
                 self._unused.set()
 
     async def load(self) -> None:
-        """Makes the default experiment's decoder: then the model is ready.
+        """Starts the thread and makes the default experiment's decoder: then the model is ready.
 
         Raises:
             ValueError, OSError: it cannot be made, for want of its weights perhaps.
         """
-        decoder = await self.decoders.get(self.default)
+        self.worker.start()
+        decoder = await self._decoders.get(self.default)
         self.gives_confidence = isinstance(decoder, SoftDecoder)
         self.details = getattr(decoder, "model_info", {})
         second = second_of(self.settings.decoder)
@@ -128,7 +157,7 @@ class Model:
             threshold = self.settings.threshold
             if threshold is None:
                 threshold = tuned_threshold(self.details, second)
-            self.second = SecondOpinions(self.settings, threshold=threshold, metrics=self._metrics)
+            self.second = SecondOpinions(self.settings, threshold=threshold, metrics=self.metrics.opinions)
             self.second.warm_up(self.default)
         self.ready = True
 
@@ -139,6 +168,7 @@ class Model:
 
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the thread and the child process."""
+        self._closing = True
         await asyncio.to_thread(self.worker.close)
         self._child.close()
         if self.second is not None:
@@ -149,24 +179,24 @@ class Model:
             code=self.code, basis=basis, rounds=rounds, noise=NoiseModel.parse(self.settings.noise, p)
         )
 
-    def _make_decoder(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+    def _make_decoder(self, settings: ModelSettings, experiment: MemoryExperiment) -> Decoder:
         # Of a pair the network alone: the second decoder has processes of its own.
-        name = "neural" if model.network else model.decoder
-        make = NamedDecoder(name, weights=model.weights, device=self.device)
-        return self._child.decoder(make, experiment) if model.isolated else make(experiment)
+        name = "neural" if settings.network else settings.decoder
+        make = NamedDecoder(name, weights=settings.weights, device=self.device)
+        return self._child.decoder(make, experiment) if settings.isolated else make(experiment)
 
     def _build(self, experiment: MemoryExperiment) -> Decoder:
         """Makes a decoder and lets it decode, so that no client pays for what first calls set up."""
         decoder = self._make(self.settings, experiment)
         for shots in self._warm_up_batches():
-            decode_packed(decoder, sample(experiment.circuit, shots=shots, seed=0).detection_events)
+            decode_with_probabilities(decoder, sample(experiment.circuit, shots=shots, seed=0).detection_events)
         return decoder
 
     def _warm_up_batches(self) -> Iterable[int]:
         """Shots in each: on a GPU every power of two that batches are filled up to, as each has its own graph."""
         if self.device == "cpu":
             return (WARM_UP_SHOTS,)
-        return (1 << power for power in range((self.max_batch_shots - 1).bit_length() + 1))
+        return (1 << power for power in range((self._max_batch_shots - 1).bit_length() + 1))
 
 
 def model_version(model: ModelSettings) -> tuple[object, ...]:
@@ -176,14 +206,3 @@ def model_version(model: ModelSettings) -> tuple[object, ...]:
     except OSError:
         status = None
     return model, status and (status.st_mtime_ns, status.st_size, status.st_ino)
-
-
-def _max_batch_shots(model: ModelSettings, settings: Settings) -> int:
-    default = settings.max_batch_shots if model.network else CLASSICAL_BATCH_SHOTS
-    return model.max_batch_shots or min(default, settings.max_batch_shots)
-
-
-def no_pair(model_id: str, name: str) -> InvalidParametersError:
-    """A parameter of pairs in a request for another model."""
-    detail = f"{name} belongs to pairs, and model {model_id} is none; leave it out"
-    return InvalidParametersError(detail, flaws=[Flaw(detail, parameter=name)])

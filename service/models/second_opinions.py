@@ -1,7 +1,7 @@
 """Models that are pairs: the second decoder's opinions on the shots that the network is unsure of.
 
-The network's batches do not wait for them: only the request does that holds the unsure shots, and only so long as it
-says.
+The network's batches do not wait for them. Only the request that holds the unsure shots does, and no longer than its
+deadline says.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from decoder.catalog import decoder_spec
 from decoder.tandem.opinions import PATIENCE_SECONDS, NoOpinionError, OpinionPool
 from decoder.tandem.rule import Opinion, merge, unsure
 from service.settings import ModelSettings
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import OpinionMetrics
 from service.wire.schemas import PairInfo
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
@@ -36,16 +37,22 @@ def second_of(decoder: str) -> str | None:
     return decoder_spec(decoder).second
 
 
+class OpinionCounter(Protocol):
+    """Is told of each opinion."""
+
+    def __call__(self, opinion: Opinion, *, seconds: float | None) -> None: ...
+
+
 class SecondOpinions:
     """The second decoder of one model, in worker processes that start in the background.
 
     Args:
         model: whose second decoder it is.
-        threshold: of the confidence, below which it is asked.
+        threshold: of the network's confidence, below which the second decoder is asked.
         metrics: counts the opinions.
     """
 
-    def __init__(self, model: ModelSettings, *, threshold: float, metrics: Metrics) -> None:
+    def __init__(self, model: ModelSettings, *, threshold: float, metrics: OpinionMetrics) -> None:
         second = second_of(model.decoder)
         assert second is not None
         self.threshold = threshold
@@ -58,10 +65,10 @@ class SecondOpinions:
             processes=model.second_processes,
             patience_seconds=model.second_patience_seconds or PATIENCE_SECONDS,
         )
-        metrics.opinions.add_model(model.id, waiting=lambda: self._pool.waiting)
+        metrics.add_model(model.id, waiting=lambda: self._pool.waiting)
 
     def warm_up(self, experiment: MemoryExperiment) -> None:
-        """Starts the workers without waiting for them. A decoder that cannot be made is told in the log."""
+        """Starts the workers without waiting for them. Why a decoder cannot be made is logged."""
 
         def warm() -> None:
             try:
@@ -73,93 +80,89 @@ class SecondOpinions:
         threading.Thread(target=warm, name=f"warm-up-{self._model}", daemon=True).start()
 
     def ask(
-        self, answer: DecodeResult, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float
+        self, first: DecodeResult, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float
     ) -> AskedOpinions:
-        """Asks for opinions on the shots of an answer that the network is unsure of.
+        """Asks for opinions on the shots that the network is unsure of.
 
         Args:
-            answer: the network's.
+            first: what the network said of the shots.
             experiment: where the shots come from.
             shots: bit-packed uint8 (shots, ceil(detectors / 8)).
-            seconds: how long to wait for them.
+            seconds: how long to wait for the opinions.
         """
-        assert answer.confidence is not None
-        rows = np.flatnonzero(unsure(answer.confidence, self.threshold))
-        futures = self._pool.ask(experiment, shots[rows], seconds=seconds)
-        return AskedOpinions(answer, rows, futures, seconds=seconds, told=self._told)
+        assert first.confidence is not None
+        rows = np.flatnonzero(unsure(first.confidence, self.threshold)).tolist()
+        opinions = self._pool.ask(experiment, shots[rows], seconds=seconds)
+        self._metrics.count(self._model, Opinion.FIRST, shots=len(shots) - len(rows))
+        return AskedOpinions(
+            first, dict(zip(rows, opinions, strict=True)), seconds, count=partial(self._metrics.count, self._model)
+        )
 
     def close(self) -> None:
         """Ends the workers."""
         self._pool.close()
-        self._metrics.opinions.remove_model(self._model)
-
-    def _told(self, opinion: Opinion, *, shots: int = 1, seconds: float | None = None) -> None:
-        self._metrics.opinions.told(self._model, opinion.name.lower(), shots=shots, seconds=seconds)
+        self._metrics.remove_model(self._model)
 
 
 class AskedOpinions:
-    """Opinions that are on their way, for the shots of one request. Lives in one event loop."""
+    """Opinions that are on their way, for the shots of one request. Belongs to one event loop.
+
+    Args:
+        first: what the network said of all shots.
+        pending: for each shot asked about, by its number, what becomes its prediction, bool (observables,).
+        seconds: how long to wait for the opinions.
+        count: is told of each opinion, with the seconds it took if the second decoder gave it.
+    """
 
     def __init__(
-        self,
-        answer: DecodeResult,
-        rows: npt.NDArray[np.int64],
-        futures: list[Future[Bits]],
-        *,
-        seconds: float,
-        told: Callable[..., None],
+        self, first: DecodeResult, pending: dict[int, Future[Bits]], seconds: float, *, count: OpinionCounter
     ) -> None:
-        self.answer = answer
-        """The network's."""
-        self.rows = rows
-        """(unsure,): the shots that the second decoder was asked about."""
-        self._futures = futures
-        self._told = told
+        self.first = first
+        self.pending = pending
+        self._count = count
         self._arrived: asyncio.Queue[int] = asyncio.Queue()
         self._began = time.perf_counter()
         self._ends = self._began + seconds
         loop = asyncio.get_running_loop()
-        for place, future in enumerate(futures):
-            future.add_done_callback(lambda _, place=place: _call(loop, self._arrived.put_nowait, place))  # type: ignore[misc]
-        told(Opinion.FIRST, shots=len(answer.predictions) - len(rows))
+
+        def arrive(row: int, _: Future[Bits]) -> None:
+            if not loop.is_closed():  # as it may be when the service ends with opinions on their way
+                loop.call_soon_threadsafe(self._arrived.put_nowait, row)
+
+        for row, opinion in pending.items():
+            opinion.add_done_callback(partial(arrive, row))
 
     async def each(self) -> AsyncIterator[tuple[int, Bits, Opinion]]:
         """The shots asked about as their opinions arrive, those that are late at the end.
 
         Yields:
-            The shot, its prediction bool (observables,), and who made it.
+            The shot's number, its prediction bool (observables,), and who made it.
         """
-        pending = dict.fromkeys(range(len(self._futures)))
+        missing = dict.fromkeys(self.pending)
         try:
             async with asyncio.timeout(max(0.0, self._ends - time.perf_counter())):
-                while pending:
-                    place = await self._arrived.get()
-                    del pending[place]
-                    yield self._settled(place)
+                while missing:
+                    row = await self._arrived.get()
+                    del missing[row]
+                    yield self._settled(row)
         except TimeoutError:
             pass
         finally:
-            for place in pending:
-                self._futures[place].cancel()
-        for place in pending:
-            yield self._settled(place)
+            for row in missing:
+                self.pending[row].cancel()
+        for row in missing:
+            yield self._settled(row)
 
     async def all(self) -> DecodeResult:
-        """The answer with the opinions that are there in time."""
-        predictions = self.answer.predictions.copy()
+        """The result with the opinions that are there in time."""
+        predictions = self.first.predictions.copy()
         opinions = np.zeros(len(predictions), np.uint8)
         async for row, prediction, opinion in self.each():
             predictions[row], opinions[row] = prediction, opinion
-        return replace(self.answer, predictions=predictions, opinions=opinions)
+        return replace(self.first, predictions=predictions, opinions=opinions)
 
-    def _settled(self, place: int) -> tuple[int, Bits, Opinion]:
-        row = int(self.rows[place])
-        predictions, opinions = merge(self.answer.predictions[[row]], [self._futures[place]])
+    def _settled(self, row: int) -> tuple[int, Bits, Opinion]:
+        predictions, opinions = merge(self.first.predictions[[row]], [self.pending[row]])
         opinion = Opinion(int(opinions[0]))
-        self._told(opinion, seconds=time.perf_counter() - self._began if opinion is Opinion.SECOND else None)
+        self._count(opinion, seconds=time.perf_counter() - self._began if opinion is Opinion.SECOND else None)
         return row, predictions[0], opinion
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[[int], None], place: int) -> None:
-    if not loop.is_closed():  # as it may be when the service ends with opinions on their way
-        loop.call_soon_threadsafe(function, place)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
 from service.oip.schemas import InferInput, InferParameters, InferRequest
-from service.wire.shots import parse_b8
+from service.wire.shots import ShotFormat, parse_b8
 from simulation.bits import PackedBits, pack_bits, packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -64,7 +64,7 @@ def parse_request(body: bytes, *, header_length: str | None) -> ParsedRequest:
     return ParsedRequest(header, body[length:])
 
 
-def parse_shots(request: ParsedRequest, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+def parse_shots(request: ParsedRequest, expected: ShotFormat) -> PackedBits:
     """Reads the tensor of a request.
 
     Returns:
@@ -72,9 +72,10 @@ def parse_shots(request: ParsedRequest, *, num_detectors: int, num_observables: 
 
     Raises:
         InvalidShotsError: a shape, a length or values that are not those of shots of the experiment.
-        TooManyShotsError: more than `max_shots`.
+        TooManyShotsError: more than `expected.max_shots`.
     """
     (tensor,) = request.header.inputs
+    num_detectors = expected.num_detectors
     packed = tensor.name == "detection_events_b8"
     columns = packed_size(num_detectors) if packed else num_detectors
     shape = tensor.shape
@@ -96,7 +97,7 @@ def parse_shots(request: ParsedRequest, *, num_detectors: int, num_observables: 
                 f"{tensor.name}: shot {shot} holds {values[wrong[0]]} at detector {detector}; values are 0 or 1"
             )
         values = pack_bits(values.view(np.bool_).reshape(shape)).ravel()
-    return parse_b8(values.tobytes(), num_detectors=num_detectors, num_observables=num_observables, max_shots=max_shots)
+    return parse_b8(values.tobytes(), expected)
 
 
 def _values(tensor: InferInput, binary: bytes) -> npt.NDArray[np.uint8]:

@@ -10,25 +10,17 @@ from pydantic import BaseModel
 
 from decoder.base import SoftDecoder
 from service.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    BusyError,
+    DECODE_ERRORS,
     ClosingError,
-    DeadlineExceededError,
-    DecoderFailedError,
-    DecodeTimeoutError,
-    InvalidParametersError,
-    InvalidShotsError,
     NotReadyError,
-    TooManyShotsError,
     UnknownModelError,
     UnknownVersionError,
     UnsupportedMediaTypeError,
 )
 from service.http.bounds import deadline, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
-from service.models.engine import Engine
 from service.models.model import Model
+from service.models.prepared import Prepared
 from service.oip.errors import error_responses
 from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
@@ -90,9 +82,9 @@ VERSIONED = "/models/{model_id}/versions/{model_version}"
 
 @router.get("/models/{model_id}", responses=MODEL_ERRORS)
 @router.get(VERSIONED, responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
-async def get_model_metadata(engine: EngineDependency, model: ModelDependency) -> ModelMetadata:
+async def get_model_metadata(model: ModelDependency) -> ModelMetadata:
     """The tensors of a model's default experiment."""
-    engine.check_model_ready(model)
+    model.check_ready()
     default = model.default
     return ModelMetadata(
         name=model.settings.id,
@@ -107,9 +99,9 @@ async def get_model_metadata(engine: EngineDependency, model: ModelDependency) -
 
 @router.get("/models/{model_id}/ready", responses=MODEL_ERRORS)
 @router.get(f"{VERSIONED}/ready", responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
-async def model_ready(engine: EngineDependency, model: ModelDependency) -> ModelReady:
+async def model_ready(model: ModelDependency) -> ModelReady:
     """Whether a model has been loaded and has decoded once."""
-    engine.check_model_ready(model)
+    model.check_ready()
     return ModelReady(name=model.settings.id, ready=True)
 
 
@@ -129,22 +121,7 @@ INFER: dict[str, Any] = {
             },
             "headers": {HEADER_LENGTH: _HEADER_LENGTH},
         },
-        **error_responses(
-            InvalidParametersError,
-            InvalidShotsError,
-            UnknownModelError,
-            UnknownVersionError,
-            BodyTimeoutError,
-            BodyTooLargeError,
-            TooManyShotsError,
-            UnsupportedMediaTypeError,
-            DecoderFailedError,
-            BusyError,
-            DecodeTimeoutError,
-            DeadlineExceededError,
-            NotReadyError,
-            ClosingError,
-        ),
+        **error_responses(*DECODE_ERRORS, UnknownVersionError),
     },
     "openapi_extra": {
         "parameters": [{"name": HEADER_LENGTH, "in": "header", "required": False, **_HEADER_LENGTH}],
@@ -171,31 +148,28 @@ async def infer(request: Request, engine: EngineDependency, gate: GateDependency
     engine.metrics.request(model.settings.id)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
-    work = partial(_infer, engine, model, header_length=request.headers.get(HEADER_LENGTH))
+    work = partial(_infer, model, header_length=request.headers.get(HEADER_LENGTH))
     answer, request_id, outputs = await work_on_body(request, work, gate=gate, settings=engine.settings)
     return infer_response(
         answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
     )
 
 
-async def _infer(engine: Engine, model: Model, body: bytes, *, header_length: str | None) -> Decoded:
+async def _infer(model: Model, body: bytes, *, header_length: str | None) -> Decoded:
     sent = parse_request(body, header_length=header_length)
-    async with deadline(sent.parameters.timeout_ms, most_seconds=engine.settings.decode_timeout_seconds):
-        return await _decode(engine, model, sent)
+    if (timeout_ms := sent.parameters.timeout_ms) is None:
+        return await _decode(model, sent)
+    async with deadline(timeout_ms, most_seconds=model.bounds.decode_timeout_seconds):
+        return await _decode(model, sent)
 
 
-async def _decode(engine: Engine, model: Model, sent: ParsedRequest) -> Decoded:
-    asked = sent.parameters
-    decoder = await engine.decoder(model, asked)
-    outputs = chosen_outputs(sent.header, soft=isinstance(decoder, SoftDecoder), pair=model.second is not None)
-    shots = parse_shots(
-        sent,
-        num_detectors=decoder.num_detectors,
-        num_observables=decoder.num_observables,
-        max_shots=engine.settings.max_shots_per_request,
-    )
-    answer = await engine.decode(model, decoder, shots, choice=asked, deadline_ms=asked.deadline_ms)
-    return answer, sent.header.id, outputs
+async def _decode(model: Model, sent: ParsedRequest) -> Decoded:
+    prepared = await Prepared.of(model, sent.parameters)
+    soft = isinstance(prepared.decoder, SoftDecoder)
+    outputs = chosen_outputs(sent.header, soft=soft, pair=model.second is not None)
+    shots = parse_shots(sent, prepared.format)
+    result = await prepared.decode(shots, deadline_ms=sent.parameters.deadline_ms)
+    return result, sent.header.id, outputs
 
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (InferenceError, InferRequest, InferResponse)

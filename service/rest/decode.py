@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from service.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    BusyError,
-    ClosingError,
-    DeadlineExceededError,
-    DecoderFailedError,
-    DecodeTimeoutError,
-    Flaw,
-    InvalidParametersError,
-    InvalidShotsError,
-    NotAcceptableError,
-    NotReadyError,
-    TooManyShotsError,
-    UnknownModelError,
-    UnsupportedMediaTypeError,
-)
+from service.errors import DECODE_ERRORS, Flaw, InvalidParametersError, NotAcceptableError
 from service.http.bounds import B8, JSON, best_answer_type, content_type, work_on_body
-from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
+from service.http.dependencies import DirectRoute, GateDependency, ModelDependency
 from service.http.problems import problem_responses
-from service.models.engine import Engine
-from service.models.model import Model, no_pair
-from service.rest.bodies import read_shots
-from service.rest.direct import DirectRoute
-from service.rest.partial import NDJSON, answer_in_parts
+from service.models.model import Model
+from service.models.prepared import Prepared, not_a_pair
+from service.models.second_opinions import AskedOpinions
+from service.rest.partial_answers import NDJSON, PartialAnswer
 from service.wire.schemas import DecodeQuery, DecodeRequest, DecodeResponse
-from service.wire.shots import DecodeResult, answer_json, answer_parts
+from service.wire.shots import DecodeResult, parse_b8, parse_json, result_json, result_parts
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
 
@@ -64,22 +46,7 @@ router = APIRouter(prefix="/v1", route_class=DirectRoute)
                 },
             },
         },
-        **problem_responses(
-            UnknownModelError,
-            NotAcceptableError,
-            BodyTimeoutError,
-            BodyTooLargeError,
-            TooManyShotsError,
-            UnsupportedMediaTypeError,
-            InvalidParametersError,
-            InvalidShotsError,
-            DecoderFailedError,
-            BusyError,
-            DecodeTimeoutError,
-            DeadlineExceededError,
-            NotReadyError,
-            ClosingError,
-        ),
+        **problem_responses(NotAcceptableError, *DECODE_ERRORS),
     },
     openapi_extra={
         "requestBody": {
@@ -93,7 +60,6 @@ router = APIRouter(prefix="/v1", route_class=DirectRoute)
 )
 async def decode(
     request: Request,
-    engine: EngineDependency,
     gate: GateDependency,
     model: ModelDependency,
     query: Annotated[DecodeQuery, Query()],
@@ -109,55 +75,56 @@ async def decode(
     With `partial=true` a pair answers a line of JSON at once, in which unsure shots are `pending`, then a line for each
     second opinion (`shot`, `prediction`, `answered_by`), and at the end `{"done": true}`.
     """
-    engine.metrics.request(model.settings.id)
+    model.metrics.request(model.id)
     sent = content_type(request, (JSON, B8))
     wanted = best_answer_type(request, (sent, JSON if sent == B8 else B8))
-    check_pair(model, query, wanted)
-    if query.partial:
-        return await answer_in_parts(request, engine, gate, model, query, sent)
-    answer = await work_on_body(
-        request,
-        partial(_decode, engine, model, query, sent),
-        gate=gate,
-        settings=engine.settings,
-        timeout_ms=query.timeout_ms,
-    )
-    return _answer(answer, model.settings.id, query, wanted)
+    if query.model_fields_set:
+        check_pair_options(model, query, wanted)
+
+    async def work(body: bytes) -> DecodeResult | AskedOpinions:
+        prepared = await Prepared.of(model, query)
+        shots = (parse_json if sent == JSON else parse_b8)(body, prepared.format)
+        if query.partial:
+            return await prepared.ask(shots, deadline_ms=query.deadline_ms)
+        return await prepared.decode(shots, deadline_ms=query.deadline_ms)
+
+    answer = await work_on_body(request, work, gate=gate, settings=model.bounds, timeout_ms=query.timeout_ms)
+    if isinstance(answer, DecodeResult):
+        return _response(answer, model.id, query, wanted)
+    headers = {"X-Tandem-Model": model.id, "X-Tandem-Num-Shots": str(len(answer.first.predictions))}
+    return PartialAnswer(answer, model, query, headers=headers)
 
 
-async def _decode(engine: Engine, model: Model, query: DecodeQuery, sent: str, body: bytes) -> DecodeResult:
-    decoder, shots = await read_shots(engine, model, query, sent, body)
-    return await engine.decode(model, decoder, shots, choice=query, deadline_ms=query.deadline_ms)
+def check_pair_options(model: Model, query: DecodeQuery, wanted: str) -> None:
+    """Checks what the query asks of a pair.
 
-
-def check_pair(model: Model, query: DecodeQuery, wanted: str) -> None:
-    """Raises:
-    InvalidParametersError: the query asks for what this model, or this form of answer, does not have.
+    Raises:
+        InvalidParametersError: this model, or this form of answer, does not have it.
     """
     if model.ready and model.second is None:
         for name in ("deadline_ms", "opinions", "partial"):
             if getattr(query, name):
-                raise no_pair(model.settings.id, name)
+                raise not_a_pair(model.id, name)
     if query.partial and wanted != JSON:
         detail = "partial answers are JSON; send Accept: application/json"
         raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="partial")])
 
 
-def _answer(answer: DecodeResult, model_id: str, query: DecodeQuery, wanted: str) -> Response:
-    queue, compute = answer.queue_seconds * 1e3, answer.compute_seconds * 1e3
+def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: str) -> Response:
+    queue, compute = result.queue_seconds * 1e3, result.compute_seconds * 1e3
     headers = {
         "Server-Timing": f"queue;dur={queue:.3f}, compute;dur={compute:.3f}",
         "X-Tandem-Model": model_id,
-        "X-Tandem-Num-Shots": str(len(answer.predictions)),
+        "X-Tandem-Num-Shots": str(len(result.predictions)),
     }
     if wanted == JSON:
         confidence = query.confidence is not False
-        content = answer_json(
-            answer, model=model_id, confidence=confidence, flip_probabilities=query.flip_probabilities
+        content = result_json(
+            result, model=model_id, confidence=confidence, flip_probabilities=query.flip_probabilities
         )
         return Response(content, headers=headers, media_type=JSON)
-    parts = answer_parts(
-        answer,
+    parts = result_parts(
+        result,
         confidence=query.confidence is True,
         flip_probabilities=query.flip_probabilities,
         opinions=query.opinions,

@@ -29,7 +29,7 @@ async def list_models(engine: EngineDependency) -> ModelList:
 )
 async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
-    experiment = engine.experiment(model, query)
+    experiment = model.experiment(query)
     return await engine.build(lambda: model_info(engine, model, experiment))
 
 
@@ -41,7 +41,7 @@ async def get_model_info(engine: EngineDependency, model: ModelDependency, query
 )
 async def get_circuit(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The experiment's circuit as stim text: what makes the shots that the model decodes."""
-    experiment = engine.experiment(model, query)
+    experiment = model.experiment(query)
     return await engine.build(lambda: f"{experiment.circuit}\n")
 
 
@@ -53,7 +53,7 @@ async def get_circuit(engine: EngineDependency, model: ModelDependency, query: E
 )
 async def get_dem(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The detector error model of the experiment's circuit as stim text."""
-    experiment = engine.experiment(model, query)
+    experiment = model.experiment(query)
     return await engine.build(lambda: f"{experiment.dem}\n")
 
 

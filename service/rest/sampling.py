@@ -86,7 +86,7 @@ async def sample_shots(
     `observable_flips`. Shots of a seed are those of `tandem sample` with that seed.
     """
     engine.metrics.sample_request(model.settings.id)
-    experiment = engine.experiment(model, query)
+    experiment = model.experiment(query)
     with gate.enter():
         content = await engine.build(partial(_sample_json, model.settings.id, experiment, query))
     return Response(content, media_type="application/json")

@@ -228,8 +228,8 @@ class Connection:
                 if self._draining:
                     raise ClosingError("the service is shutting down; open streams on another instance")
                 model = self._engine.model(self.model_id)
-                self._engine.check_model_ready(model)
-                basis = self._engine.experiment(model, request).basis
+                model.check_ready()
+                basis = model.experiment(request).basis
                 if len(self._streams) >= self._settings.max_streams_per_connection:
                     raise BusyError(
                         f"{len(self._streams)} streams are open on this connection already; wait for answers",
@@ -237,7 +237,7 @@ class Connection:
                     )
                 held.enter_context(self._places.enter())
                 held.enter_context(model.lease())
-                experiment = StreamedExperiment(self._engine, model, request, deadline_ms=request.deadline_ms)
+                experiment = StreamedExperiment(model, request, deadline_ms=request.deadline_ms)
             except RequestError as error:
                 raise StreamRefused(request.stream, error) from error
             cells = model.code.cells

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from service.models.engine import Engine
-from service.models.model import Model, no_pair
+from service.models.model import Model
+from service.models.prepared import Prepared, not_a_pair
 from service.wire.schemas import ExperimentQuery
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, pack_bits
@@ -23,24 +23,20 @@ class StreamedExperiment:
     Whoever calls has checked the layers' sizes, and that there is one after the first.
 
     Args:
-        engine: whose decoders.
         model: is ready.
-        choice: without rounds, as many as layers are taken before the last.
+        query: without rounds, as many as layers are taken before the last.
         deadline_ms: of pairs, counted from the last layer; None takes the model's default.
 
     Raises:
         InvalidParametersError: a deadline for a model that is no pair.
     """
 
-    def __init__(
-        self, engine: Engine, model: Model, choice: ExperimentQuery, *, deadline_ms: float | None = None
-    ) -> None:
+    def __init__(self, model: Model, query: ExperimentQuery, *, deadline_ms: float | None = None) -> None:
         if deadline_ms is not None and model.second is None:
-            raise no_pair(model.settings.id, "deadline_ms")
+            raise not_a_pair(model.settings.id, "deadline_ms")
         self._deadline_ms = deadline_ms
-        self._engine = engine
         self._model = model
-        self._choice = choice
+        self._query = query
         self._layers: list[Bits] = []
 
     async def prepare(self) -> None:
@@ -49,8 +45,8 @@ class StreamedExperiment:
         Raises:
             ServiceError: there is no such experiment, or not now.
         """
-        if self._choice.rounds is not None:
-            await self._engine.decoder(self._model, self._choice)
+        if self._query.rounds is not None:
+            await Prepared.of(self._model, self._query)
 
     def take(self, layer: Bits) -> None:
         """Takes the next layer, bool (detectors,), which is not the last."""
@@ -70,10 +66,10 @@ class StreamedExperiment:
         self._layers = []
 
     async def _decode(self, layers: list[Bits], running: bool) -> DecodeResult:
-        choice = self._choice.model_copy(update={"rounds": len(layers) - 1})
-        decoder = await self._engine.decoder(self._model, choice)
+        query = self._query.model_copy(update={"rounds": len(layers) - 1})
+        prepared = await Prepared.of(self._model, query)
         # Detectors are numbered round by round, so that the layers one after another are a shot.
         shot = pack_bits(np.concatenate(layers)[None])
         if running:
-            return await self._engine.decode_first(self._model, decoder, shot)
-        return await self._engine.decode(self._model, decoder, shot, choice=choice, deadline_ms=self._deadline_ms)
+            return await prepared.decode_first(shot)
+        return await prepared.decode(shot, deadline_ms=self._deadline_ms)

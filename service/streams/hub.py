@@ -71,7 +71,7 @@ class StreamHub:
         model = self._engine.model(model_id)
         if self._draining:
             raise ClosingError("the service is shutting down; connect to another instance")
-        self._engine.check_model_ready(model)
+        model.check_ready()
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
             raise UnsupportedSubprotocolError(
                 f"offer the WebSocket subprotocol {SUBPROTOCOL}; others are not spoken here"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -12,29 +13,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from decoder.tandem.rule import Opinion
 
-SECONDS = (
-    1e-4,
-    2.5e-4,
-    5e-4,
-    1e-3,
-    2.5e-3,
-    5e-3,
-    1e-2,
-    2.5e-2,
-    5e-2,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-)
+SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Histogram bounds: one pass of a small network takes some 0.5 ms, a hard BP-OSD shot up to seconds."""
 
-
-KINDS = tuple(opinion.name.lower() for opinion in Opinion)
+# Gauges of several processes add up, without those of processes that have ended.
+_Gauge = partial(Gauge, multiprocess_mode="livesum")
+_Histogram = partial(Histogram, buckets=SECONDS)
+_MODEL = ("model",)
 
 
 class Metrics:
@@ -44,43 +29,28 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         # Set by `tandem serve --workers`: then values are in files, which whoever is asked adds up.
         self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        model = ("model",)
-        self._requests = Counter("tandem_requests", "Decode requests for a known model.", model, registry=registry)
+        self._requests = Counter("tandem_requests", "Decode requests for a known model.", _MODEL, registry=registry)
         self._samples = Counter(
-            "tandem_sample_requests", "Requests to sample shots for a known model.", model, registry=registry
+            "tandem_sample_requests", "Requests to sample shots for a known model.", _MODEL, registry=registry
         )
-        self._shots = Counter("tandem_shots", "Shots decoded.", model, registry=registry)
-        self._batches = Counter("tandem_batches", "Batches decoded.", model, registry=registry)
+        self._shots = Counter("tandem_shots", "Shots decoded.", _MODEL, registry=registry)
+        self._batches = Counter("tandem_batches", "Batches decoded.", _MODEL, registry=registry)
         self._failures = Counter(
             "tandem_failures", "Requests refused or failed.", ("model", "reason"), registry=registry
         )
-        self._queued = Gauge(
-            "tandem_queued_shots", "Shots waiting for a model.", model, registry=registry, multiprocess_mode="livesum"
-        )
-        self._queue = Histogram(
-            "tandem_queue_seconds", "Time a request waited.", model, buckets=SECONDS, registry=registry
-        )
-        self._compute = Histogram(
-            "tandem_compute_seconds",
-            "Time a batch took to decode.",
-            model,
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._in_flight = Gauge(
+        self._queued = _Gauge("tandem_queued_shots", "Shots waiting for a model.", _MODEL, registry=registry)
+        self._queue = _Histogram("tandem_queue_seconds", "Time a request waited.", _MODEL, registry=registry)
+        self._compute = _Histogram("tandem_compute_seconds", "Time a batch took to decode.", _MODEL, registry=registry)
+        self._in_flight = _Gauge(
             "tandem_requests_in_flight",
             "Requests being answered, health, metrics and streams not counted.",
             registry=registry,
-            multiprocess_mode="livesum",
         )
-        self._ready = Gauge(
-            "tandem_ready",
-            "Workers that have loaded all models and are not shutting down.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self._ready = _Gauge(
+            "tandem_ready", "Workers that have loaded all models and are not shutting down.", registry=registry
         )
-        self.opinions = OpinionMetrics(registry, buckets=SECONDS, shared=self._shared is not None)
-        self.streams = StreamMetrics(registry, buckets=SECONDS)
+        self.opinions = OpinionMetrics(registry, shared=self._shared is not None)
+        self.streams = StreamMetrics(registry)
         if self._shared is None:
             ProcessCollector(registry=registry)
 
@@ -150,35 +120,29 @@ class OpinionMetrics:
     """Who answered the shots of pairs, and how long the second decoder took.
 
     Args:
-        registry: where they are.
-        buckets: of the histogram, seconds.
-        shared: whether several processes add theirs up; then what waits is not shown.
+        registry: where the metrics are registered.
+        shared: whether several processes add theirs up; then the shots that wait are not shown.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, buckets: tuple[float, ...], shared: bool) -> None:
+    def __init__(self, registry: CollectorRegistry, *, shared: bool) -> None:
         self._shared = shared
         self._opinions = Counter(
             "tandem_opinions", "Shots of pairs, by who answered them.", ("model", "opinion"), registry=registry
         )
-        self._seconds = Histogram(
+        self._seconds = _Histogram(
             "tandem_second_opinion_seconds",
             "Time from a shot's being passed on to its second opinion.",
-            ("model",),
-            buckets=buckets,
+            _MODEL,
             registry=registry,
         )
-        self._waiting = Gauge(
-            "tandem_waiting_opinions",
-            "Shots waiting for a second opinion.",
-            ("model",),
-            registry=registry,
-            multiprocess_mode="livesum",
+        self._waiting = _Gauge(
+            "tandem_waiting_opinions", "Shots waiting for a second opinion.", _MODEL, registry=registry
         )
 
     def add_model(self, model: str, *, waiting: Callable[[], int]) -> None:
         """Shows a pair's metrics from the start, at zero."""
-        for kind in KINDS:
-            self._opinions.labels(model, kind)
+        for opinion in Opinion:
+            self._opinions.labels(model, opinion.name.lower())
         self._seconds.labels(model)
         if not self._shared:
             self._waiting.labels(model).set_function(waiting)
@@ -188,40 +152,35 @@ class OpinionMetrics:
         if not self._shared:
             self._waiting.remove(model)
 
-    def told(self, model: str, kind: str, *, shots: int, seconds: float | None) -> None:
+    def count(self, model: str, opinion: Opinion, *, shots: int = 1, seconds: float | None = None) -> None:
         """Counts answered shots, and how long the second decoder took if it answered."""
-        self._opinions.labels(model, kind).inc(shots)
+        self._opinions.labels(model, opinion.name.lower()).inc(shots)
         if seconds is not None:
             self._seconds.labels(model).observe(seconds)
 
 
 class StreamMetrics:
-    """Those of all models, in the registry of the application's other metrics."""
+    """What streams do; their failures are counted with those of other requests."""
 
-    def __init__(self, registry: CollectorRegistry, *, buckets: tuple[float, ...]) -> None:
-        model = ("model",)
-        self.connections = Gauge(
-            "tandem_stream_connections", "WebSocket connections.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._open = Gauge(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connections = _Gauge("tandem_stream_connections", "WebSocket connections.", registry=registry)
+        self._open = _Gauge(
             "tandem_open_streams",
             "Streams that have neither been answered nor ended otherwise.",
-            model,
+            _MODEL,
             registry=registry,
-            multiprocess_mode="livesum",
         )
-        self._answered = Counter("tandem_streams_answered", "Streams that got their answer.", model, registry=registry)
+        self._answered = Counter("tandem_streams_answered", "Streams that got their answer.", _MODEL, registry=registry)
         self._messages = Counter(
             "tandem_stream_messages",
             "Messages of streams, received (in) and sent (out).",
             ("model", "direction"),
             registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = _Histogram(
             "tandem_stream_answer_seconds",
             "Time from a stream's last layer to its answer.",
-            model,
-            buckets=buckets,
+            _MODEL,
             registry=registry,
         )
 

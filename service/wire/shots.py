@@ -37,7 +37,16 @@ class DecodeResult:
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
-def parse_json(body: bytes, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+@dataclass(frozen=True)
+class ShotFormat:
+    """What the shots of a request have to be like."""
+
+    num_detectors: int
+    num_observables: int
+    max_shots: int
+
+
+def parse_json(body: bytes, expected: ShotFormat) -> PackedBits:
     """Reads a `DecodeRequest`.
 
     Returns:
@@ -45,7 +54,7 @@ def parse_json(body: bytes, *, num_detectors: int, num_observables: int, max_sho
 
     Raises:
         InvalidShotsError: no such JSON, a wrong length, or values other than 0 and 1.
-        TooManyShotsError: more than `max_shots`.
+        TooManyShotsError: more than `expected.max_shots`.
     """
     try:
         request = DecodeRequest.model_validate_json(body)
@@ -54,18 +63,18 @@ def parse_json(body: bytes, *, num_detectors: int, num_observables: int, max_sho
             *(_flaw(part["msg"].removeprefix("Value error, "), *part["loc"]) for part in error.errors())
         ) from None
     if "shots" in request.model_fields_set:
-        return _from_lists(request.shots, num_detectors=num_detectors, max_shots=max_shots)
+        return _from_lists(request.shots, expected)
     try:
         data = base64.b64decode(request.shots_b8, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _invalid(_flaw(f"this is not base64: {error}", "shots_b8")) from None
-    shots = parse_b8(data, num_detectors=num_detectors, num_observables=num_observables, max_shots=max_shots)
+    shots = parse_b8(data, expected)
     if "num_shots" in request.model_fields_set and request.num_shots != len(shots):
         raise _invalid(_flaw(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots"))
     return shots
 
 
-def parse_b8(data: bytes, *, num_detectors: int, num_observables: int, max_shots: int) -> PackedBits:
+def parse_b8(data: bytes, expected: ShotFormat) -> PackedBits:
     """Reads stim's b8: ceil(num_detectors / 8) bytes a shot, the first detector the lowest bit.
 
     Returns:
@@ -73,19 +82,21 @@ def parse_b8(data: bytes, *, num_detectors: int, num_observables: int, max_shots
 
     Raises:
         InvalidShotsError: no shots, no whole number of them, or bits set past the last detector.
-        TooManyShotsError: more than `max_shots`.
+        TooManyShotsError: more than `expected.max_shots`.
     """
+    num_detectors = expected.num_detectors
     length = packed_size(num_detectors)
     if not data:
         raise _invalid(Flaw(f"there are no shots; send {length} bytes (b8) for each"))
     if len(data) % length:
-        with_observables = packed_size(num_detectors + num_observables)
+        with_observables = packed_size(num_detectors + expected.num_observables)
         hint = "make them with the circuit of the same basis and rounds, /v1/models/{id}/circuit"
         if len(data) % with_observables == 0:
             hint = "this looks as if observables were appended: leave them out"
         raise _invalid(Flaw(f"{len(data)} bytes are no whole shots: {num_detectors} detectors take {length}; {hint}"))
     shots = np.frombuffer(data, dtype=np.uint8).reshape(-1, length)
-    _check_count(len(shots), max_shots)
+    if len(shots) > expected.max_shots:
+        raise _too_many(len(shots), expected)
     used = num_detectors % 8
     if used and (shots[:, -1] >> used).any():
         raise _invalid(
@@ -94,43 +105,45 @@ def parse_b8(data: bytes, *, num_detectors: int, num_observables: int, max_shots
     return shots
 
 
-def answer_json(answer: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
+def result_json(result: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
     """Writes a `DecodeResponse`."""
-    return to_json(answer_object(answer, model=model, confidence=confidence, flip_probabilities=flip_probabilities))
+    return to_json(result_object(result, model=model, confidence=confidence, flip_probabilities=flip_probabilities))
 
 
-def answer_object(answer: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
+def result_object(result: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
     """A `DecodeResponse` as an object; of models that are no pairs without `answered_by`."""
     content: dict[str, object] = {
         "model": model,
-        "num_shots": len(answer.predictions),
-        "predictions": answer.predictions.view(np.uint8).tolist(),
-        "confidence": _listed(answer.confidence if confidence else None),
-        "flip_probabilities": _listed(answer.flip_probabilities if flip_probabilities else None),
-        "queue_seconds": answer.queue_seconds,
-        "compute_seconds": answer.compute_seconds,
+        "num_shots": len(result.predictions),
+        "predictions": result.predictions.view(np.uint8).tolist(),
+        "confidence": _listed(result.confidence if confidence else None),
+        "flip_probabilities": _listed(result.flip_probabilities if flip_probabilities else None),
+        "queue_seconds": result.queue_seconds,
+        "compute_seconds": result.compute_seconds,
     }
-    if answer.opinions is not None:
-        content["answered_by"] = [ANSWERED_BY[opinion] for opinion in answer.opinions]
+    if result.opinions is not None:
+        content["answered_by"] = [ANSWERED_BY[opinion] for opinion in result.opinions]
     return content
 
 
-def answer_parts(
-    answer: DecodeResult, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
+def result_parts(
+    result: DecodeResult, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
 ) -> dict[str, bytes]:
     """The parts of a binary answer in their order: predictions in b8, little-endian float32, and opinions in bytes."""
-    parts = {"predictions": pack_bits(answer.predictions).tobytes()}
-    if confidence and answer.confidence is not None:
-        parts["confidence"] = answer.confidence.astype("<f4").tobytes()
-    if flip_probabilities and answer.flip_probabilities is not None:
-        parts["flip_probabilities"] = answer.flip_probabilities.astype("<f4").tobytes()
-    if opinions and answer.opinions is not None:
-        parts["opinions"] = answer.opinions.tobytes()
+    parts = {"predictions": pack_bits(result.predictions).tobytes()}
+    if confidence and result.confidence is not None:
+        parts["confidence"] = result.confidence.astype("<f4").tobytes()
+    if flip_probabilities and result.flip_probabilities is not None:
+        parts["flip_probabilities"] = result.flip_probabilities.astype("<f4").tobytes()
+    if opinions and result.opinions is not None:
+        parts["opinions"] = result.opinions.tobytes()
     return parts
 
 
-def _from_lists(shots: list[list[Bit]], *, num_detectors: int, max_shots: int) -> PackedBits:
-    _check_count(len(shots), max_shots)
+def _from_lists(shots: list[list[Bit]], expected: ShotFormat) -> PackedBits:
+    num_detectors = expected.num_detectors
+    if len(shots) > expected.max_shots:
+        raise _too_many(len(shots), expected)
     for index, shot in enumerate(shots):
         if len(shot) != num_detectors:
             raise _invalid(
@@ -143,9 +156,10 @@ def _from_lists(shots: list[list[Bit]], *, num_detectors: int, max_shots: int) -
     return pack_bits(np.array(shots, dtype=np.bool_))
 
 
-def _check_count(count: int, most: int) -> None:
-    if count > most:
-        raise TooManyShotsError(f"{count} shots in one request, at most {most} are allowed; send them in parts")
+def _too_many(count: int, expected: ShotFormat) -> TooManyShotsError:
+    return TooManyShotsError(
+        f"{count} shots in one request, at most {expected.max_shots} are allowed; send them in parts"
+    )
 
 
 def _flaw(detail: str, *location: str | int) -> Flaw:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from service.app import create_app
+from service.models.prepared import Prepared
 from service.settings import ModelSettings, Settings
 from service.wire.schemas import ExperimentQuery
 from tests.helpers import eventually_async
@@ -44,7 +45,7 @@ async def engine(request, made):
 
 
 async def ask(engine, p: float) -> None:
-    await engine.decoder(engine.model("m"), ExperimentQuery(p=p))
+    await Prepared.of(engine.model("m"), ExperimentQuery(p=p))
 
 
 async def test_a_decoder_is_made_once_however_many_ask(engine, made):

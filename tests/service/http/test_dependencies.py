@@ -7,8 +7,7 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, Query, Request, Response
 
-from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
-from service.rest.direct import DirectRoute
+from service.http.dependencies import DirectRoute, GateDependency, ModelDependency
 from service.wire.schemas import DecodeQuery
 
 QUERIES = ["rounds=0", "rounds=soon", "rounds=", "basis=Y", "p=0.5", "p=nan", "colour=red", "colour=red&basis=z"]
@@ -27,9 +26,7 @@ async def test_a_wrong_query_is_refused_in_the_same_words(client, query):
 def test_a_handler_with_other_parameters_is_refused():
     router = APIRouter(route_class=DirectRoute)
 
-    async def handler(
-        request: Request, engine: EngineDependency, gate: GateDependency, model: ModelDependency, other: str
-    ) -> Response:
+    async def handler(request: Request, gate: GateDependency, model: ModelDependency, other: str) -> Response:
         return Response()
 
     with pytest.raises(TypeError, match="other parameters"):
@@ -37,7 +34,6 @@ def test_a_handler_with_other_parameters_is_refused():
 
     async def complete(
         request: Request,
-        engine: EngineDependency,
         gate: GateDependency,
         model: ModelDependency,
         query: Annotated[DecodeQuery, Query()],

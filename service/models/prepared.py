@@ -1,0 +1,104 @@
+"""A model made ready for the shots of one experiment: every wire format stands on `Prepared.decode`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from decoder.base import Decoder
+from decoder.tandem.rule import seconds_left
+from service.errors import DecodeTimeoutError, Flaw, InvalidParametersError
+from service.models.model import Model
+from service.models.second_opinions import AskedOpinions
+from service.telemetry.record import current_record
+from service.wire.schemas import ExperimentQuery
+from service.wire.shots import DecodeResult, ShotFormat
+from simulation.bits import PackedBits
+from simulation.circuits import MemoryExperiment
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model, one of its experiments and the decoder for that.
+
+    `decode`, `decode_first` and `ask` take bit-packed shots, uint8 (shots, ceil(detectors / 8)), at least one, and put
+    them into the model's queue. Cancelling takes them out again. All three may raise:
+
+        BusyError: the queue is full.
+        ClosingError: the service is shutting down.
+        DecodeTimeoutError: no result within the time set.
+        DecoderFailedError: the decoder raised on the batch.
+    """
+
+    model: Model
+    experiment: MemoryExperiment
+    decoder: Decoder
+    format: ShotFormat
+    """Of the shots that requests bring."""
+
+    @classmethod
+    async def of(cls, model: Model, query: ExperimentQuery) -> Prepared:
+        """Makes the decoder for the experiment that a request asks for, if it is not there yet.
+
+        Raises:
+            InvalidParametersError: no such experiment, or not for this decoder.
+            BusyError: too many decoders are being made.
+            NotReadyError, ClosingError: the model is not loaded yet, or no longer.
+        """
+        model.check_ready()
+        experiment = model.experiment(query)
+        decoder = await model.decoder(experiment)
+        most = model.bounds.max_shots_per_request
+        return cls(model, experiment, decoder, ShotFormat(decoder.num_detectors, decoder.num_observables, most))
+
+    async def decode(self, shots: PackedBits, *, deadline_ms: float | None = None) -> DecodeResult:
+        """Decodes shots, those that the network of a pair is unsure of with the second decoder, too.
+
+        Args:
+            shots: see above.
+            deadline_ms: milliseconds from now after which a second opinion is late; None takes the model's default.
+
+        Raises:
+            InvalidParametersError: a deadline for a model that is no pair.
+        """
+        if self.model.second is None and deadline_ms is None:
+            return await self.decode_first(shots)
+        return await (await self.ask(shots, deadline_ms=deadline_ms)).all()
+
+    async def decode_first(self, shots: PackedBits) -> DecodeResult:
+        """`decode` without second opinions."""
+        model = self.model
+        seconds = model.bounds.decode_timeout_seconds
+        try:
+            with model.metrics.waiting(model.id, shots=len(shots)):
+                async with asyncio.timeout(seconds):
+                    result = await model.worker.decode(self.decoder, shots)
+        except TimeoutError:
+            raise DecodeTimeoutError(
+                f"no answer within {seconds:g} s; send fewer shots at once, or try again later", retry_after=1
+            ) from None
+        model.metrics.queued(model.id, seconds=result.queue_seconds)
+        if (record := current_record()) is not None:
+            record.decoded(shots=len(shots), queue_seconds=result.queue_seconds, compute_seconds=result.compute_seconds)
+        return result
+
+    async def ask(self, shots: PackedBits, *, deadline_ms: float | None = None) -> AskedOpinions:
+        """The network's result, and second opinions that are on their way; the arguments are those of `decode`."""
+        second = self.model.second
+        if second is None:
+            raise not_a_pair(self.model.id, "deadline_ms")
+        began = time.perf_counter()
+        result = await self.decode_first(shots)
+        seconds = began + self.model.bounds.decode_timeout_seconds - time.perf_counter()
+        if deadline_ms is None:
+            deadline_ms = second.deadline_ms
+        if deadline_ms is not None:
+            seconds = min(seconds, seconds_left(deadline_ms, began=began))
+        return second.ask(result, self.experiment, shots, seconds=seconds)
+
+
+def not_a_pair(model_id: str, name: str) -> InvalidParametersError:
+    """The error of a parameter for pairs in a request for another model."""
+    detail = f"{name} belongs to pairs, and model {model_id} is none; leave it out"
+    return InvalidParametersError(detail, flaws=[Flaw(detail, parameter=name)])
