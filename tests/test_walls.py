@@ -12,10 +12,6 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("service", "decoder", "simulation")
 """From top to bottom: each may import those that follow it."""
-EXCEPTIONS: frozenset[tuple[str, str]] = frozenset(
-    {("decoder.neural.stream", "decoder.neural.decoder"), ("decoder.neural.folding", "decoder.neural.decoder")}
-)
-"""Imports that climb or close a circle and are still to be mended."""
 
 Import = tuple[str, str]
 
@@ -50,7 +46,7 @@ def imports() -> frozenset[Import]:
         (name, other)
         for name, path in modules().items()
         for other in imported(ast.parse(path.read_text(encoding="utf-8")))
-        if other != name and (name, other) not in EXCEPTIONS
+        if other != name
     )
 
 

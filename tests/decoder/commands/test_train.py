@@ -7,6 +7,7 @@ import tomllib
 import pytest
 from safetensors.torch import save
 
+from decoder.neural.backends.numba import NumbaBackend
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors, shipped_weights
 from decoder.training.config import dotted
@@ -154,7 +155,8 @@ def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
     )
     assert decoded["shots"] == 16
     made = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.002)
-    assert NeuralDecoder.load(made, weights=folder / "run/weights.safetensors").compiled is not None
+    decoder = NeuralDecoder.load(made, weights=folder / "run/weights.safetensors")
+    assert isinstance(decoder.backend, NumbaBackend)
     assert (folder / "predictions").stat().st_size == 16 * 2
     assert "neural" in succeed(
         f"benchmark accuracy --decoders neural --weights run/weights.safetensors --code bb72 {experiment} --shots 8"
