@@ -5,30 +5,16 @@ python benchmarks/chaos.py --requests 200000
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from serving import (
-    CLIENT_CORE,
-    MODEL_ID,
-    RESULTS,
-    SERVER_CORE,
-    Connection,
-    Report,
-    Resources,
-    Service,
-    Shots,
-    decode_request,
-    pin,
-    run,
-    sample_shots,
-    service,
-)
+
+from benchmarks import harness, traffic
+from benchmarks.harness import Report, Resources, Service, Shots
+from benchmarks.traffic import Connection
 
 CLIENTS = 32
 MALFORMED = DISCONNECTING = 0.01
@@ -37,9 +23,9 @@ WARM_UP = 0.05
 FLAT = 0.05
 SETTLE_SECONDS = 3.0
 
-DECODE = f"POST /v1/models/{MODEL_ID}/decode".encode()
+DECODE = f"POST /v1/models/{harness.MODEL['id']}/decode".encode()
 END = b" HTTP/1.1\r\nHost: tandem\r\n"
-OCTETS = b"Content-Type: application/octet-stream\r\n"
+OCTETS = f"Content-Type: {harness.B8}\r\n".encode()
 JSON = b"Content-Type: application/json\r\n"
 
 
@@ -53,15 +39,15 @@ MALFORMED_REQUESTS = {
     "wrong method": b"GET" + DECODE[4:] + END + b"\r\n",
     "no such path": b"GET /../../etc/passwd" + END + b"\r\n",
     "a path for a model": b"POST /v1/models/..%2f..%2fetc%2fpasswd/decode" + END + OCTETS + _sized(b"x"),
-    "no such model": decode_request(bytes(54), model="nobody"),
-    "no such parameter": decode_request(bytes(54), query="?colour=red"),
-    "no such experiment": decode_request(bytes(54), query="?rounds=0"),
+    "no such model": harness.decode_request(bytes(54), model="nobody"),
+    "no such parameter": harness.decode_request(bytes(54), query="?colour=red"),
+    "no such experiment": harness.decode_request(bytes(54), query="?rounds=0"),
     "no content type": DECODE + END + _sized(bytes(54)),
     "no length that is one": DECODE + END + OCTETS + b"Content-Length: -5\r\n\r\n",
     "two lengths": DECODE + END + OCTETS + b"Content-Length: 54\r\nContent-Length: 4\r\n\r\n" + bytes(54),
     "no chunks": DECODE + END + OCTETS + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
-    "no shots": decode_request(b""),
-    "no whole shots": decode_request(bytes(55)),
+    "no shots": harness.decode_request(b""),
+    "no whole shots": harness.decode_request(bytes(55)),
     "no JSON": DECODE + END + JSON + _sized(b'{"shots": [[0, 1'),
     "no bits": DECODE + END + JSON + _sized(b'{"shots": [[0, 1, 2]]}'),
     "no base64": DECODE + END + JSON + _sized(b'{"shots_b8": "*"}'),
@@ -109,7 +95,7 @@ class Client:
             self._connection.close()
 
     async def _ask(self, connection: Connection) -> None:
-        request, answer = self._shots.request(int(self._draw.integers(len(self._shots))))
+        request, answer = self._shots.random_request(self._draw)
         reply = await connection.ask(request)
         if reply.status == 200 and reply.body == answer:
             self._outcome.answered += 1
@@ -135,7 +121,7 @@ class Client:
         self._connection = None
 
     async def _leave(self, connection: Connection) -> None:
-        request, _ = self._shots.request(int(self._draw.integers(len(self._shots))))
+        request, _ = self._shots.random_request(self._draw)
         whole = self._draw.random() < 0.5
         connection.send(request if whole else request[: self._draw.integers(1, len(request))])
         await asyncio.sleep(float(self._draw.choice([0.0, 0.002, 0.02])))
@@ -165,59 +151,45 @@ def measure(running: Service, shots: Shots, *, requests: int) -> Report:
     started = time.monotonic()
     held = []
     for seed, count in enumerate((first, requests - first)):
-        run(send(running, shots, requests=count, seed=seed, outcome=outcome))
+        traffic.run(send(running, shots, requests=count, seed=seed, outcome=outcome))
         time.sleep(SETTLE_SECONDS)  # for the service to see that the last connections are closed
-        held.append(Resources.of(running.process.pid))
+        held.append(running.resources())
     return report(running, outcome, held, seconds=time.monotonic() - started)
 
 
 def report(running: Service, outcome: Outcome, held: list[Resources], *, seconds: float) -> Report:
     before, after = held
     found = Report("chaos", "Malformed requests and clients that leave")
-    malformed = sum(outcome.refused.values())
     found.rows += [
         {"requests": "answered", "": outcome.answered},
-        {"requests": "malformed, refused with 4xx", "": malformed},
+        {"requests": "malformed, refused with 4xx", "": sum(outcome.refused.values())},
         {"requests": "given up by their clients", "": outcome.left},
     ]
-    wrong = ", ".join(f"{count} x {what}" for what, count in outcome.wrong.most_common(3)) or "none"
-    found.goal("no wrong answer", f"wrong: {wrong}", met=not outcome.wrong)
-    for name, one, other in (
-        ("threads", before.threads, after.threads),
-        ("descriptors", before.descriptors, after.descriptors),
-    ):
+    found.goal("no wrong answer", f"wrong: {harness.most_common(outcome.wrong)}", met=not outcome.wrong)
+    for name in ("threads", "descriptors"):
+        one, other = getattr(before, name), getattr(after, name)
         found.goal(f"no leak of {name}", f"{one} to {other}", met=other <= one)
-    grown = after.resident_mib / before.resident_mib - 1
-    found.goal(
-        f"memory grows by at most {100 * FLAT:g} %",
-        f"{before.resident_mib:.0f} to {after.resident_mib:.0f} MiB ({100 * grown:+.1f} %)",
-        met=grown <= FLAT,
-    )
-    tracebacks = running.tracebacks()
-    found.goal("no traceback in the log", f"{tracebacks}", met=tracebacks == 0)
+    wanted = f"memory grows by at most {100 * FLAT:g} %"
+    found.goal_of_growth(wanted, before.resident_mib, after.resident_mib, most=FLAT)
+    found.goal_of_tracebacks(running)
     kinds = ", ".join(f"{name} ({count})" for name, count in sorted(outcome.refused.items()))
     found.notes += [
         f"bb72, Z memory, 6 rounds, one shot a request; {CLIENTS} clients, {seconds:.0f} s. Before: after the first "
         f"{100 * WARM_UP:g} % of the requests; after: at the end.",
         f"Malformed, at {100 * MALFORMED:g} %: {kinds}.",
         f"Clients that leave, at {100 * DISCONNECTING:g} %: in the middle of a request or before its answer.",
-        f"Service on core {SERVER_CORE}, clients on core {CLIENT_CORE}.",
+        harness.CORES,
     ]
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=200_000)
-    parser.add_argument("--p", type=float, default=0.001)
-    parser.add_argument("--shots", type=int, default=8192, help="different ones")
-    parser.add_argument("--seed", type=int, default=2031)
-    options = parser.parse_args()
-    shots = sample_shots(options.shots, p=options.p, seed=options.seed)
-    pin(CLIENT_CORE)
-    with service() as running:
-        return measure(running, shots, requests=options.requests).write(RESULTS)
+    options = harness.arguments(__doc__, requests=(200_000, "to send"), p=(0.001, ""), shots=(8192, "different ones"))
+    shots = harness.sample_shots(options.shots, p=options.p, seed=options.seed)
+    harness.pin(harness.CLIENT_CORE)
+    with harness.serve() as running:
+        return measure(running, shots, requests=options.requests).write(options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.run_script(main)

@@ -8,25 +8,13 @@ the same core. One shot a request, b8, over one connection that is kept.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 
 import numpy as np
-from serving import (
-    CLIENT_CORE,
-    RESULTS,
-    SERVER_CORE,
-    Connection,
-    Report,
-    Service,
-    Shots,
-    milliseconds,
-    pin,
-    run,
-    sample_shots,
-    service,
-)
+
+from benchmarks import harness, traffic
+from benchmarks.harness import Report, Service, Shots
+from benchmarks.traffic import Connection
 
 P = 0.003
 TURN = 25
@@ -38,7 +26,7 @@ async def rest_turn(connection: Connection, shots: Shots, first: int, count: int
     """Seconds of so many shots, one after the other.
 
     Raises:
-        ValueError: an answer that is not that of the decoder.
+        RuntimeError: an answer that is not that of the decoder.
     """
     seconds = []
     for index in range(first, first + count):
@@ -47,11 +35,12 @@ async def rest_turn(connection: Connection, shots: Shots, first: int, count: int
         reply = await connection.ask(request)
         seconds.append(time.perf_counter() - started)
         if reply.status != 200 or reply.body != answer:
-            raise ValueError(f"shot {index}: {reply}")
+            raise RuntimeError(f"a wrong answer to shot {index}: {reply}")
     return seconds
 
 
 def direct_turn(shots: Shots, first: int, count: int) -> list[float]:
+    """The same, decoded in this process."""
     seconds = []
     for index in range(first, first + count):
         shot = shots.events[index : index + 1]
@@ -75,10 +64,10 @@ async def measure(running: Service, shots: Shots, *, cores: tuple[int, int] | No
     for first in range(0, len(shots), TURN):
         count = min(TURN, len(shots) - first)
         if cores is not None:
-            pin(cores[0])
+            harness.pin(cores[0])
         by_rest = await rest_turn(connection, shots, first, count)
         if cores is not None:
-            pin(cores[1])
+            harness.pin(cores[1])
         by_hand = direct_turn(shots, first, count)
         if first:
             rest += by_rest
@@ -90,34 +79,31 @@ async def measure(running: Service, shots: Shots, *, cores: tuple[int, int] | No
 def report(rest: list[float], direct: list[float], *, p: float) -> Report:
     found = Report("latency" if p == P else f"latency-p{p:g}", f"One shot at a time over HTTP, p = {100 * p:g} %")
     for name, seconds in (("REST", rest), ("decoder asked directly", direct)):
-        p50, p90, p99, most = milliseconds(seconds, 0.5, 0.9, 0.99, 1)
+        p50, p90, p99, most = (f"{value:.2f}" for value in harness.milliseconds(seconds, 0.5, 0.9, 0.99, 1))
         row = {"": name, "shots": len(seconds), "p50 ms": p50, "p90 ms": p90, "p99 ms": p99, "max ms": most}
-        found.rows.append({key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()})
-    (p50, p99), (own, own_p99) = milliseconds(rest, 0.5, 0.99), milliseconds(direct, 0.5, 0.99)
-    extra = milliseconds(np.subtract(rest, direct), 0.5)[0]
-    found.goal(f"p50 at most the decoder's + {EXTRA_MS:g} ms", f"+ {p50 - own:.2f} ms", met=p50 <= own + EXTRA_MS)
-    found.goal(f"p99 at most {TAIL:g} times p50", f"{p99 / p50:.2f} times", met=p99 <= TAIL * p50)
+        found.rows.append(row)
+    median, tail = harness.milliseconds(rest, 0.5, 0.99)
+    own, own_tail = harness.milliseconds(direct, 0.5, 0.99)
+    extra = harness.milliseconds(np.subtract(rest, direct), 0.5)[0]
+    found.goal(f"p50 at most the decoder's + {EXTRA_MS:g} ms", f"+ {median - own:.2f} ms", met=median <= own + EXTRA_MS)
+    found.goal(f"p99 at most {TAIL:g} times p50", f"{tail / median:.2f} times", met=tail <= TAIL * median)
     found.notes += [
         f"bb72, Z memory, 6 rounds, p = {100 * p:g} %; one shot a request, b8, one connection; default settings.",
-        f"Shot by shot, REST takes {extra:.2f} ms more (median); the decoder's own p99 is {own_p99 / own:.2f} times "
+        f"Shot by shot, REST takes {extra:.2f} ms more (median); the decoder's own p99 is {own_tail / own:.2f} times "
         "its p50. All answers were those of the decoder.",
-        f"Turns of {TURN} shots. Service and decoder on core {SERVER_CORE} with one thread of torch, client on core "
-        f"{CLIENT_CORE}.",
+        f"Turns of {TURN} shots. Service and decoder on core {harness.SERVER_CORE} with one thread of torch, client on "
+        f"core {harness.CLIENT_CORE}.",
     ]
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shots", type=int, default=4000)
-    parser.add_argument("--p", type=float, default=P)
-    parser.add_argument("--seed", type=int, default=2031)
-    options = parser.parse_args()
-    shots = sample_shots(options.shots + TURN, p=options.p, seed=options.seed)
-    with service() as running:
-        rest, direct = run(measure(running, shots, cores=(CLIENT_CORE, SERVER_CORE)))
-    return report(rest, direct, p=options.p).write(RESULTS)
+    options = harness.arguments(__doc__, shots=(4000, "to time"), p=(P, ""))
+    shots = harness.sample_shots(options.shots + TURN, p=options.p, seed=options.seed)
+    with harness.serve() as running:
+        rest, direct = traffic.run(measure(running, shots, cores=(harness.CLIENT_CORE, harness.SERVER_CORE)))
+    return report(rest, direct, p=options.p).write(options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.run_script(main)

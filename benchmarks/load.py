@@ -8,38 +8,24 @@ rate, at random times.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from benchmarks import harness, traffic
+from benchmarks.harness import Report, Service, Shots
 
-from overload import storm
-from serving import (
-    CLIENT_CORE,
-    RESULTS,
-    SERVER_CORE,
-    Report,
-    Resources,
-    Service,
-    Shots,
-    milliseconds,
-    pin,
-    run,
-    sample_shots,
-    service,
-)
-from throughput import CLIENTS, load
-
+CLIENTS = 64
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def measure(running: Service, shots: Shots, *, seconds: float, start_mib: float) -> Report:
     """Measures what can be borne, and then each share of it; `start_mib` is the memory when the service was ready."""
-    borne = run(load(running, shots, clients=CLIENTS, per_request=1, seconds=seconds)).shots_per_second
+    borne = traffic.run(
+        traffic.saturate(running, shots, clients=CLIENTS, per_request=1, seconds=seconds)
+    ).shots_per_second
     found = Report("load", "Latency against load")
     failed = 0
     for share in SHARES:
-        outcome = run(storm(running, shots, rate=share * borne, seconds=seconds, per_request=1))
+        outcome = traffic.run(traffic.poisson(running, shots, rate=share * borne, seconds=seconds, per_request=1))
         failed += sum(outcome.wrong.values())
-        p50, p90, p99 = milliseconds(outcome.seconds(), 0.5, 0.9, 0.99)
+        p50, p90, p99 = harness.milliseconds(outcome.seconds(), 0.5, 0.9, 0.99)
         found.rows.append(
             {
                 "load": f"{100 * share:.0f} %",
@@ -51,29 +37,24 @@ def measure(running: Service, shots: Shots, *, seconds: float, start_mib: float)
             }
         )
     found.goal("every answer right, or 503 with Retry-After", f"others: {failed or 'none'}", met=not failed)
-    end_mib = Resources.of(running.process.pid).resident_mib
+    end_mib = running.resources().resident_mib
     found.notes += [
         f"bb72, Z memory, 6 rounds, p = {100 * shots.p:g} %; one shot a request, b8. 100 % is what {CLIENTS} clients "
         f"that never pause got: {borne:.0f} shots/s.",
         f"Memory of the service: {start_mib:.0f} MiB when ready, {end_mib:.0f} MiB at the end.",
-        f"Service on core {SERVER_CORE}, clients on core {CLIENT_CORE}.",
+        harness.CORES,
     ]
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15, help="of each load")
-    parser.add_argument("--p", type=float, default=0.003)
-    parser.add_argument("--shots", type=int, default=2048, help="different ones")
-    parser.add_argument("--seed", type=int, default=2031)
-    options = parser.parse_args()
-    shots = sample_shots(options.shots, p=options.p, seed=options.seed)
-    pin(CLIENT_CORE)
-    with service() as running:
-        start_mib = Resources.of(running.process.pid).resident_mib
-        return measure(running, shots, seconds=options.seconds, start_mib=start_mib).write(RESULTS)
+    options = harness.arguments(__doc__, seconds=(15.0, "of each load"), p=(0.003, ""), shots=(2048, "different ones"))
+    shots = harness.sample_shots(options.shots, p=options.p, seed=options.seed)
+    harness.pin(harness.CLIENT_CORE)
+    with harness.serve() as running:
+        start_mib = running.resources().resident_mib
+        return measure(running, shots, seconds=options.seconds, start_mib=start_mib).write(options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.run_script(main)

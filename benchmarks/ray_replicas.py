@@ -3,42 +3,39 @@
     python benchmarks/ray_replicas.py --out docs/results/service/ray.md
 
 Starts `serve run deploy/ray/serve.yaml` on a free port of this machine with BP-OSD for bb72 over two rounds. Half of
-the clients send each request once; the others are `service.client.client`, which sends it again where that is safe.
-Every answer is compared with the decoder's own.
+the clients send each request once; the others are `service.client.AsyncClient`, which sends it again where that is
+safe. Every answer is compared with the decoder's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import os
 import platform
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import yaml
 
-from decoder.making import make_decoder
-from service.client import Client, ServiceError
-from simulation.bits import Bits, PackedBits, pack_bits
-from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from benchmarks.harness import REPOSITORY, NothingMeasured, command, markdown_table, run_script, sample_shots
+from benchmarks.traffic import RIGHT, Callers, Request
 
-REPOSITORY = Path(__file__).parents[1]
-MODELS = '[{"id": "m", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002}]'
+MODEL: Mapping[str, Any] = {"id": "m", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002, "basis": "Z"}
 MARK = "TANDEM_RAY_RUN"
 """In the environment of all processes of one cluster."""
 START_SECONDS = 120
@@ -47,7 +44,6 @@ SERVE = """import ray
 from ray.serve.scripts import cli
 ray.init(num_cpus=4, include_dashboard=False, namespace="serve")
 cli()"""
-B8 = {"content-type": "application/octet-stream", "accept": "application/octet-stream"}
 
 
 @dataclass(frozen=True)
@@ -73,63 +69,16 @@ class Cluster:
         return False
 
     def wait_until_ready(self, replicas: int) -> None:
-        """Raises:
-        RuntimeError: so many replicas never were.
+        """Waits until so many replicas have been ready.
+
+        Raises:
+            RuntimeError: they never were.
         """
         deadline = time.monotonic() + START_SECONDS
         while self.ready() < replicas or not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the service did not start:\n{self.log.read_text()}")
             time.sleep(0.1)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request; seconds from the kill, negative before."""
-
-    started: float
-    ended: float
-    retrying: bool
-    outcome: str
-    """`right`, `WRONG`, or what the error was."""
-
-
-@dataclass
-class Load:
-    """Clients that send single shots one after the other until `stop`."""
-
-    url: str
-    shots: PackedBits
-    predictions: Bits
-    requests: list[tuple[float, float, bool, str]] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, number: int) -> None:
-        retrying = number % 2 == 1
-        choice = np.random.default_rng(number)
-        with httpx.Client(timeout=60) as once, Client(self.url, timeout_seconds=60) as client:
-            while not self.stopped.is_set():
-                shot = int(choice.integers(len(self.shots)))
-                started = time.monotonic()
-                outcome = self._retried(client, shot) if retrying else self._once(once, shot)
-                self.requests.append((started, time.monotonic(), retrying, outcome))
-
-    def _once(self, client: httpx.Client, shot: int) -> str:
-        try:
-            answer = client.post(f"{self.url}/v1/models/m/decode", content=self.shots[shot].tobytes(), headers=B8)
-        except httpx.HTTPError as error:
-            return type(error).__name__
-        if answer.status_code != 200:
-            kind = answer.json()["type"] if "json" in answer.headers.get("content-type", "") else answer.text[:60]
-            return f"{answer.status_code} {kind}"
-        return "right" if answer.content == pack_bits(self.predictions[[shot]]).tobytes() else "WRONG"
-
-    def _retried(self, client: Client, shot: int) -> str:
-        try:
-            answer = client.decode("m", self.shots[[shot]], bit_packed_shots=True).predictions
-        except ServiceError as error:
-            return f"{error.status} {error.type or error.detail[:60]}"
-        return "right" if (answer == self.predictions[[shot]]).all() else "WRONG"
 
 
 def marked(mark: str) -> set[int]:
@@ -161,7 +110,7 @@ def cluster(*, replicas: int = 2) -> Iterator[Cluster]:
             "RAY_DEDUP_LOGS": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             "TANDEM_INSECURE": "1",  # it listens on loopback
-            "TANDEM_MODELS": MODELS,
+            "TANDEM_MODELS": json.dumps([MODEL]),
         }
         command = [sys.executable, "-c", SERVE, "run", str(file)]
         with (Path(folder) / "log").open("w") as log:
@@ -175,50 +124,65 @@ def cluster(*, replicas: int = 2) -> Iterator[Cluster]:
 
 
 def kill_one(cluster: Cluster, *, clients: int, before: float, after: float) -> list[Request]:
-    """Kills a replica with SIGKILL while clients send shots, and gives all requests, the first one first."""
-    experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.002)
-    shots = sample(experiment.circuit, shots=200, seed=2031).detection_events
-    predictions = np.asarray(make_decoder("bposd", experiment).decode_batch(shots, bit_packed_shots=True), dtype=bool)
-    load = Load(cluster.url, shots, predictions)
-    threads = [threading.Thread(target=load.run, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        time.sleep(before)
+    """Kills a replica with SIGKILL while clients send shots.
+
+    Args:
+        cluster: a running one.
+        clients: how many; half of them send each request once.
+        before: seconds of load before the kill.
+        after: and after it.
+
+    Returns:
+        All requests, the first one first, with their times in seconds from the kill, negative before.
+    """
+    shots = sample_shots(200, p=MODEL["p"], seed=2031, model=MODEL)
+
+    async def work() -> tuple[list[Request], float]:
+        callers = Callers(cluster.url, shots, model="m", once=clients - clients // 2, retrying=clients // 2)
+        asking = asyncio.create_task(callers.ask())
+        await asyncio.sleep(before)
         killed = time.monotonic()
         os.kill(cluster.replicas()[0], signal.SIGKILL)
-        time.sleep(after)
-    finally:
-        load.stopped.set()
-        for thread in threads:
-            thread.join()
-    times = sorted(load.requests)
-    return [Request(start - killed, end - killed, retrying, outcome) for start, end, retrying, outcome in times]
+        await asyncio.sleep(after)
+        callers.stop()
+        await asking
+        return callers.requests, killed
+
+    requests, killed = asyncio.run(work())
+    found = [replace(one, started=one.started - killed, ended=one.ended - killed) for one in requests]
+    return sorted(found, key=lambda one: one.started)
 
 
 def summary(requests: list[Request], *, command: str) -> str:
-    """What docs/results/service/ray.md says."""
-    lines = ["# A Ray Serve replica killed under load", "", f"    {command}", ""]
-    lines += [f"{platform.machine()}, {os.cpu_count()} cores for cluster and clients together, two replicas.", ""]
-    lines += ["| clients | requests | answered right | otherwise | last start of one that failed | longest |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for retrying, name in ((False, "send once"), (True, "`service.client.client`")):
-        mine = [request for request in requests if request.retrying == retrying]
-        bad = [request for request in mine if request.outcome != "right"]
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(one.outcome for one in bad).items()) or "none"
+    """What docs/results/service/ray.md says.
+
+    Raises:
+        NothingMeasured: no request ended before the kill, or one kind of clients sent none.
+    """
+    kinds = {"send once": False, "`service.client`": True}
+    mine = {name: [one for one in requests if one.retrying == retrying] for name, retrying in kinds.items()}
+    calm = [one.ended - one.started for one in requests if one.ended < 0]
+    if not calm or not all(mine.values()):
+        raise NothingMeasured("too few requests were answered; give more seconds --before and --after, and 2 --clients")
+    rows = [("clients", "requests", "answered right", "otherwise", "last start of one that failed", "longest")]
+    for name, some in mine.items():
+        bad = [one for one in some if one.outcome != RIGHT]
+        errors = ", ".join(f"{count} x {kind}" for kind, count in Counter(one.outcome for one in bad).items())
         last = f"{max(one.started for one in bad):+.3f} s from the kill" if bad else "-"
-        longest = max(one.ended - one.started for one in mine)
-        right = len(mine) - len(bad)
-        lines += [f"| {name} | {len(mine):,} | {right:,} | {kinds} | {last} | {longest:.3f} s |"]
-    late = [request for request in requests if request.started > 2]
-    before = np.median([one.ended - one.started for one in requests if one.ended < 0])
-    wrong = sum(request.outcome != "right" for request in late)
-    lines += ["", f"Of {len(late):,} requests that began later than 2 s after the kill, {wrong} failed. "]
-    lines[-1] += f"The median request took {before * 1e3:.1f} ms before it."
-    return "\n".join(lines) + "\n"
+        longest = max(one.ended - one.started for one in some)
+        rows.append((name, f"{len(some):,}", f"{len(some) - len(bad):,}", errors or "none", last, f"{longest:.3f} s"))
+    late = [one for one in requests if one.started > 2]
+    failed = sum(one.outcome != RIGHT for one in late)
+    return (
+        f"# A Ray Serve replica killed under load\n\n    {command}\n\n"
+        f"{platform.machine()}, {os.cpu_count()} cores for cluster and clients together, two replicas.\n\n"
+        f"{markdown_table(rows)}\n\n"
+        f"Of {len(late):,} requests that began later than 2 s after the kill, {failed} failed. "
+        f"The median request took {np.median(calm) * 1e3:.1f} ms before it.\n"
+    )
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--before", type=float, default=10, help="seconds of load before the kill")
@@ -228,14 +192,14 @@ def main() -> None:
     with cluster() as running:
         requests = kill_one(running, clients=options.clients, before=options.before, after=options.after)
         replaced = running.ready() > 2
-    command = shlex.join(["python", "benchmarks/ray_replicas.py", *sys.argv[1:]])
-    text = summary(requests, command=command)
+    text = summary(requests, command=command())
     text += f"A new replica was {'' if replaced else 'not yet '}ready {options.after:g} s after the kill.\n"
     if options.out is None:
         print(text, end="")
     else:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text)
+    return 0
 
 
 def _end(process: subprocess.Popen[bytes], mark: str) -> None:
@@ -263,4 +227,4 @@ def _read(pid: int, name: str) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,35 +7,19 @@ All streams are open before the first layer is sent; then each round's layers of
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import struct
-import sys
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from serving import (
-    CLIENT_CORE,
-    MODEL,
-    MODEL_ID,
-    RESULTS,
-    SERVER_CORE,
-    Report,
-    Resources,
-    Service,
-    Shots,
-    milliseconds,
-    pin,
-    run,
-    sample_shots,
-    service,
-)
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
 
-from simulation.bits import pack_bits
+from benchmarks import harness, traffic
+from benchmarks.harness import Report, Resources, Service, Shots
+from simulation.bits import PackedBits, pack_bits, unpack_bits
 
 CONNECTIONS = 10
 
@@ -53,12 +37,12 @@ class Outcome:
 async def stream_all(running: Service, shots: Shots, *, streams: int, rounds: int) -> tuple[Outcome, list[Resources]]:
     """Streams the first so many shots; also what the service holds before, and while all streams are open."""
     outcome = Outcome()
-    held = [Resources.of(running.process.pid)]
+    held = [running.resources()]
     opened, go = asyncio.Semaphore(0), asyncio.Event()
     layers = [split(shots.events[index], cells=shots.decoder.num_detectors // (2 * rounds)) for index in range(streams)]
 
     async def client(numbers: range) -> None:
-        url = f"ws://127.0.0.1:{running.port}/v1/models/{MODEL_ID}/stream"
+        url = f"ws://127.0.0.1:{running.port}/v1/models/{harness.MODEL['id']}/stream"
         async with connect(url, subprotocols=[Subprotocol("tandem.stream.v1")], compression=None) as socket:
             for number in numbers:
                 await socket.send(json.dumps({"action": "open", "stream": number, "rounds": rounds}))
@@ -85,7 +69,7 @@ async def stream_all(running: Service, shots: Shots, *, streams: int, rounds: in
             tasks.create_task(client(group))
         for _ in groups:
             await opened.acquire()
-        held.append(Resources.of(running.process.pid))
+        held.append(running.resources())
         go.set()
     return outcome, held
 
@@ -103,17 +87,16 @@ async def receive(socket: ClientConnection, numbers: range, shots: Shots, outcom
     return finished
 
 
-def split(shot: np.ndarray, *, cells: int) -> list[bytes]:
-    """The layers of a packed shot, each packed for itself."""
-    bits = np.unpackbits(shot, bitorder="little")
-    rounds = len(bits) // (2 * cells)
-    layers = np.split(bits[: 2 * cells * rounds], [cells * (2 * t + 1) for t in range(rounds)])
-    return [np.packbits(layer, bitorder="little").tobytes() for layer in layers]
+def split(shot: PackedBits, *, cells: int) -> list[bytes]:
+    """The layers of a packed shot, each packed for itself: `cells` bits first and last, twice as many in between."""
+    rounds = 8 * len(shot) // (2 * cells)
+    bits = unpack_bits(shot[None], 2 * cells * rounds)
+    return [pack_bits(layer).tobytes() for layer in np.split(bits, list(range(cells, bits.size, 2 * cells)), axis=1)]
 
 
 def report(outcome: Outcome, held: list[Resources], *, streams: int, seconds: float) -> Report:
     found = Report("streams", f"{streams} streams at once")
-    p50, p99, most = milliseconds(outcome.seconds, 0.5, 0.99, 1)
+    p50, p99, most = harness.milliseconds(outcome.seconds, 0.5, 0.99, 1)
     open_kib = 1024 * (held[1].resident_mib - held[0].resident_mib) / streams
     found.rows.append(
         {
@@ -134,25 +117,21 @@ def report(outcome: Outcome, held: list[Resources], *, streams: int, seconds: fl
     found.notes += [
         "bb72, Z memory, 6 rounds, p = 0.3 %; predictions compared with those of `decode_batch`. Seconds from the "
         "first connection to the last answer.",
-        f"Service on core {SERVER_CORE}, client on core {CLIENT_CORE}.",
+        f"Service on core {harness.SERVER_CORE}, client on core {harness.CLIENT_CORE}.",
     ]
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--p", type=float, default=0.003)
-    parser.add_argument("--seed", type=int, default=2031)
-    options = parser.parse_args()
-    shots = sample_shots(options.streams, p=options.p, seed=options.seed)
-    pin(CLIENT_CORE)
-    with service() as running:
-        work = stream_all(running, shots, streams=options.streams, rounds=int(str(MODEL["rounds"])))
+    options = harness.arguments(__doc__, streams=(1000, "at once"), p=(0.003, ""))
+    shots = harness.sample_shots(options.streams, p=options.p, seed=options.seed)
+    harness.pin(harness.CLIENT_CORE)
+    with harness.serve() as running:
+        work = stream_all(running, shots, streams=options.streams, rounds=harness.MODEL["rounds"])
         started = time.perf_counter()
-        outcome, held = run(work)
-        return report(outcome, held, streams=options.streams, seconds=time.perf_counter() - started).write(RESULTS)
+        outcome, held = traffic.run(work)
+        return report(outcome, held, streams=options.streams, seconds=time.perf_counter() - started).write(options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.run_script(main)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from automorphisms import (
+
+from scripts.automorphisms import (
     Automorphism,
     automorphisms,
     images_of_mechanisms,
@@ -11,7 +12,6 @@ from automorphisms import (
     observables_agree,
     starts_in_round,
 )
-
 from simulation.bases import BASES, Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES

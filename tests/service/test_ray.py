@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import httpx
@@ -13,29 +11,19 @@ from starlette.types import Message, Receive, Scope, Send
 
 pytest.importorskip("ray.serve")
 
+from benchmarks import ray_replicas
 from service.ray_proxy import AnswerForTheLost, middlewares
 from tests.helpers import REPOSITORY
 
 CONFIG = REPOSITORY / "deploy" / "ray" / "serve.yaml"
 
 
-def script() -> ModuleType:
-    name = "ray_replicas"
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_replica_killed_under_load_costs_no_later_request():
-    replicas = script()
-    with replicas.cluster() as cluster:
+    with ray_replicas.cluster() as cluster:
         assert len(cluster.replicas()) == 2
-        requests = replicas.kill_one(cluster, clients=6, before=1, after=3.5)
+        requests = ray_replicas.kill_one(cluster, clients=6, before=1, after=3.5)
         mark = cluster.mark
-    assert replicas.marked(mark) == set()
+    assert ray_replicas.marked(mark) == set()
 
     assert sum(request.outcome == "right" for request in requests) > 20
     lost = [request for request in requests if request.outcome != "right"]
@@ -43,7 +31,7 @@ def test_a_replica_killed_under_load_costs_no_later_request():
     assert not any(request.retrying for request in lost)
     assert all(request.started < 2 for request in lost)
     assert any(request.started > 2 for request in requests)
-    assert "0 failed" in replicas.summary(requests, command="-")
+    assert "0 failed" in ray_replicas.summary(requests, command="-")
 
 
 @pytest.fixture
