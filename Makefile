@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Each sets up all that it needs in .venv, once.
-# Needed on the machine: Python 3.11, make and gcc.
+# Needed on the machine: Python 3.11 or later, make and gcc.
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   ?= .venv
