@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import IO
 
 import httpx
 import numpy as np
@@ -25,56 +21,24 @@ from websockets.sync.client import connect
 
 from service.cli import main
 from service.settings import Settings, variable
+from tests.helpers import PATIENCE_SECONDS, children_of, command_of, eventually
+from tests.service.served import Server, serve, start
 
-COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
 MODEL = {"id": "bb72-bposd", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002}
 URL = "/v1/models/bb72-bposd/decode"
 B8 = {"content-type": "application/octet-stream"}
 
 
-def start(*arguments: str, stderr: IO[str] | int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
-    variables = os.environ | {"TANDEM_MODELS": json.dumps([MODEL])} | environment
-    return subprocess.Popen([*COMMAND, *arguments], env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
-
-
-class Server:
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        with log.open("w") as file:
-            self.process = start("--port", "0", stderr=file)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), log.read_text()
-        self.url = line.split()[2]
-        self.port = int(self.url.rpartition(":")[2])
-
-    def wait_until_ready(self) -> None:
-        wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
-
-    def children(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def server(tmp_path) -> Iterator[Server]:
-    server = Server(tmp_path / "log")
-    with server.process:  # closes its pipe and waits
+    with serve(tmp_path / "log", model=MODEL) as server:
         yield server
-        server.process.kill()
 
 
 def test_serve_decodes_and_finishes_its_work_on_sigterm(server):
-    assert httpx.get(f"{server.url}/healthz").status_code == 200  # before any model is loaded
+    assert server.get("/healthz").status_code == 200  # before any model is loaded
     server.wait_until_ready()
-    response = httpx.post(server.url + URL, content=bytes(18), headers=B8)
+    response = server.post(URL, content=bytes(18), headers=B8)
     assert (response.status_code, response.content) == (200, bytes(2))
     _a_long_chunked_body_gets_its_answer(server)
     _a_second_server_on_the_port_says_so_and_exits(server.port)
@@ -83,19 +47,16 @@ def test_serve_decodes_and_finishes_its_work_on_sigterm(server):
     shots = np.random.default_rng(0).integers(0, 256, (10, 18), dtype=np.uint8).tobytes()
     answers = []
     sent = time.monotonic()
-    client = threading.Thread(
-        target=lambda: answers.append(httpx.post(server.url + URL, content=shots, headers=B8, timeout=60))
-    )
+    client = threading.Thread(target=lambda: answers.append(server.post(URL, content=shots, headers=B8)))
     client.start()
-    metrics = f"{server.url}/metrics"
-    wait_for(lambda: 'requests_total{model="bb72-bposd"} 3.0' in httpx.get(metrics).text, 10)
+    eventually(lambda: 'requests_total{model="bb72-bposd"} 3.0' in server.get("/metrics").text)
     server.process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
-    client.join(60)
+    client.join()
     assert answers[0].status_code == 200
     assert len(answers[0].content) == 20
     assert asked - sent < float(answers[0].headers["server-timing"].rpartition("=")[2]) / 1e3  # it was at work
-    assert server.process.wait(20) == 0
+    assert server.process.wait() == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/healthz")
     assert "Traceback" not in server.log.read_text()
@@ -107,29 +68,26 @@ def test_sigterm_ends_streams_with_an_answer_or_a_reason(server):
     with connect(url, subprotocols=[Subprotocol("tandem.stream.v1")]) as stream:
         for number in (0, 1):
             stream.send(json.dumps({"action": "open", "stream": number, "rounds": 2}))
-            assert json.loads(stream.recv(60))["event"] == "opened"
+            assert json.loads(stream.recv(PATIENCE_SECONDS))["event"] == "opened"
         rng = np.random.default_rng(0)  # random detection events are hard shots: this one takes a while
         for t, size in enumerate((36, 72, 36)):
             events = np.packbits(rng.random(size) < 0.5, bitorder="little").tobytes()
             stream.send(struct.pack("<IHBB", 0, t, t == 2, 0) + events)
-        wait_for(lambda: 'stream_messages_total{direction="in",model="bb72-bposd"} 5.0' in _metrics(server), 20)
+        count = 'stream_messages_total{direction="in",model="bb72-bposd"} 5.0'
+        eventually(lambda: count in server.get("/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         received = [json.loads(message) for message in stream]
     events = {message["stream"]: message["event"] for message in received}
     assert events == {0: "answer", 1: "problem"}
     assert next(message for message in received if message["stream"] == 1)["type"].endswith(":closing")
     assert stream.close_code == 1001
-    assert server.process.wait(30) == 0
+    assert server.process.wait() == 0
     assert "Traceback" not in server.log.read_text()
-
-
-def _metrics(server: Server) -> str:
-    return httpx.get(f"{server.url}/metrics").text
 
 
 def _a_long_chunked_body_gets_its_answer(server: Server) -> None:
     """The client sends all it has before it reads, so the server must not stop listening at its limit."""
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)) as connection:
         chunks = (bytes(2**20) for _ in range(20))
         connection.request("POST", URL, body=chunks, headers=B8, encode_chunked=True)
         response = connection.getresponse()
@@ -138,7 +96,8 @@ def _a_long_chunked_body_gets_its_answer(server: Server) -> None:
 
 
 def _a_second_server_on_the_port_says_so_and_exits(port: int) -> None:
-    out, err = (second := start("--port", str(port))).communicate(timeout=60)
+    with start("--port", str(port), model=MODEL) as second:
+        out, err = second.communicate()
     assert second.returncode == 2
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -149,29 +108,30 @@ def _a_second_server_on_the_port_says_so_and_exits(port: int) -> None:
 
 def test_ctrl_c_while_models_are_loaded_ends_it_cleanly(server):
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(30) == 0
+    assert server.process.wait() == 0
     assert "Traceback" not in server.log.read_text()
 
 
 def test_its_decoders_end_with_it_even_when_it_is_killed(server):
     server.wait_until_ready()
-    children = server.children()
+    children = children_of(server.process.pid)
     assert children
     server.process.kill()
     server.process.wait()
-    wait_for(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children), 20)
+    eventually(lambda: not any(command_of(child) for child in children))
 
 
 @pytest.mark.parametrize(
-    ("environment", "says"),
+    ("model", "environment", "says"),
     [
-        ({"TANDEM_MAX_ROUNDS": "many"}, "TANDEM_MAX_ROUNDS"),
-        ({"TANDEM_MODELS": json.dumps([MODEL | {"code": "bb73"}])}, "bb73"),
-        ({"TANDEM_MODELS": json.dumps([MODEL | {"weights": "/none"}])}, "bb72-bposd cannot be loaded"),
+        ({}, {"TANDEM_MAX_ROUNDS": "many"}, "TANDEM_MAX_ROUNDS"),
+        ({"code": "bb73"}, {}, "bb73"),
+        ({"weights": "/none"}, {}, "bb72-bposd cannot be loaded"),
     ],
 )
-def test_settings_that_are_wrong_are_one_line(environment, says):
-    _, err = (process := start("--port", "0", **environment)).communicate(timeout=60)
+def test_settings_that_are_wrong_are_one_line(model, environment, says):
+    with start("--port", "0", model=MODEL | model, **environment) as process:
+        _, err = process.communicate()
     assert process.returncode == 2, err
     line = err.splitlines()[-1]
     assert line.startswith("tandem: ")
@@ -215,9 +175,5 @@ def test_flags_that_are_wrong_are_one_line(capsys, monkeypatch, arguments, says)
 
 def test_keys_or_a_word_open_the_service_to_others(tmp_path):
     for arguments in (("--insecure",), ("--set", "api_keys=alice:alice-0123456789abcdef")):
-        with (tmp_path / "log").open("w") as log:
-            process = start("--host", "0.0.0.0", "--port", "0", *arguments, stderr=log)
-        with process:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("listening on http://0.0.0.0:")
-            process.kill()
+        with serve(tmp_path / "log", "--host", "0.0.0.0", *arguments, model=MODEL) as server:
+            assert server.url.startswith("http://0.0.0.0:")

@@ -20,18 +20,15 @@ from websockets.sync.client import connect
 from service.app import create_app
 from service.processes.server import Server
 from service.settings import ModelSettings, Settings
+from tests.helpers import PATIENCE_SECONDS, eventually
 
 URL = "/v1/models/m/decode"
 HEAD = b"POST " + URL.encode() + b" HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\n"
 
 
 @pytest.fixture
-def serve(echo) -> Callable:
+def serve(make) -> Callable:
     """Runs the server of `tandem serve` in a thread, and gives its port and the server."""
-
-    def make(model, experiment):
-        echo.num_detectors = experiment.num_detectors
-        return echo
 
     @contextmanager
     def serve(**settings: object) -> Iterator[tuple[int, Server]]:
@@ -44,23 +41,21 @@ def serve(echo) -> Callable:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()
         try:
-            while True:
-                with httpx.Client(timeout=30) as client:  # a probe needs no key
-                    if client.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                        break
+            # A probe needs no key.
+            eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_SECONDS).is_success)
             yield port, server
         finally:
             server.should_exit = True
-            thread.join(60)
+            thread.join()
 
     return serve
 
 
 def talk(port: int, *sent: bytes, pause: float = 0.0) -> tuple[bytes, float]:
-    """Sends pieces, then reads until the server closes; what came, and after how many seconds."""
+    """Sends pieces, then reads until the server closes, which it has to: what came, and after how many seconds."""
     started = time.monotonic()
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
         try:
             for piece in sent:
                 connection.sendall(piece)
@@ -76,7 +71,7 @@ TRICKS = (b"../m", b"..%2fm", b"%2e%2e", b".", b"m%00", b"m%20", b"m;v=1", b"M",
 
 
 def test_tricks_with_paths_find_no_model(serve):
-    with serve() as (port, _), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with serve() as (port, _), socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
         reader = connection.makefile("rb")
         for trick in (*TRICKS, b"/etc/passwd", b"%2fetc%2fpasswd", b"m/circuit/..", b"", b"x" * 5000):
             for route in (b"/v1/models/" + trick, b"/v2/models/" + trick + b"/ready"):
@@ -91,13 +86,13 @@ def test_tricks_with_paths_find_no_model(serve):
 
 
 def test_slow_headers(serve):
-    with serve(header_timeout_seconds=0.5) as (port, _):
+    with serve(header_timeout_seconds=1) as (port, _):
         for sent in ((), (b"GET /healthz HT",), (HEAD,)):
             received, seconds = talk(port, *sent)
             assert received.startswith(b"HTTP/1.1 408 "), sent
-            assert seconds > 0.4
+            assert seconds > 0.9
         drip = [bytes([byte]) for byte in b"GET /healthz HTTP/1.1\r\nX-Slow: 1"]
-        received, seconds = talk(port, *drip, pause=0.05)
+        received, _ = talk(port, *drip, pause=0.05)
         assert received.startswith(b"HTTP/1.1 408 ") or received == b""  # it went on sending to a closed connection
         received, _ = talk(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n", b"GET /hea", pause=0.2)
         assert received.startswith(b"HTTP/1.1 200 ")
@@ -105,25 +100,20 @@ def test_slow_headers(serve):
 
 
 def test_headers_that_do_not_end(serve):
-    with serve(header_timeout_seconds=300) as (port, _):
-        received, seconds = talk(port, b"GET / HTTP/1.1\r\n", *[b"X-Long: " + bytes([97]) * 30_000] * 4)
-        assert seconds < 60  # long before the time for headers is over
+    with serve(header_timeout_seconds=600) as (port, _):
+        received, _ = talk(port, b"GET / HTTP/1.1\r\n", *[b"X-Long: " + bytes([97]) * 30_000] * 4)
         assert received.startswith(b"HTTP/1.1 4") or received == b""
 
 
 def test_slow_and_never_ending_bodies(serve):
     with serve(body_timeout_seconds=0.5, max_body_bytes=1000) as (port, server):
-        received, seconds = talk(port, HEAD + b"Content-Length: 9\r\n\r\n1234")
+        received, _ = talk(port, HEAD + b"Content-Length: 9\r\n\r\n1234")
         assert received.startswith(b"HTTP/1.1 408 ")
         assert b"body-timeout" in received
         chunk = b"400\r\n" + bytes(1024) + b"\r\n"
         for head in (HEAD, b"GET /healthz HTTP/1.1\r\nHost: t\r\n"):  # read to its limit, and not read at all
-            received, seconds = talk(port, head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 200, pause=0.02)
-            assert seconds < 25  # and not until the client gives up
-        deadline = time.monotonic() + 10
-        while server.server_state.connections:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            talk(port, head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 200, pause=0.02)
+        eventually(lambda: not server.server_state.connections)
 
 
 def test_a_client_that_does_not_read_its_answer(serve):
@@ -133,19 +123,14 @@ def test_a_client_that_does_not_read_its_answer(serve):
         connection.connect(("127.0.0.1", port))
         # More than the system itself keeps for a connection.
         connection.sendall(b"GET /v1/models/m/dem?rounds=10 HTTP/1.1\r\nHost: t\r\n\r\n" * 40)
-        while not server.server_state.connections:
-            time.sleep(0.01)
-        deadline = time.monotonic() + 60
-        while server.server_state.connections:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: server.server_state.connections)
+        eventually(lambda: not server.server_state.connections)
 
 
 def test_too_many_connections(serve):
     with serve(max_connections=3) as (port, server):
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-        while len(server.server_state.connections) < 3:
-            time.sleep(0.01)
+        eventually(lambda: len(server.server_state.connections) == 3)
         received, _ = talk(port, b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n")
         head, _, body = received.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
@@ -153,24 +138,21 @@ def test_too_many_connections(serve):
         assert json.loads(body)["type"] == "urn:problem-type:tandem:busy"
         for connection in held:
             connection.close()
-        while server.server_state.connections:
-            time.sleep(0.01)
+        eventually(lambda: not server.server_state.connections)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
 
 
 def test_too_many_connections_for_a_websocket(serve):
     with serve(max_connections=3) as (port, server):
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-        while len(server.server_state.connections) < 3:
-            time.sleep(0.01)
+        eventually(lambda: len(server.server_state.connections) == 3)
         url, protocol = f"ws://127.0.0.1:{port}/v1/models/m/stream", [Subprotocol("tandem.stream.v1")]
         with pytest.raises(InvalidStatus) as refused:
             connect(url, subprotocols=protocol)
         assert refused.value.response.status_code == 503
         assert refused.value.response.headers["retry-after"] == "1"
         held.pop().close()
-        while len(server.server_state.connections) > 2:
-            time.sleep(0.01)
+        eventually(lambda: len(server.server_state.connections) == 2)
         with connect(url, subprotocols=protocol):
             pass
         for connection in held:
@@ -181,10 +163,7 @@ def test_what_a_loaded_service_holds_is_not_collected_again_and_again(serve):
     gc.unfreeze()
     try:
         with serve():
-            deadline = time.monotonic() + 20
-            while not gc.get_freeze_count():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            eventually(gc.get_freeze_count)
     finally:
         gc.unfreeze()
 
@@ -193,20 +172,30 @@ def test_an_idle_connection_is_closed(serve):
     with serve(keep_alive_seconds=1) as (port, _):
         received, seconds = talk(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 200 ")
-        assert 0.9 < seconds < 25  # the client gives up after 30
+        assert seconds > 0.9
 
 
-def test_draining_takes_what_has_connected_and_asks_to_go(serve):
-    with serve(drain_seconds=0.5) as (port, server):
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+def test_draining_takes_what_has_connected_and_asks_to_go(serve, monkeypatch):
+    monkeypatch.setattr("service.processes.server.FIRST_REQUEST_SECONDS", PATIENCE_SECONDS)
+
+    def closed() -> bool:
+        with socket.socket() as late:
+            return late.connect_ex(("127.0.0.1", port)) != 0
+
+    with serve(drain_seconds=2) as (port, server):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
             assert "connection" not in client.get("/v1/models").headers
             silent = socket.create_connection(("127.0.0.1", port))
+
+            def draining() -> httpx.Response | None:
+                response = client.get("/readyz")
+                return None if response.is_success else response
+
             server.should_exit = True
-            while (response := client.get("/readyz")).status_code == 200:
-                time.sleep(0.01)
+            response = eventually(draining)
             assert response.headers["connection"] == "close"
             assert client.get("/v1/models").status_code == 200
-        time.sleep(0.7)  # the port is closed now; this connection was there before
+        eventually(closed)  # the silent connection was there before
         silent.sendall(b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n")
         received = b""
         while chunk := silent.recv(65536):
@@ -237,8 +226,8 @@ def test_a_websocket_ends_when_its_key_is_revoked(serve, tmp_path):
         ):
             file.write_text(f"alice:{alice}\n")
             with pytest.raises(ConnectionClosed) as closed:
-                revoked.recv(timeout=20)
+                revoked.recv(timeout=PATIENCE_SECONDS)
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, "key" in closed.value.rcvd.reason) == (1008, True)
             kept.send('{"action": "open", "stream": 0}')
-            assert '"opened"' in kept.recv(timeout=20)
+            assert '"opened"' in kept.recv(timeout=PATIENCE_SECONDS)

@@ -6,13 +6,11 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 
 import httpx
 import numpy as np
@@ -20,8 +18,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import Client, ServiceError
+from tests.helpers import PATIENCE_SECONDS, command_of, eventually
+from tests.service import served
+from tests.service.served import Server
 
-COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
 MODEL = {"id": "m", "code": "bb72", "decoder": "bposd-osd0", "rounds": 1, "own_process": False}
 URL = "/v1/models/m/decode"
 B8 = {"content-type": "application/octet-stream"}
@@ -29,35 +29,9 @@ SHOT = bytes(9)
 ADMIN = "root-0123456789abcdef"
 
 
-class Server:
-    """A service in processes of its own."""
-
-    def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
-        self.log = log
-        variables = os.environ | {"TANDEM_MODELS": json.dumps([MODEL])} | environment
-        variables["OMP_NUM_THREADS"] = "1"
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [*COMMAND, *arguments], env=variables, stdout=subprocess.PIPE, stderr=file, text=True
-            )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().split()[2]
-        self.port = int(self.url.rpartition(":")[2])
-
-    def wait_until_ready(self) -> None:
-        # While workers start, connections wait for the first one.
-        wait_for(lambda: httpx.get(f"{self.url}/readyz", timeout=150).status_code == 200)
-
-    def workers(self) -> list[int]:
-        found = []
-        for child in _children(self.process.pid):
-            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
-                found.append(child)
-        return found
-
-    def started(self) -> int:
-        """How many workers have got ready so far."""
-        return len(re.findall(r"worker \d+ is ready", self.log.read_text()))
+def started(server: Server) -> int:
+    """How many workers have got ready so far."""
+    return len(re.findall(r"worker \d+ is ready", server.log.read_text()))
 
 
 class Load:
@@ -77,14 +51,13 @@ class Load:
     def end(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
-            assert not thread.is_alive()
+            thread.join()
 
     def failures(self, *, after: float = 0.0) -> list[tuple[float, int | str]]:
         return [answer for answer in self.answers if answer[1] != 200 and answer[0] >= after]
 
     def _ask(self, keep: bool) -> None:
-        client = httpx.Client(timeout=30)
+        client = httpx.Client(timeout=PATIENCE_SECONDS)
         while not self._stop.wait(0.03):
             sent = time.monotonic()
             try:
@@ -98,33 +71,8 @@ class Load:
 
 
 @pytest.fixture
-def serve(tmp_path) -> Callable:
-    @contextmanager
-    def serve(*arguments: str, **environment: str) -> Iterator[Server]:
-        server = Server(tmp_path / "log", *arguments, **environment)
-        with server.process:
-            try:
-                yield server
-            finally:
-                server.process.kill()
-
-    return serve
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+def serve(tmp_path) -> Callable[..., AbstractContextManager[Server]]:
+    return partial(served.serve, tmp_path / "log", model=MODEL)
 
 
 def test_the_client_does_not_notice_that_workers_are_killed(serve):
@@ -147,12 +95,12 @@ def test_the_client_does_not_notice_that_workers_are_killed(serve):
             thread.start()
         for kills in (1, 2):
             asked = len(rounds)
-            wait_for(lambda asked=asked: len(rounds) > asked + 40)
+            eventually(lambda asked=asked: len(rounds) > asked + 40)
             os.kill(server.workers()[0], signal.SIGKILL)
-            wait_for(lambda kills=kills: server.started() == 2 + kills)
+            eventually(lambda kills=kills: started(server) == 2 + kills)
         stop.set()
         for thread in threads:
-            thread.join(60)
+            thread.join()
         assert failures == []
         assert set(rounds) == {(1, 12)}
 
@@ -162,14 +110,14 @@ def test_a_killed_worker_is_replaced_and_later_requests_succeed(serve):
         server.wait_until_ready()
         assert len(server.workers()) == 2
         load = Load(server.url)
-        wait_for(lambda: len(load.answers) > 50)
+        eventually(lambda: len(load.answers) > 50)
         victim = server.workers()[0]
         os.kill(victim, signal.SIGKILL)
-        killed = time.monotonic()
-        wait_for(lambda: server.started() == 3)
-        wait_for(lambda: sum(sent > killed + 2 for sent, _ in load.answers) > 50)
+        eventually(lambda: started(server) == 3)
+        replaced = time.monotonic()
+        eventually(lambda: sum(sent > replaced for sent, _ in load.answers) > 50)
         load.end()
-        assert load.failures(after=killed + 2) == []
+        assert load.failures(after=replaced) == []
         # The requests at work on it are lost, at most one a client; none is answered wrongly.
         assert len(load.failures()) <= 6, load.failures()
         assert victim not in server.workers()
@@ -181,9 +129,9 @@ def test_sigterm_under_load_fails_no_request(serve, workers):
     with serve("--workers", workers) as server:
         server.wait_until_ready()
         load = Load(server.url)
-        wait_for(lambda: len(load.answers) > 50)
+        eventually(lambda: len(load.answers) > 50)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0
+        assert server.process.wait() == 0
         load.end()
         assert load.failures() == []
         assert "Traceback" not in server.log.read_text()
@@ -194,11 +142,21 @@ def test_sighup_replaces_all_workers_and_fails_no_request(serve):
         server.wait_until_ready()
         before = set(server.workers())
         load = Load(server.url)
-        wait_for(lambda: len(load.answers) > 50)
+        eventually(lambda: len(load.answers) > 50)
         server.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: len(server.workers()) == 2 and not before & set(server.workers()))
+        eventually(lambda: len(server.workers()) == 2 and not before & set(server.workers()))
         load.end()
         assert load.failures() == []
+
+
+def metrics_of(server: Server) -> dict[str, float]:
+    text = server.get("/metrics", headers={"x-api-key": ADMIN}).text
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("model", "m") == "m"
+    }
 
 
 def test_workers_share_metrics_and_models(serve):
@@ -207,27 +165,25 @@ def test_workers_share_metrics_and_models(serve):
         server.wait_until_ready()
         as_root = B8 | {"x-api-key": ADMIN}
         for _ in range(40):
-            assert httpx.post(server.url + URL, content=SHOT, headers=as_root).status_code == 200
-        metrics = httpx.get(f"{server.url}/metrics", headers=as_root).text
-        values = {
-            sample.name: sample.value
-            for family in text_string_to_metric_families(metrics)
-            for sample in family.samples
-            if sample.labels.get("model", "m") == "m"
-        }
+            assert server.post(URL, content=SHOT, headers=as_root).status_code == 200
+        eventually(lambda: metrics_of(server)["tandem_requests_in_flight"] == 0)
+        values = metrics_of(server)
         assert values["tandem_shots_total"] == 40
         assert values["tandem_queued_shots"] == 0
-        assert values["tandem_requests_in_flight"] == 0
 
-        changed = httpx.put(f"{server.url}/v1/models/m", json=MODEL | {"rounds": 2}, headers={"x-api-key": ADMIN})
+        changed = httpx.put(
+            f"{server.url}/v1/models/m",
+            json=MODEL | {"rounds": 2},
+            headers={"x-api-key": ADMIN},
+            timeout=PATIENCE_SECONDS,
+        )
         assert changed.status_code == 200
-        wait_for(lambda: server.log.read_text().count("model m is put in place") == 2, 20)
+        eventually(lambda: server.log.read_text().count("model m is put in place") == 2)
         for victim in server.workers():  # those that come after know of it, too
             os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: server.started() == 4)
-        rounds = [
-            httpx.get(f"{server.url}/v1/models/m", headers=as_root).json()["experiment"]["rounds"] for _ in range(20)
-        ]
+        eventually(lambda: started(server) == 4)
+        answers = [server.get("/v1/models/m", headers=as_root).json() for _ in range(20)]
+        rounds = [answer["experiment"]["rounds"] for answer in answers]
         assert set(rounds) == {2}
         lines = [json.loads(line) for line in server.log.read_text().splitlines()]
         routes = [line["route"] for line in lines if line["logger"] == "service.access"]
@@ -240,13 +196,12 @@ def test_workers_end_with_their_supervisor(serve):
         workers = server.workers()
         server.process.kill()
         server.process.wait()
-        wait_for(lambda: all(gone(worker) for worker in workers), 20)
+        eventually(lambda: not any(command_of(worker) for worker in workers))
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(serve):
-    models = json.dumps([MODEL | {"decoder": "neural", "weights": "/none"}])
-    with serve("--workers", "2", TANDEM_MODELS=models) as server:
-        assert server.process.wait(150) == 2
+    with serve("--workers", "2", model=MODEL | {"decoder": "neural", "weights": "/none"}) as server:
+        assert server.process.wait() == 2
         last = server.log.read_text().splitlines()[-1]
         assert last.startswith("tandem: model m cannot be loaded")
         assert "Traceback" not in server.log.read_text()
