@@ -5,12 +5,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from simulation.files import file_version
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +92,10 @@ class KeyRing:
         self.required = bool(self._fixed) or file is not None
         """Whether requests need a key at all; stays true when a file loses its last one."""
         if file is not None:
-            self._version = _version(file)
+            self._version = file_version(file)
             self._from_file = tuple(parse_key(line) for line in _lines(file))
         if self.required and not self._keys:
             raise ValueError(f"there is no API key in {file}; add a line {_FORM}")
-
-    @property
-    def has_admin(self) -> bool:
-        return any(key.admin for key in self._keys)
 
     def find(self, secret: bytes) -> Key | None:
         """The key that this is. All keys are compared, each in constant time."""
@@ -123,7 +120,7 @@ class KeyRing:
         if self._file is None:
             return
         try:
-            version = _version(self._file)
+            version = file_version(self._file)
             if version == self._version:
                 return
             lines = _lines(self._file)
@@ -165,8 +162,3 @@ def _good(lines: Iterable[str], file: Path) -> Iterable[Key]:
 def _lines(file: Path) -> list[str]:
     lines = (line.strip() for line in file.read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def _version(file: Path) -> tuple[int, ...]:
-    status = os.stat(file)
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class Flaw:
     """Name of the query parameter or header at fault."""
     pointer: str | None = None
     """JSON pointer (RFC 6901, as a URI fragment) to the value at fault in the body."""
+
+    @classmethod
+    def in_body(cls, detail: str, *path: str | int) -> Self:
+        """A flaw of the value at a path of keys and indices, or of the whole body."""
+        return cls(detail, pointer="#" + "".join(f"/{step}" for step in path))
 
 
 class RequestError(Exception):
@@ -37,6 +42,16 @@ class RequestError(Exception):
         self.detail = detail
         self.flaws = tuple(flaws)
         self.retry_after = retry_after
+
+    @classmethod
+    def of(cls, detail: str, *, parameter: str | None = None, pointer: str | None = None) -> Self:
+        """The error of one flaw, whose detail says all; see `Flaw`."""
+        return cls(detail, flaws=[Flaw(detail, parameter, pointer)])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers of the answer."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
 class UnauthorizedError(RequestError):

@@ -35,7 +35,7 @@ class AnswerForTheLost:
         if scope["type"] == "http" and not started:
             error = ReplicaLostError("the replica at work on this request is lost; send it again", retry_after=0)
             respond = form_for(scope["path"], FORMS)
-            response = respond(problem_of(error), headers={"Retry-After": str(error.retry_after)})
+            response = respond(problem_of(error), headers=error.headers)
             await response(scope, receive, send)
 
 

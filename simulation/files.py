@@ -1,4 +1,4 @@
-"""Output files that are either complete or absent, and never overwrite by accident."""
+"""Files: output that is either complete or absent and never overwrites by accident, and whether a file changed."""
 
 from __future__ import annotations
 
@@ -69,3 +69,13 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
     """
     with atomic_write(path, force=force) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def file_version(path: Path) -> tuple[int, int, int]:
+    """Differs after each change of a file: its time of modification in ns, its size in bytes and its inode.
+
+    Raises:
+        OSError: there is no such file, or it cannot be reached.
+    """
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -18,7 +18,6 @@ from service.errors import (
     BusyError,
     ClosingError,
     DeadlineExceededError,
-    Flaw,
     InvalidParametersError,
     NotAcceptableError,
     UnsupportedMediaTypeError,
@@ -42,8 +41,10 @@ class Gate:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Raises:
-        BusyError: the place is full.
+        """Counts one in for as long as the `with` block lasts.
+
+        Raises:
+            BusyError: there are as many as may be.
         """
         if self._inside >= self._most:
             raise BusyError(f"{self._inside} {self._what} already; try again later", retry_after=1)
@@ -92,7 +93,7 @@ async def deadline(timeout_ms: int, *, most_seconds: float) -> AsyncIterator[Non
     most = int(most_seconds * 1e3)
     if timeout_ms > most:
         detail = f"timeout_ms={timeout_ms} is more than the {most} that this service waits"
-        raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="timeout_ms")])
+        raise InvalidParametersError.of(detail, parameter="timeout_ms")
     record = current_record()
     spent = 0.0 if record is None else time.perf_counter() - record.started
     limit = asyncio.timeout(timeout_ms / 1e3 - spent)

@@ -119,8 +119,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
         problem = problem_of(error)
         if problem.instance:
             logger.error("%s %s: %s (%s)", request.method, request.url.path, error.detail, problem.instance)
-        headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-        return respond(request, problem, headers=headers)
+        return respond(request, problem, headers=error.headers)
 
     async def invalid_parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -28,8 +28,10 @@ class Builder:
         self._pending = 0
 
     async def run(self, build: Callable[[], T]) -> T:
-        """Raises:
-        BusyError: too many builds wait.
+        """Waits for the thread, and for what it builds.
+
+        Raises:
+            BusyError: too many builds wait.
         """
         if self._pending >= MAX_PENDING_BUILDS:
             raise BusyError(

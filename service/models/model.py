@@ -8,20 +8,21 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 
 from decoder.base import Decoder, SoftDecoder
-from decoder.catalog import detectors_used
+from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess
 from decoder.tandem.pairs import tuned_threshold
-from service.errors import ClosingError, Flaw, InvalidParametersError, NotReadyError
+from service.errors import ClosingError, InvalidParametersError, NotReadyError
 from service.models.batching import BatchWorker, decode_with_probabilities
 from service.models.building import Builder, DecoderCache
-from service.models.second_opinions import SecondOpinions, second_of
+from service.models.second_opinions import SecondOpinions
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from service.wire.schemas import ExperimentQuery
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
+from simulation.files import file_version
 from simulation.noise import NoiseModel
 from simulation.sampling import sample
 
@@ -62,7 +63,7 @@ class Model:
         self.metrics = metrics
         self.version = model_version(settings)
         self.code: BivariateBicycleCode = parse_code(settings.code)
-        self.detectors = detectors_used(settings.decoder)
+        self.detectors = decoder_spec(settings.decoder).detectors
         self.device = settings.device or (bounds.device if settings.network else "cpu")
         self.ready = False
         self.gives_confidence: bool | None = None
@@ -110,7 +111,7 @@ class Model:
         default, most = self.settings, self.bounds.max_rounds
         if query.rounds is not None and query.rounds > most:
             detail = f"rounds={query.rounds} is more than the {most} that this service decodes"
-            raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="rounds")])
+            raise InvalidParametersError.of(detail, parameter="rounds")
         try:
             return self._experiment(query.basis or default.basis, query.rounds or default.rounds, query.p or default.p)
         except ValueError as error:
@@ -152,12 +153,14 @@ class Model:
         decoder = await self._decoders.get(self.default)
         self.gives_confidence = isinstance(decoder, SoftDecoder)
         self.details = getattr(decoder, "model_info", {})
-        second = second_of(self.settings.decoder)
+        second = decoder_spec(self.settings.decoder).second
         if second is not None:
             threshold = self.settings.threshold
             if threshold is None:
                 threshold = tuned_threshold(self.details, second)
-            self.second = SecondOpinions(self.settings, threshold=threshold, metrics=self.metrics.opinions)
+            self.second = SecondOpinions(
+                self.settings, second=second, threshold=threshold, metrics=self.metrics.opinions
+            )
             self.second.warm_up(self.default)
         self.ready = True
 
@@ -202,7 +205,6 @@ class Model:
 def model_version(model: ModelSettings) -> tuple[object, ...]:
     """Changes when the settings of a model change, or its weights file does."""
     try:
-        status = model.weights.stat() if model.weights is not None else None
+        return model, None if model.weights is None else file_version(model.weights)
     except OSError:
-        status = None
-    return model, status and (status.st_mtime_ns, status.st_size, status.st_ino)
+        return model, None

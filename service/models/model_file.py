@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from service.settings import ModelSettings
-from simulation.files import write_text
+from simulation.files import file_version, write_text
 
 Models = tuple[ModelSettings, ...]
 
@@ -25,9 +25,11 @@ class ModelFile:
         self.path = path
 
     def read(self) -> Models:
-        """Raises:
-        ValueError: the file does not hold models.
-        OSError: the file cannot be read.
+        """Reads the models.
+
+        Raises:
+            ValueError: the file does not hold models.
+            OSError: the file cannot be read.
         """
         try:
             models = _MODELS.validate_json(self.path.read_bytes())
@@ -61,10 +63,9 @@ class ModelFile:
     def version(self) -> tuple[int, ...]:
         """Differs after each change; empty while there is no file."""
         try:
-            status = self.path.stat()
+            return file_version(self.path)
         except OSError:
             return ()
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _write(self, models: Sequence[ModelSettings], *, force: bool) -> None:
         content = [model.model_dump(mode="json", exclude_defaults=True) for model in models]

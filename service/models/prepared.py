@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from decoder.base import Decoder
 from decoder.tandem.rule import seconds_left
-from service.errors import DecodeTimeoutError, Flaw, InvalidParametersError
+from service.errors import DecodeTimeoutError, InvalidParametersError
 from service.models.model import Model
 from service.models.second_opinions import AskedOpinions
 from service.telemetry.record import current_record
 from service.wire.schemas import ExperimentQuery
-from service.wire.shots import DecodeResult, ShotFormat
+from service.wire.shots import DecodeResult, ExpectedShots
 from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 
@@ -34,7 +34,7 @@ class Prepared:
     model: Model
     experiment: MemoryExperiment
     decoder: Decoder
-    format: ShotFormat
+    expected: ExpectedShots
     """Of the shots that requests bring."""
 
     @classmethod
@@ -50,7 +50,7 @@ class Prepared:
         experiment = model.experiment(query)
         decoder = await model.decoder(experiment)
         most = model.bounds.max_shots_per_request
-        return cls(model, experiment, decoder, ShotFormat(decoder.num_detectors, decoder.num_observables, most))
+        return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))
 
     async def decode(self, shots: PackedBits, *, deadline_ms: float | None = None) -> DecodeResult:
         """Decodes shots, those that the network of a pair is unsure of with the second decoder, too.
@@ -100,5 +100,6 @@ class Prepared:
 
 def not_a_pair(model_id: str, name: str) -> InvalidParametersError:
     """The error of a parameter for pairs in a request for another model."""
-    detail = f"{name} belongs to pairs, and model {model_id} is none; leave it out"
-    return InvalidParametersError(detail, flaws=[Flaw(detail, parameter=name)])
+    return InvalidParametersError.of(
+        f"{name} belongs to pairs, and model {model_id} is none; leave it out", parameter=name
+    )

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
-from decoder.catalog import decoder_spec
 from decoder.tandem.opinions import PATIENCE_SECONDS, NoOpinionError, OpinionPool
 from decoder.tandem.rule import Opinion, merge, unsure
 from service.settings import ModelSettings
@@ -28,33 +26,17 @@ from simulation.bits import Bits, PackedBits
 from simulation.circuits import MemoryExperiment
 
 
-def second_of(decoder: str) -> str | None:
-    """The decoder that gives second opinions in a pair; None for decoders that are no pairs.
-
-    Raises:
-        ValueError: no decoder has that name.
-    """
-    return decoder_spec(decoder).second
-
-
-class OpinionCounter(Protocol):
-    """Is told of each opinion."""
-
-    def __call__(self, opinion: Opinion, *, seconds: float | None) -> None: ...
-
-
 class SecondOpinions:
     """The second decoder of one model, in worker processes that start in the background.
 
     Args:
         model: whose second decoder it is.
+        second: the second decoder's name.
         threshold: of the network's confidence, below which the second decoder is asked.
         metrics: counts the opinions.
     """
 
-    def __init__(self, model: ModelSettings, *, threshold: float, metrics: OpinionMetrics) -> None:
-        second = second_of(model.decoder)
-        assert second is not None
+    def __init__(self, model: ModelSettings, *, second: str, threshold: float, metrics: OpinionMetrics) -> None:
         self.threshold = threshold
         self.deadline_ms = model.deadline_ms
         self.info = PairInfo(second=second, threshold=threshold, deadline_ms=model.deadline_ms)
@@ -94,9 +76,8 @@ class SecondOpinions:
         rows = np.flatnonzero(unsure(first.confidence, self.threshold)).tolist()
         opinions = self._pool.ask(experiment, shots[rows], seconds=seconds)
         self._metrics.count(self._model, Opinion.FIRST, shots=len(shots) - len(rows))
-        return AskedOpinions(
-            first, dict(zip(rows, opinions, strict=True)), seconds, count=partial(self._metrics.count, self._model)
-        )
+        count = partial(self._metrics.count, self._model)
+        return AskedOpinions(first, dict(zip(rows, opinions, strict=True)), seconds=seconds, count=count)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -111,11 +92,11 @@ class AskedOpinions:
         first: what the network said of all shots.
         pending: for each shot asked about, by its number, what becomes its prediction, bool (observables,).
         seconds: how long to wait for the opinions.
-        count: is told of each opinion, with the seconds it took if the second decoder gave it.
+        count: `OpinionMetrics.count` for the model.
     """
 
     def __init__(
-        self, first: DecodeResult, pending: dict[int, Future[Bits]], seconds: float, *, count: OpinionCounter
+        self, first: DecodeResult, pending: dict[int, Future[Bits]], *, seconds: float, count: Callable[..., None]
     ) -> None:
         self.first = first
         self.pending = pending

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
 from service.oip.schemas import InferInput, InferParameters, InferRequest
-from service.wire.shots import ShotFormat, parse_b8
+from service.wire.shots import ExpectedShots, parse_b8
 from simulation.bits import PackedBits, pack_bits, packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -64,7 +64,7 @@ def parse_request(body: bytes, *, header_length: str | None) -> ParsedRequest:
     return ParsedRequest(header, body[length:])
 
 
-def parse_shots(request: ParsedRequest, expected: ShotFormat) -> PackedBits:
+def parse_shots(request: ParsedRequest, expected: ExpectedShots) -> PackedBits:
     """Reads the tensor of a request.
 
     Returns:

@@ -50,8 +50,10 @@ router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
 
 
 async def check_version(model_version: str) -> None:
-    """Raises:
-    UnknownVersionError: there is no such version.
+    """Refuses requests for another version than the one there is.
+
+    Raises:
+        UnknownVersionError: there is no such version.
     """
     if model_version != VERSION:
         raise UnknownVersionError(f"there is no version {model_version!r}; every model has version {VERSION} alone")
@@ -167,7 +169,7 @@ async def _decode(model: Model, sent: ParsedRequest) -> Decoded:
     prepared = await Prepared.of(model, sent.parameters)
     soft = isinstance(prepared.decoder, SoftDecoder)
     outputs = chosen_outputs(sent.header, soft=soft, pair=model.second is not None)
-    shots = parse_shots(sent, prepared.format)
+    shots = parse_shots(sent, prepared.expected)
     result = await prepared.decode(shots, deadline_ms=sent.parameters.deadline_ms)
     return result, sent.header.id, outputs
 

@@ -14,7 +14,6 @@ from service.errors import (
     BodyTooLargeError,
     ClosingError,
     ConflictError,
-    Flaw,
     ForbiddenError,
     InvalidParametersError,
     ModelNotLoadedError,
@@ -35,8 +34,10 @@ MAX_BODY_BYTES = 2**16
 
 
 async def administrators_only() -> None:
-    """Raises:
-    ForbiddenError: the request has no key for administrators.
+    """Refuses all requests but those with a key for administrators.
+
+    Raises:
+        ForbiddenError: this one has none.
     """
     record = current_record()
     if record is None or record.key is None or not record.key.admin:
@@ -92,15 +93,15 @@ def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
     try:
         content = from_json(body)
     except ValueError as error:
-        raise _invalid(f"the body is no JSON: {error}", "#") from None
+        raise InvalidParametersError.of(f"the body is no JSON: {error}", pointer="#") from None
     if not isinstance(content, dict) or content.get("id", model_id) != model_id:
-        raise _invalid(f"send an object whose id, if it has one, is {model_id!r}", "#/id")
+        raise InvalidParametersError.of(f"send an object whose id, if it has one, is {model_id!r}", pointer="#/id")
     try:
         model = ModelSettings.model_validate(content | {"id": model_id})
     except ValidationError as error:
         first = error.errors()[0]
         place = "/".join(map(str, first["loc"]))
-        raise _invalid(f"{place}: {first['msg']}", f"#/{place}") from None
+        raise InvalidParametersError.of(f"{place}: {first['msg']}", pointer=f"#/{place}") from None
     if model.weights is None:
         return model
     return model.model_copy(update={"weights": _within(settings.model_dir, model.weights)})
@@ -109,13 +110,13 @@ def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
 def _within(directory: Path | None, weights: Path) -> Path:
     """The weights' path, relative ones counted from the directory. Nothing outside of it is looked at."""
     if directory is None:
-        raise _invalid("weights other than the shipped ones need the setting model_dir", "#/weights")
+        raise InvalidParametersError.of(
+            "weights other than the shipped ones need the setting model_dir", pointer="#/weights"
+        )
     root = directory.resolve()
     path = (root / weights).resolve()
     if not path.is_relative_to(root):
-        raise _invalid("weights must lie in the directory of the setting model_dir", "#/weights")
+        raise InvalidParametersError.of(
+            "weights must lie in the directory of the setting model_dir", pointer="#/weights"
+        )
     return path
-
-
-def _invalid(detail: str, pointer: str) -> InvalidParametersError:
-    return InvalidParametersError(detail, flaws=[Flaw(detail, pointer=pointer)])

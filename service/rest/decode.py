@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
+from pydantic_core import to_json
 
-from service.errors import DECODE_ERRORS, Flaw, InvalidParametersError, NotAcceptableError
+from service.errors import DECODE_ERRORS, InvalidParametersError, NotAcceptableError
 from service.http.bounds import B8, JSON, best_answer_type, content_type, work_on_body
 from service.http.dependencies import DirectRoute, GateDependency, ModelDependency
 from service.http.problems import problem_responses
@@ -16,7 +17,7 @@ from service.models.prepared import Prepared, not_a_pair
 from service.models.second_opinions import AskedOpinions
 from service.rest.partial_answers import NDJSON, PartialAnswer
 from service.wire.schemas import DecodeQuery, DecodeRequest, DecodeResponse
-from service.wire.shots import DecodeResult, parse_b8, parse_json, result_json, result_parts
+from service.wire.shots import DecodeResult, parse_b8, parse_json, result_object, result_parts
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
 
@@ -83,7 +84,7 @@ async def decode(
 
     async def work(body: bytes) -> DecodeResult | AskedOpinions:
         prepared = await Prepared.of(model, query)
-        shots = (parse_json if sent == JSON else parse_b8)(body, prepared.format)
+        shots = (parse_json if sent == JSON else parse_b8)(body, prepared.expected)
         if query.partial:
             return await prepared.ask(shots, deadline_ms=query.deadline_ms)
         return await prepared.decode(shots, deadline_ms=query.deadline_ms)
@@ -106,8 +107,7 @@ def check_pair_options(model: Model, query: DecodeQuery, wanted: str) -> None:
             if getattr(query, name):
                 raise not_a_pair(model.id, name)
     if query.partial and wanted != JSON:
-        detail = "partial answers are JSON; send Accept: application/json"
-        raise InvalidParametersError(detail, flaws=[Flaw(detail, parameter="partial")])
+        raise InvalidParametersError.of("partial answers are JSON; send Accept: application/json", parameter="partial")
 
 
 def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: str) -> Response:
@@ -118,11 +118,13 @@ def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: s
         "X-Tandem-Num-Shots": str(len(result.predictions)),
     }
     if wanted == JSON:
-        confidence = query.confidence is not False
-        content = result_json(
-            result, model=model_id, confidence=confidence, flip_probabilities=query.flip_probabilities
+        content = result_object(
+            result,
+            model=model_id,
+            confidence=query.confidence is not False,
+            flip_probabilities=query.flip_probabilities,
         )
-        return Response(content, headers=headers, media_type=JSON)
+        return Response(to_json(content), headers=headers, media_type=JSON)
     parts = result_parts(
         result,
         confidence=query.confidence is True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
@@ -13,7 +13,7 @@ from service.errors import BusyError, InvalidParametersError, UnknownModelError
 from service.http.bounds import Gate
 from service.http.dependencies import EngineDependency, ModelDependency, get_gate
 from service.http.problems import problem_responses
-from service.wire.schemas import Bit, ExperimentQuery
+from service.wire.schemas import Bit, ExperimentQuery, SampledExperiment
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
@@ -38,13 +38,6 @@ class SampleQuery(ExperimentQuery):
         le=MAX_EXACT_INTEGER,
         description="Number of the first shot: shot i of a seed is the same whichever shots are asked for with it.",
     )
-
-
-class SampledExperiment(BaseModel):
-    basis: Literal["X", "Z"]
-    rounds: int
-    p: float
-    noise: str
 
 
 class SampleResponse(BaseModel):

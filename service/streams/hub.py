@@ -105,8 +105,7 @@ async def stream(websocket: WebSocket, model_id: str) -> None:
         await hub.serve(websocket, model_id)
     except RequestError as error:
         engine.metrics.failure(model_id if model_id in engine.models else "", error.kind)
-        headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-        await websocket.send_denial_response(problem_response(problem_of(error), headers=headers))
+        await websocket.send_denial_response(problem_response(problem_of(error), headers=error.headers))
 
 
 async def drain_streams(app: FastAPI, *, seconds: float) -> None:

@@ -104,7 +104,7 @@ def parse_text(text: str) -> OpenRequest | CloseRequest:
     try:
         return _ACTIONS[action].model_validate(fields)
     except ValidationError as error:
-        flaws = [Flaw(part["msg"], pointer="#/" + "/".join(map(str, part["loc"]))) for part in error.errors()]
+        flaws = [Flaw.in_body(part["msg"], *part["loc"]) for part in error.errors()]
         raise StreamRefused(
             stream, InvalidParametersError(f"{flaws[0].pointer}: {flaws[0].detail}", flaws=flaws)
         ) from None

@@ -115,11 +115,14 @@ class DecodeRequest(Sent):
         return self
 
 
-class ExperimentInfo(BaseModel):
+class SampledExperiment(BaseModel):
     basis: Literal["X", "Z"]
     rounds: int
     p: float
     noise: str
+
+
+class ExperimentInfo(SampledExperiment):
     num_detectors: int = Field(description="Bits in each shot, in the order of the circuit's detectors.")
     num_observables: int = Field(description="Bits in each prediction.")
 

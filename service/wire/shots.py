@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from decoder.tandem.rule import Opinion
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
@@ -38,7 +37,7 @@ class DecodeResult:
 
 
 @dataclass(frozen=True)
-class ShotFormat:
+class ExpectedShots:
     """What the shots of a request have to be like."""
 
     num_detectors: int
@@ -46,7 +45,7 @@ class ShotFormat:
     max_shots: int
 
 
-def parse_json(body: bytes, expected: ShotFormat) -> PackedBits:
+def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
     """Reads a `DecodeRequest`.
 
     Returns:
@@ -59,22 +58,21 @@ def parse_json(body: bytes, expected: ShotFormat) -> PackedBits:
     try:
         request = DecodeRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(
-            *(_flaw(part["msg"].removeprefix("Value error, "), *part["loc"]) for part in error.errors())
-        ) from None
+        flaws = [Flaw.in_body(part["msg"].removeprefix("Value error, "), *part["loc"]) for part in error.errors()]
+        raise _invalid(*flaws) from None
     if "shots" in request.model_fields_set:
         return _from_lists(request.shots, expected)
     try:
         data = base64.b64decode(request.shots_b8, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _invalid(_flaw(f"this is not base64: {error}", "shots_b8")) from None
+        raise _invalid(Flaw.in_body(f"this is not base64: {error}", "shots_b8")) from None
     shots = parse_b8(data, expected)
     if "num_shots" in request.model_fields_set and request.num_shots != len(shots):
-        raise _invalid(_flaw(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots"))
+        raise _invalid(Flaw.in_body(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots"))
     return shots
 
 
-def parse_b8(data: bytes, expected: ShotFormat) -> PackedBits:
+def parse_b8(data: bytes, expected: ExpectedShots) -> PackedBits:
     """Reads stim's b8: ceil(num_detectors / 8) bytes a shot, the first detector the lowest bit.
 
     Returns:
@@ -103,11 +101,6 @@ def parse_b8(data: bytes, expected: ShotFormat) -> PackedBits:
             Flaw(f"bits are set past a shot's {num_detectors} detectors; pack lowest bit first, one shot a row")
         )
     return shots
-
-
-def result_json(result: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> bytes:
-    """Writes a `DecodeResponse`."""
-    return to_json(result_object(result, model=model, confidence=confidence, flip_probabilities=flip_probabilities))
 
 
 def result_object(result: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
@@ -140,30 +133,21 @@ def result_parts(
     return parts
 
 
-def _from_lists(shots: list[list[Bit]], expected: ShotFormat) -> PackedBits:
+def _from_lists(shots: list[list[Bit]], expected: ExpectedShots) -> PackedBits:
     num_detectors = expected.num_detectors
     if len(shots) > expected.max_shots:
         raise _too_many(len(shots), expected)
     for index, shot in enumerate(shots):
         if len(shot) != num_detectors:
-            raise _invalid(
-                _flaw(
-                    f"a shot of {len(shot)} values; this experiment has {num_detectors} detectors",
-                    "shots",
-                    index,
-                )
-            )
+            detail = f"a shot of {len(shot)} values; this experiment has {num_detectors} detectors"
+            raise _invalid(Flaw.in_body(detail, "shots", index))
     return pack_bits(np.array(shots, dtype=np.bool_))
 
 
-def _too_many(count: int, expected: ShotFormat) -> TooManyShotsError:
+def _too_many(count: int, expected: ExpectedShots) -> TooManyShotsError:
     return TooManyShotsError(
         f"{count} shots in one request, at most {expected.max_shots} are allowed; send them in parts"
     )
-
-
-def _flaw(detail: str, *location: str | int) -> Flaw:
-    return Flaw(detail, pointer="#/" + "/".join(map(str, location)) if location else "#")
 
 
 def _invalid(*flaws: Flaw) -> InvalidShotsError:
