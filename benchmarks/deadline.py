@@ -35,6 +35,7 @@ from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.pairs import make_pair
 from decoder.tandem.rule import Opinion
+from simulation.bases import Basis
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.files import write_text
@@ -65,7 +66,7 @@ class TimedDecoder:
 def main(
     *,
     code: str = "bb72",
-    basis: str = "Z",
+    basis: Basis = "Z",
     rounds: int = 6,
     p: float = 0.003,
     shots: int = 100_000,

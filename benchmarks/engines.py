@@ -164,7 +164,7 @@ def build_engines(setting: Setting, folder: Path, *, first: int | None) -> None:
         return setting.by_parts(run_step, lambda inputs: readouts(**inputs)), None
 
     def aot() -> tuple[Network, None]:
-        loaded = {}
+        loaded: dict[tuple[int, int | None], Any] = {}
 
         def compiled(name: str, part: nn.Module, inputs: dict[str, Any]) -> Any:
             program = torch.export.export(part, (), inputs)

@@ -126,7 +126,8 @@ class Report:
         for batch in batches:
             few = shots[: min(batch, 1024)]
             gpu.decode_batch(shots[:batch])  # captures
-            here, there = [], []
+            here: list[float] = []
+            there: list[float] = []
             begun = time.perf_counter()
             while not there or time.perf_counter() - begun < seconds:
                 there.append(batch / _timed(gpu.decode_batch, shots[:batch]))

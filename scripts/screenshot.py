@@ -11,8 +11,9 @@ import re
 import shutil
 from pathlib import Path
 
-from demo import service
 from playwright.sync_api import Page, expect, sync_playwright
+
+from scripts.demo import service
 
 CHROMIUM_ARGS = [
     "--no-sandbox",

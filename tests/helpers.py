@@ -6,10 +6,10 @@ import asyncio
 import inspect
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def eventually(condition: Callable[[], T], *, limit: float = PATIENCE_SECONDS) -
     return found
 
 
-async def eventually_async(condition: Callable[[], T | Awaitable[T]], *, limit: float = PATIENCE_SECONDS) -> T:
+async def eventually_async(condition: Callable[[], Any], *, limit: float = PATIENCE_SECONDS) -> Any:
     """As `eventually`, with other tasks at work in between; the condition may be a coroutine function."""
     ends = time.monotonic() + limit
     while True:
@@ -48,7 +48,7 @@ async def eventually_async(condition: Callable[[], T | Awaitable[T]], *, limit: 
         if inspect.isawaitable(found):
             found = await found
         if found:
-            return cast(T, found)
+            return found
         assert time.monotonic() < ends, _never(condition, limit)
         await asyncio.sleep(POLL_SECONDS)
 

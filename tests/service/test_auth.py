@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from service.app import create_app
 from service.auth import KeyRing, is_loopback, parse_key
@@ -146,13 +148,13 @@ async def test_every_route_but_the_probes_needs_a_key(serve, make, echo, tmp_pat
 )
 async def test_a_websocket_needs_a_key_too(headers, extensions, expected):
     """Before it comes to a route, which here does not know the model."""
-    app = create_app(Settings(api_keys=f"alice:{ALICE}"))
+    app = create_app(Settings(api_keys=SecretStr(f"alice:{ALICE}")))
     sent = []
 
     async def receive() -> dict:
         return {"type": "websocket.connect"}
 
-    async def send(message: dict) -> None:
+    async def send(message: MutableMapping) -> None:
         sent.append(message)
 
     scope = {"type": "websocket", "path": "/v1/models/m/stream", "raw_path": b"", "query_string": b"", "root_path": ""}

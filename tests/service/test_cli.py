@@ -77,8 +77,8 @@ def test_sigterm_ends_streams_with_an_answer_or_a_reason(server):
         eventually(lambda: count in server.get("/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         received = [json.loads(message) for message in stream]
-    events = {message["stream"]: message["event"] for message in received}
-    assert events == {0: "answer", 1: "problem"}
+    said = {message["stream"]: message["event"] for message in received}
+    assert said == {0: "answer", 1: "problem"}
     assert next(message for message in received if message["stream"] == 1)["type"].endswith(":closing")
     assert stream.close_code == 1001
     assert server.process.wait() == 0

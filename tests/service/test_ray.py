@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import httpx
 import pytest
@@ -84,7 +85,8 @@ async def answers_half(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.anyio
 async def test_a_request_without_answer_is_answered_503():
     [middleware] = middlewares()
-    app = middleware.cls(answers_nothing)
+    made: Any = middleware.cls
+    app = made(answers_nothing)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://proxy") as client:
         answer = await client.get("/v1/models")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "0")

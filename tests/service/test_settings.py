@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,14 @@ def test_bposd_is_served_by_default_beside_every_network():
 
 
 def test_settings_come_from_the_environment(monkeypatch):
-    model = {"id": "mine", "code": "bb90", "decoder": "bposd-osd0", "rounds": 10, "basis": "X", "p": 0.01}
+    model: dict[str, Any] = {
+        "id": "mine",
+        "code": "bb90",
+        "decoder": "bposd-osd0",
+        "rounds": 10,
+        "basis": "X",
+        "p": 0.01,
+    }
     monkeypatch.setenv("TANDEM_MODELS", json.dumps([model]))
     monkeypatch.setenv("TANDEM_MAX_BODY_BYTES", "1000")
     settings = read_settings()

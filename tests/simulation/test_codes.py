@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ TOY = "3,3,x+1+y,x+1+x*y^2"
 def small_codes(draw: st.DrawFn) -> BivariateBicycleCode:
     l, m = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)).filter(lambda size: size[0] * size[1] >= 3))
     monomials = st.tuples(st.integers(0, l - 1), st.integers(0, m - 1))
-    a, b = (tuple(draw(st.lists(monomials, min_size=3, max_size=3, unique=True))) for _ in range(2))
+    a, b = (cast(Any, tuple(draw(st.lists(monomials, min_size=3, max_size=3, unique=True)))) for _ in range(2))
     return BivariateBicycleCode(l, m, a, b)
 
 

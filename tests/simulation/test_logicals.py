@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def tiny_codes_with_logicals(draw: st.DrawFn) -> BivariateBicycleCode:
     """With x a cube root of unity and y = 1, both polynomials are 1 + x + x^2 = 0, so k > 0."""
     m = draw(st.integers(1, 3))
     steps = st.tuples(*[st.integers(0, m - 1)] * 3)
-    a, b = (tuple(zip(draw(st.permutations(range(3))), draw(steps), strict=True)) for _ in range(2))
+    a, b = (cast(Any, tuple(zip(draw(st.permutations(range(3))), draw(steps), strict=True))) for _ in range(2))
     return BivariateBicycleCode(3, m, a, b)
 
 
@@ -147,7 +148,7 @@ def test_codes_without_logical_qubits_have_no_operators():
 
 def test_other_bases_are_refused():
     with pytest.raises(ValueError, match="'X' or 'Z', not 'Y'"):
-        CODES["bb72"].logicals("Y")
+        CODES["bb72"].logicals("Y")  # type: ignore[arg-type]
 
 
 def test_iterations_below_one_are_refused():

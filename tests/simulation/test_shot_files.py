@@ -85,7 +85,7 @@ def test_files_that_cannot_be_read(tmp_path, format):
 
 def test_unknown_formats_and_empty_shots_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown shot format 'hits': use b8, 01, dets"):
-        read_shots(tmp_path / "shots", format="hits", num_detectors=10)
+        read_shots(tmp_path / "shots", format="hits", num_detectors=10)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one detector or observable"):
         write_shots(tmp_path / "shots", np.zeros((3, 0), dtype=np.uint8), format="b8")
 

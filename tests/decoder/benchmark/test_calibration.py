@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,7 +216,8 @@ def test_plots_show_bins_and_shares(result: BenchmarkResult[CalibrationPoint]) -
     filled = [one for one in result.points[0].bins if one.shots]
     drawn = rates.containers[0][0].get_xydata()
     np.testing.assert_allclose(drawn, [(q.mean_confidence, 1 - q.failures / q.shots) for q in filled])
-    assert counts.patches[0].get_data().values.tolist() == [one.shots for one in result.points[0].bins]
+    steps: Any = counts.patches[0]
+    assert steps.get_data().values.tolist() == [one.shots for one in result.points[0].bins]
     [axes] = plots["least-confident.png"].axes
     curve = np.asarray(axes.lines[1].get_xydata())
     assert curve[-1].tolist() == [1, 1]
@@ -227,8 +229,8 @@ def test_plots_show_bins_and_shares(result: BenchmarkResult[CalibrationPoint]) -
     kept = [least for least in result.points[0].least_confident if least.shots and least.accepted_failures]
     assert kept
     drawn = axes.containers[0][0].get_xydata()
-    rates = [(least.shots / SHOTS, least.accepted_ler) for least in kept]
-    np.testing.assert_allclose(drawn, [(0, result.points[0].ler), *rates])
+    shares = [(least.shots / SHOTS, least.accepted_ler) for least in kept]
+    np.testing.assert_allclose(drawn, [(0, result.points[0].ler), *shares])
 
 
 def test_the_table_says_what_is_left_without_the_least_confident_shots() -> None:

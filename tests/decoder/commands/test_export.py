@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def _other_weights(folder):
     """The shipped weights, of which one is another."""
     from decoder.neural.weights import load_weights, save_weights, shipped_weights
 
+    model: Any
     model, info = load_weights(shipped_weights("bb72"))
     model.readout.head.bias.data += 1
     path = folder / "other.safetensors"

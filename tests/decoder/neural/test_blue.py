@@ -152,7 +152,7 @@ def test_every_weight_learns_from_both_bases() -> None:
     model = network("bb72")
     events, flips = random_events("bb72", 4, 8), (torch.rand(8, 12) < 0.5).double()
     for basis in (0, 1):
-        model.loss(events, flips, basis=basis).backward()  # type: ignore[no-untyped-call]
+        model.loss(events, flips, basis=basis).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

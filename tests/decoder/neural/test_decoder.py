@@ -5,8 +5,9 @@ import pytest
 import stim
 
 from decoder.neural.calibration import Calibration
+from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
-from decoder.neural.model import ModelConfig, RecurrentTransformer
+from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import save_weights
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment

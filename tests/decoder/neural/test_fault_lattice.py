@@ -34,9 +34,9 @@ def test_the_memory_side_is_the_fault_model_of_the_memory_basis(code: str, round
     graphs = fault_graphs(geometry, basis, rounds + 1)
     graph, kinds = graphs.memory, len(graphs.flips)
     checks: dict[int, set[int]] = {}
-    for check in range(len(graph.start) - 1):
-        for fault in graph.fault[graph.start[check] : graph.start[check + 1]]:
-            checks.setdefault(int(fault), set()).add(check)
+    for faults, width in zip(graph.slots, graph.width, strict=True):
+        for check, fault in zip(graph.order[:width], faults[:width], strict=True):
+            checks.setdefault(int(fault), set()).add(int(check))
     found = {
         (frozenset(where), graphs.flips[fault % kinds].tobytes()): 1 / (1 + np.exp(float(graph.prior[fault])))
         for fault, where in checks.items()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoder.neural.config import ModelConfig
+from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.model import GroupConv, RecurrentTransformer
 from simulation.codes import parse_code
@@ -32,14 +32,14 @@ def test_the_convolution_is_the_sum_over_displacements(code: str) -> None:
 
 @pytest.mark.parametrize(("mixing", "iterations"), [("conv", 0), ("attention", 0), ("both", 0), ("conv", 4)])
 @pytest.mark.parametrize("code", ["bb72", "bb90"])
-def test_translated_events_give_translated_outputs(code: str, mixing: str, iterations: int) -> None:
+def test_translated_events_give_translated_outputs(code: str, mixing: Mixing, iterations: int) -> None:
     config = ModelConfig(
         code=code,
         width=16,
         round_mixing=mixing,
         readout_mixing=mixing,
         heads=2,
-        bp_iterations=iterations,  # type: ignore[arg-type]
+        bp_iterations=iterations,
     )
     torch.manual_seed(1)
     model = RecurrentTransformer(config).double()

@@ -148,7 +148,7 @@ def test_misuse_is_refused(name: str, weights: dict[str, Path | None]) -> None:
     with pytest.raises(ValueError, match=r"not \(3, 72\)"):
         stream.fold(np.zeros((3, 72), bool))
     with pytest.raises(ValueError, match="bools, not uint8"):
-        stream.fold(np.zeros((3, 36), np.uint8))  # type: ignore[arg-type]
+        stream.fold(np.zeros((3, 36), np.uint8))
     with pytest.raises(ValueError, match="bools, not list"):
         stream.fold([[False] * 36] * 3)  # type: ignore[arg-type]
     for layer in itertools.islice(decoder.layers, 4):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from decoder.neural.calibration import Calibration
-from decoder.neural.model import ModelConfig, RecurrentTransformer
+from decoder.neural.config import ModelConfig
+from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import load_weights, save_weights, shipped_weights
 
 

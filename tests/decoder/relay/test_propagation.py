@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from ldpc import BpDecoder
@@ -71,7 +73,7 @@ def test_without_the_other_side_iterations_are_those_of_ldpc(basis: Basis) -> No
         bp_method="minimum_sum",
         ms_scaling_factor=0.9,
     )
-    plain = tuple(np.zeros((33, len(graph.prior)), np.float32) for graph in graphs[:2])
+    plain: Any = tuple(np.zeros((33, len(graph.prior)), np.float32) for graph in graphs[:2])
     rules = Rules(blocks=iterations // 3, solutions=1, iterations=3, scale=0.9)
     answers = relay(events, graphs, plain, rules)
     compared = 0

@@ -198,15 +198,16 @@ def test_a_worker_that_hangs_is_replaced(experiment):
         pool.close()
 
 
-def test_a_second_decoder_that_is_missing_is_flagged(experiment):
-    pool = OpinionPool("neural", weights=None, processes=1)  # no network for this code
-    other = MemoryExperiment.create(code="bb90", basis="Z", rounds=1, p=0.01)
+def test_a_second_decoder_that_is_missing_is_flagged(experiment, tmp_path, monkeypatch):
+    (tmp_path / "relay_bp.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)  # also of the worker process
+    pool = OpinionPool("relay-1", processes=1)
     try:
-        with pytest.raises(NoOpinionError, match="no weights are shipped"):
-            pool.warm_up(other)
-        first = Parity(detectors=other.num_detectors, observables=other.num_observables)
-        tandem = TandemDecoder(first, PooledDecoder(pool, other), threshold=1.0)
-        decoded = tandem.decode_soft(np.ones((1, other.num_detectors), np.bool_))
+        with pytest.raises(NoOpinionError, match="needs the package relay-bp"):
+            pool.warm_up(experiment)
+        first = Parity(detectors=experiment.num_detectors, observables=experiment.num_observables)
+        tandem = TandemDecoder(first, PooledDecoder(pool, experiment), threshold=1.0)
+        decoded = tandem.decode_soft(np.ones((1, experiment.num_detectors), np.bool_))
         assert decoded.opinions.tolist() == [Opinion.FAILED]
         assert decoded.predictions.all()
     finally:
@@ -259,7 +260,8 @@ def test_a_full_pool_gives_no_opinion(experiment):
 
 def test_merging():
     first = np.zeros((3, 2), np.bool_)
-    done, pending, failed = Future(), Future(), Future()
+    futures: list[Future] = [Future() for _ in range(3)]
+    done, pending, failed = futures
     done.set_result(np.array([True, False]))
     failed.set_exception(NoOpinionError("crashed"))
     predictions, answered_by = merge(first, [done, pending, failed])

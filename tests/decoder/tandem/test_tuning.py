@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from simulation.sampling import sample
 
 def curve(first: str, second: str, confidence=None) -> Curve:
     """A curve from strings of 1 (failed) and 0, the least confident shot first."""
-    bits = [np.array([char == "1" for char in text]) for text in (first, second)]
+    first_failed, second_failed = [np.array([char == "1" for char in text]) for text in (first, second)]
     confidence = np.arange(len(first)) / len(first) if confidence is None else np.array(confidence)
-    experiment = SimpleNamespace(basis="Z", noise=SimpleNamespace(p=0.003))
-    return Curve(experiment, confidence, *bits, 0.1)  # type: ignore[arg-type]
+    experiment: Any = SimpleNamespace(basis="Z", noise=SimpleNamespace(p=0.003))
+    return Curve(experiment, confidence, first_failed, second_failed, 0.1)
 
 
 def test_a_threshold_passes_on_at_most_its_share():
@@ -67,7 +68,8 @@ def test_what_cannot_be_chosen(wanted, message):
 
 def test_it_measures_what_the_pair_then_does():
     experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.01)
-    first, second = make_decoder("neural", experiment), make_decoder("bposd-osd0", experiment)
+    first: Any = make_decoder("neural", experiment)
+    second = make_decoder("bposd-osd0", experiment)
     pool = OpinionPool("bposd-osd0", processes=1)
     try:
         c = measure(first, pool, experiment, shots=300, seed=5, most=0.2)
@@ -88,7 +90,7 @@ def test_it_measures_what_the_pair_then_does():
 
 def test_a_shot_without_an_opinion_keeps_the_firsts_answer(monkeypatch):
     experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.01)
-    first = make_decoder("neural", experiment)
+    first: Any = make_decoder("neural", experiment)
     pool = OpinionPool("bposd-osd0", processes=1)
     decode = pool._decode
     decoded = []

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import httpx
 import numpy as np
@@ -47,7 +48,7 @@ def expected(experiment, samples) -> Decoding:
     return decoder.decode_soft(samples.detection_events, bit_packed_shots=True)
 
 
-CHOICE = {"basis": "X", "rounds": 3, "p": 0.005}
+CHOICE: dict[str, Any] = {"basis": "X", "rounds": 3, "p": 0.005}
 
 
 def test_models_and_circuits(url, experiment):
@@ -79,7 +80,10 @@ def test_probabilities(url, samples, expected):
             "bb72", samples.detection_events, **CHOICE, bit_packed_shots=True, confidence=True, flip_probabilities=True
         )
         np.testing.assert_array_equal(decoding.predictions, expected.predictions)
-        assert (decoding.confidence.dtype, decoding.flip_probabilities.dtype) == (np.float64, np.float32)
+        assert (decoding.confidence.dtype, decoding.flip_probabilities.dtype) == (
+            np.dtype(np.float64),
+            np.dtype(np.float32),
+        )
         np.testing.assert_allclose(decoding.confidence, expected.confidence, atol=1e-4)
         np.testing.assert_allclose(decoding.flip_probabilities, expected.flip_probabilities, atol=1e-4)
         quiet = np.zeros((2, 144), dtype=np.bool_)
@@ -281,7 +285,7 @@ class Recorder(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def other():
-    handler = type("Handler", (Recorder,), {"seen": []})
+    handler: Any = type("Handler", (Recorder,), {"seen": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -301,7 +305,7 @@ def test_another_service_is_found_out(other):
 
 
 def test_the_key_and_a_path_before_the_service(other, monkeypatch):
-    def sent(url: str, **options: str) -> tuple[str, str | None]:
+    def sent(url: str, **options: Any) -> tuple[str, str | None]:
         with Client(url, **options) as client, pytest.raises(ServiceError):
             client.models()
         return other[1][-1]

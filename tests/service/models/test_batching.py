@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,7 @@ async def test_all_that_a_batch_answers_is_delivered_at_once_and_closing_waits_f
     worker = make_worker()
     await hold(worker, echo)
     turns = 0
-    ended = []
+    ended: list[Any] = []
 
     def turn() -> None:
         nonlocal turns

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -253,5 +254,6 @@ async def test_bad_questions(server, http, events):
 def test_settings_of_pairs_are_refused_elsewhere(setting):
     with pytest.raises(ValidationError, match="belongs to pairs"):
         ModelSettings(id="m", code="bb72", decoder="neural", **setting)
+    wrong: dict[str, Any] = dict.fromkeys(setting, -1)
     with pytest.raises(ValidationError, match=next(iter(setting))):
-        ModelSettings(id="m", code="bb72", decoder="tandem", **{next(iter(setting)): -1})
+        ModelSettings(id="m", code="bb72", decoder="tandem", **wrong)

@@ -87,7 +87,7 @@ class Exact:
     def decode_soft(self, shots, *, bit_packed_shots=False):
         count = len(shots)
         confidence = 1 - 1e-12 / np.arange(3, 3 + count)
-        flips = (np.arange(1, 1 + count * 12, dtype=np.float32) / 777).reshape(count, 12)
+        flips = (np.arange(1, 1 + count * 12) / 777).astype(np.float32).reshape(count, 12)
         return Decoding(np.zeros((count, 12), dtype=np.bool_), confidence, flips)
 
 

@@ -6,8 +6,10 @@ import asyncio
 import json
 import threading
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from service.app import create_app
 from service.models.model_file import ModelFile
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.anyio
 ROOT, USER = "root-0123456789abcdef", "user-0123456789abcdef"
 KEYS = f"root:admin:{ROOT},user:{USER}"
 AS_ROOT = {"authorization": f"Bearer {ROOT}"}
-MODEL = {"code": "bb72", "decoder": "bposd", "rounds": 1, "own_process": False}
+MODEL: dict[str, Any] = {"code": "bb72", "decoder": "bposd", "rounds": 1, "own_process": False}
 URL = "/v1/models/m/decode"
 B8 = {"content-type": "application/octet-stream"}
 
@@ -28,7 +30,7 @@ class Makers:
     """Makes one decoder a load, and keeps them in order."""
 
     def __init__(self, echo_type) -> None:
-        self.decoders = []
+        self.decoders: list[Any] = []
         self.fail: Exception | None = None
         self.hold = threading.Event()
         self.hold.set()
@@ -194,7 +196,7 @@ async def test_weights_lie_in_the_directory_of_models(admin, tmp_path):
 async def test_a_file_of_models_is_written_and_followed(makers, client_of, tmp_path, caplog):
     """Two applications stand for two workers: what one is told, the other does as well."""
     file = tmp_path / "models.json"
-    settings = Settings(models=(ModelSettings(id="m", **MODEL),), models_file=file, api_keys=KEYS)
+    settings = Settings(models=(ModelSettings(id="m", **MODEL),), models_file=file, api_keys=SecretStr(KEYS))
     async with (
         client_of(create_app(settings, make_decoder=makers)) as one,
         client_of(create_app(settings, make_decoder=makers)) as other,

@@ -119,14 +119,14 @@ class Sure:
     def decode_soft(self, shots, *, bit_packed_shots=False):
         bits = np.unpackbits(shots, axis=1, count=self.num_detectors, bitorder="little").astype(np.bool_)
         quiet = 1 - bits.mean(axis=1, dtype=np.float32)
-        return Decoding(bits[:, :12], quiet, np.outer(quiet, np.arange(12)).astype(np.float32) / 12)
+        return Decoding(bits[:, :12], quiet, (np.outer(quiet, np.arange(12)) / 12).astype(np.float32))
 
 
 async def test_probabilities(serve):
     async with serve(lambda model, experiment: Sure(experiment)) as client:
         assert (await client.get("/v1/models/m")).json()["gives_confidence"] is True
         shots = [[1, 0, 1] * 24, [0] * 72]
-        sure = np.float32([1 / 3, 1])
+        sure = np.array([1 / 3, 1], np.float32)
         flips = np.outer(sure, np.arange(12)).astype(np.float32) / 12
 
         answer = (await client.post("/v1/models/m/decode", json={"shots": shots})).json()

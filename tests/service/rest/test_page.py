@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
@@ -143,11 +143,15 @@ class Visit:
     requests: list[str] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
 
+    def _keep_decoded(self, response: Response) -> None:
+        if "/decode" in response.url:
+            self.answers.append(response)
+
     def open(self, url: str) -> None:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("response", lambda response: "/decode" in response.url and self.answers.append(response))
+        self.page.on("response", self._keep_decoded)
         self.page.add_init_script(RECORD_VIOLATIONS)
         self.page.goto(url)
 
@@ -276,7 +280,8 @@ def test_the_table_says_what_the_decoders_say(visit, samples, wrong_shot):
     visit.sample(first=wrong_shot)
     shot = samples.unpacked_detection_events()[wrong_shot : wrong_shot + 1]
     truth = samples.unpacked_observable_flips()[wrong_shot]
-    soft = make_decoder("neural", EXPERIMENT).decode_soft(shot)
+    neural: Any = make_decoder("neural", EXPERIMENT)
+    soft = neural.decode_soft(shot)
     bposd = make_decoder("bposd", EXPERIMENT).decode_batch(shot)[0]
     assert (bposd != truth).any()
 

@@ -7,6 +7,7 @@ import json
 import struct
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import httpx
 import numpy as np
@@ -69,7 +70,7 @@ async def test_an_experiment_that_there_is_not(lab_server, make, members, says):
         assert await server.metric('tandem_failures_total{model="m",reason="invalid-parameters"}') == 1
 
 
-LAYERS = {
+LAYERS: dict[str, tuple[dict[str, Any], str]] = {
     "a round left out": (dict(round=2), "round 1 is the next"),
     "a round again": (dict(round=0), "round 1 is the next"),
     "a byte too many": (dict(events=np.zeros(80, bool)), "10 bytes"),

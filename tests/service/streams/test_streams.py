@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ SHIPPED = ModelSettings(id="m", code="bb72", rounds=2)
 
 def shots_and_answers(
     basis: Basis, rounds: int, *, shots: int, p: float = 0.004, decoder: str = "neural"
-) -> tuple[np.ndarray, Decoding | np.ndarray]:
+) -> tuple[np.ndarray, Any]:
     """Shots bool (shots, detectors), and what the decoder says of them as one batch."""
     experiment = MemoryExperiment.create(code="bb72", basis=basis, rounds=rounds, p=p)
     made = make_decoder(decoder, experiment)
@@ -42,7 +43,7 @@ def assert_equal(answer: dict, expected: Decoding, shot: int, *, atol: float = 0
 
 async def test_several_experiments_over_one_connection(lab_server):
     """Both bases, different rounds, said before or not, layer by layer in turns."""
-    experiments = [("Z", 2), ("X", 2), ("Z", 1), ("X", 3), ("Z", 4), ("Z", 4)]
+    experiments: list[tuple[Basis, int]] = [("Z", 2), ("X", 2), ("Z", 1), ("X", 3), ("Z", 4), ("Z", 4)]
     asked = [shots_and_answers(basis, rounds, shots=1) for basis, rounds in experiments]
     async with lab_server(SHIPPED) as server, server.lab() as lab:
         for stream, (basis, rounds) in enumerate(experiments):
@@ -53,7 +54,8 @@ async def test_several_experiments_over_one_connection(lab_server):
             for stream, parts in enumerate(layers):
                 if t < len(parts):
                     await lab.layer(stream, t, parts[t], flags=int(t == len(parts) - 1))
-        opened, answers = {}, {}
+        opened: dict[int, Any] = {}
+        answers: dict[int, Any] = {}
         while len(answers) < len(experiments):
             message = await lab.receive()
             assert message["event"] in ("opened", "answer"), message
@@ -143,7 +145,7 @@ async def test_running_probabilities_are_those_of_a_readout_now(lab_server):
             running = (await lab.until("running"))[0]
             assert running["round"] == t
             experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=t + 1, p=0.01)
-            decoder = make_decoder("neural", experiment)
+            decoder: Any = make_decoder("neural", experiment)
             shot = np.concatenate([*layers[: t + 1], np.zeros(36, bool)])[None]
             np.testing.assert_allclose(
                 running["flip_probabilities"], decoder.decode_soft(shot).flip_probabilities[0], atol=1e-4

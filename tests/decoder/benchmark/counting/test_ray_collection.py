@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
     two = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:
         two.add_node(**node)

@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.lines import Line2D
 
 from decoder.benchmark.reporting.plots import draw_plots
 from decoder.benchmark.reporting.provenance import collect_provenance
@@ -41,13 +42,16 @@ ACCURACY = AccuracyPoint(
     per_qubit_round_low=0.0001613,
     per_qubit_round_high=0.0002273,
 )
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("ler", "ler_low", "per_round", "per_round_low", "per_qubit_round", "per_qubit_round_low"), 0.0
+)
 PERFECT = replace(
     ACCURACY,
     decoder="neural",
     detectors="XYZ",
     p=0.001,
     failures=0,
-    **dict.fromkeys(("ler", "ler_low", "per_round", "per_round_low", "per_qubit_round", "per_qubit_round_low"), 0.0),
+    **NOTHING,
     ler_high=0.000369,
     per_round_high=6.15e-05,
     per_qubit_round_high=5.13e-06,
@@ -65,6 +69,11 @@ LATENCY = LatencyPoint(
     max_us=1_397_000.0,
     cores_used=0.987,
 )
+
+
+def points_of(line: Line2D) -> np.ndarray:
+    """What a line is drawn through, (points, 2)."""
+    return np.asarray(line.get_xydata())
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +149,7 @@ def test_failures_are_drawn_against_p_where_there_are_several(provenance: dict[s
     [curves] = draw_plots(BenchmarkResult(points=several, provenance=provenance))["ler.png"].axes
     assert curves.get_xscale() == curves.get_yscale() == "log"
     assert curves.get_xlabel() == "physical error rate p"
-    np.testing.assert_allclose(curves.lines[0].get_xydata(), [[0.002, 0.0029], [0.003, 0.0137]])
+    np.testing.assert_allclose(points_of(curves.lines[0]), [[0.002, 0.0029], [0.003, 0.0137]])
 
     nothing_failed = (PERFECT, replace(PERFECT, p=0.002))
     [bounds] = draw_plots(BenchmarkResult(points=nothing_failed, provenance=provenance))["ler.png"].axes
@@ -155,7 +164,7 @@ def test_several_rounds_are_compared_by_the_round(provenance: dict[str, Any]) ->
     plots = draw_plots(BenchmarkResult(points=tuple(points), provenance=provenance))
     assert list(plots) == ["ler.png", "per-round.png"]
     [axes] = plots["per-round.png"].axes
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0.002, ACCURACY.per_round], [0.003, ACCURACY.per_round]])
+    np.testing.assert_allclose(points_of(axes.lines[0]), [[0.002, ACCURACY.per_round], [0.003, ACCURACY.per_round]])
     assert len(axes.get_legend_handles_labels()[1]) == 2
 
 
@@ -192,7 +201,7 @@ def test_a_violin_for_each_decoder_marks_the_median_and_the_tail(latency: Benchm
     bodies = [one for one in axes.collections if isinstance(one, PolyCollection)]
     marks = [np.asarray(one.get_offsets()) for one in axes.collections if isinstance(one, PathCollection)]
     for body, times in zip(bodies, latency.times, strict=True):
-        heights = body.get_paths()[0].vertices[:, 1]  # type: ignore[index]
+        heights = np.asarray(body.get_paths()[0].vertices)[:, 1]
         logs = np.log10(times.microseconds)
         np.testing.assert_allclose([heights.min(), heights.max()], [logs.min(), logs.max()])
     points = latency.points
@@ -228,7 +237,7 @@ def test_each_batch_size_has_a_panel_and_streams_are_told_apart(latency: Benchma
 
 
 def test_failures_against_time_have_a_panel_for_each_experiment(latency: BenchmarkResult[LatencyPoint]) -> None:
-    perfect = {"failures": 0, "ler": 0.0, "ler_low": 0.0, "ler_high": 0.001}
+    perfect: dict[str, Any] = {"failures": 0, "ler": 0.0, "ler_low": 0.0, "ler_high": 0.001}
     first, second = latency.points
     points = (
         first,
@@ -243,7 +252,7 @@ def test_failures_against_time_have_a_panel_for_each_experiment(latency: Benchma
     means = [container[0].get_xydata().tolist() for container in noisy.containers]
     assert means == [[[q.mean_us, q.ler]] for q in (first, second)]
     tails = [line for line in noisy.lines if line.get_markerfacecolor() == "white"]
-    assert [line.get_xydata().tolist() for line in tails] == [[[q.p999_us, q.ler]] for q in (first, second)]
+    assert [points_of(line).tolist() for line in tails] == [[[q.p999_us, q.ler]] for q in (first, second)]
     assert len({line.get_color() for line in tails}) == 2
     # No p99.9, and no failures: the bound, an arrow down from it and nothing else.
     [only] = quiet.containers
