@@ -10,22 +10,19 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import platform
-import shlex
-import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import beta
 from torch import Tensor, nn
 
+from benchmarks import harness
 from decoder.base import Decoding
 from decoder.neural import onnx_export
 from decoder.neural.backends.eager import EagerBackend
@@ -35,6 +32,7 @@ from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import GroupConv, RecurrentTransformer
 from decoder.relay.rules import RelayResult
+from decoder.statistics import binomial_interval
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
@@ -42,13 +40,13 @@ BASIS = 0
 ADMISSIBLE = 1.05
 """Failures of an engine that rounds, over those of torch's float32."""
 EAGER, COMPILED = "torch float32, eager", "tandem's kernel (numba), float32"
+PARTS = onnx_export.STEP, onnx_export.READOUT
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Some shots, with belief propagation's answers in the forms that the engines take."""
+    """Some shots, with belief propagation's results in the forms that the engines take."""
 
-    shots: Bits
     bits: Bits
     events: Tensor
     beliefs: Beliefs
@@ -57,21 +55,24 @@ class Given:
 
 Network = Callable[[Given], Tensor]
 """Log-odds (B, O)."""
+Whole = Callable[[Bits], Decoding]
+"""All of decode_soft."""
 
 
 @dataclass(eq=False)
 class Engine:
     network: Network
-    whole: Callable[[Bits], Decoding]
-    single: list[float] = field(default_factory=list)
-    single_whole: list[float] = field(default_factory=list)
-    batch: list[float] = field(default_factory=list)
-    batch_whole: list[float] = field(default_factory=list)
-    failed: list[Bits] = field(default_factory=list)
+    whole: Whole
+    seconds: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Of `network` and of `whole`, by shots a call."""
+    failures: int = 0
     differing: int = 0
-    """Predictions that are not those of torch's float32, and"""
+    """Predictions that are not those of torch's float32."""
     largest_difference: float = 0.0
-    """of log-odds."""
+    """Of log-odds, from those of torch's float32."""
+
+    def p50_and_p99(self, what: str) -> str:
+        return " / ".join(f"{value:.2f}" for value in harness.milliseconds(self.seconds[what, 1], 0.5, 0.99))
 
 
 class Setting:
@@ -95,16 +96,15 @@ class Setting:
         bits, device = self.decoder.placement.dense(shots), self.decoder.device
         believed = self.propagation.propagate(bits, basis=BASIS)
         beliefs = self.propagation.tensors(believed, device=device)
-        return Given(shots, bits, as_tensor(bits, device), beliefs, believed)
+        return Given(bits, as_tensor(bits, device), beliefs, believed)
 
-    def add(self, name: str, build: Callable[[], tuple[Network, Callable[[Bits], Decoding] | None]]) -> None:
+    def add(self, name: str, build: Build, folder: Path) -> None:
         """Builds an engine and tries it, alone and in a batch; one that cannot be built becomes a row that says why."""
         began = time.perf_counter()
         try:
-            network, whole = build()
+            network, whole = build(self, folder)
             for count in (1, self.batch):
-                given = self.given(self.shots[:count])
-                network(given)
+                network(self.given(self.shots[:count]))
         except Exception as error:
             self.missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             print(f"{name}: {self.missing[name]}", flush=True)
@@ -112,7 +112,7 @@ class Setting:
         self.engines[name] = Engine(network, whole or self.whole_of(network))
         print(f"{name}: built in {time.perf_counter() - began:.1f} s", flush=True)
 
-    def whole_of(self, network: Network) -> Callable[[Bits], Decoding]:
+    def whole_of(self, network: Network) -> Whole:
         """Decoding with belief propagation by numba, and the rest by torch."""
         backend = self.eager.backend
         assert isinstance(backend, EagerBackend)
@@ -123,8 +123,88 @@ class Setting:
 
         return whole
 
-    def by_parts(self, step: onnx_export.Run, readout: onnx_export.Run) -> Network:
-        return lambda given: onnx_export.log_odds(self.model, step, readout, given.events, given.beliefs, basis=BASIS)
+    def by_parts(self, step: onnx_export.Run, readout: onnx_export.Run) -> tuple[Network, None]:
+        return lambda given: onnx_export.log_odds(
+            self.model, step, readout, given.events, given.beliefs, basis=BASIS
+        ), None
+
+
+Build = Callable[[Setting, Path], tuple[Network, Whole | None]]
+"""Makes an engine; files may go into the folder, where later engines find them."""
+
+
+def eager(setting: Setting, folder: Path) -> tuple[Network, Whole]:
+    return lambda given: setting.model.log_odds(given.events, given.beliefs, basis=BASIS), setting.eager.decode_soft
+
+
+def kernel(setting: Setting, folder: Path) -> tuple[Network, Whole]:
+    backend = setting.decoder.backend
+    assert isinstance(backend, NumbaBackend)
+    return lambda given: torch.from_numpy(backend.log_odds(given.bits, given.believed)[0]), setting.decoder.decode_soft
+
+
+def bfloat16(setting: Setting, folder: Path) -> tuple[Network, None]:
+    narrow = copy.deepcopy(setting.model).bfloat16()
+    for module in narrow.modules():
+        if isinstance(module, GroupConv):  # the spectrum was computed in float32
+            p, q = module.spectrum()
+            module._frozen = p.bfloat16(), q.bfloat16()
+
+    def network(given: Given) -> Tensor:
+        beliefs = Beliefs(given.beliefs.features.bfloat16(), given.beliefs.evidence.bfloat16())
+        return narrow.log_odds(given.events.bfloat16(), beliefs, basis=BASIS).float()
+
+    return network, None
+
+
+def onnx(setting: Setting, folder: Path) -> tuple[Network, None]:
+    onnx_export.export(setting.decoder, folder, force=True)
+    return setting.by_parts(*(onnx_export.session(folder / name) for name in PARTS))
+
+
+def int8(setting: Setting, folder: Path) -> tuple[Network, None]:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    for name in PARTS:
+        quantize_dynamic(folder / name, folder / f"int8-{name}", weight_type=QuantType.QInt8)
+    return setting.by_parts(*(onnx_export.session(folder / f"int8-{name}") for name in PARTS))
+
+
+def inductor(setting: Setting, folder: Path) -> tuple[Network, None]:
+    # One compilation for shots alone and one for batches, as the shapes are constants then.
+    step = torch.compile(onnx_export.RoundStep(setting.model), dynamic=False)
+    readout = torch.compile(setting.model.readout, dynamic=False)
+    return setting.by_parts(lambda inputs: step(**_with_constants(inputs)), lambda inputs: readout(**inputs))
+
+
+def aot_inductor(setting: Setting, folder: Path) -> tuple[Network, None]:
+    programs = {}
+
+    def compiled(name: str, part: nn.Module, inputs: dict[str, Any]) -> Any:
+        exported = torch.export.export(part, (), inputs)
+        path = torch._inductor.aoti_compile_and_package(exported, package_path=str(folder / f"{name}.pt2"))
+        return torch._inductor.aoti_load_package(path)
+
+    step, readout = onnx_export.RoundStep(setting.model), Named(setting.model.readout)
+    for shots in (1, setting.batch):
+        for phase in range(3):  # a program for each, as for each number of shots: all of it is constant then
+            inputs: dict[str, Any] = onnx_export.step_inputs(setting.model, shots=shots)
+            inputs |= {"basis": BASIS, "phase": phase}
+            programs["step", shots, phase] = compiled(f"step-{shots}-{phase}", step, inputs)
+        inputs = onnx_export.readout_inputs(setting.model, shots=shots)
+        programs["readout", shots, 0] = compiled(f"readout-{shots}", readout, inputs)
+
+    def run_step(inputs: dict[str, Tensor]) -> Tensor:
+        given = _with_constants({name: value.contiguous() for name, value in inputs.items()})
+        result: Tensor = programs["step", inputs["hidden"].shape[1], given["phase"]](**given)
+        return result
+
+    def run_readout(inputs: dict[str, Tensor]) -> Tensor:
+        given = {name: value.contiguous() for name, value in inputs.items()}
+        result: Tensor = programs["readout", inputs["h"].shape[1], 0](**given)
+        return result
+
+    return setting.by_parts(run_step, run_readout)
 
 
 class Named(nn.Module):
@@ -139,100 +219,20 @@ class Named(nn.Module):
         return result
 
 
-def build_engines(setting: Setting, folder: Path, *, first: int | None) -> None:
-    model, decoder = setting.model, setting.decoder
-    step = onnx_export.RoundStep(model)
-
-    def eager() -> tuple[Network, Callable[[Bits], Decoding]]:
-        network = lambda given: model.log_odds(given.events, given.beliefs, basis=BASIS)  # noqa: E731
-        return network, setting.eager.decode_soft
-
-    def kernel() -> tuple[Network, Callable[[Bits], Decoding]]:
-        backend = decoder.backend
-        assert isinstance(backend, NumbaBackend)
-        return lambda given: torch.from_numpy(backend.log_odds(given.bits, given.believed)[0]), decoder.decode_soft
-
-    def inductor() -> tuple[Network, None]:
-        # One compilation for shots alone and one for batches, as the shapes are constants then.
-        steps, readouts = torch.compile(step, dynamic=False), torch.compile(model.readout, dynamic=False)
-
-        def run_step(inputs: dict[str, Tensor]) -> Tensor:
-            constants = {name: int(inputs[name]) for name in ("basis", "phase")}
-            result: Tensor = steps(**{**inputs, **constants})
-            return result
-
-        return setting.by_parts(run_step, lambda inputs: readouts(**inputs)), None
-
-    def aot() -> tuple[Network, None]:
-        loaded: dict[tuple[int, int | None], Any] = {}
-
-        def compiled(name: str, part: nn.Module, inputs: dict[str, Any]) -> Any:
-            program = torch.export.export(part, (), inputs)
-            path = str(folder / f"{name}.pt2")
-            return torch._inductor.aoti_load_package(
-                torch._inductor.aoti_compile_and_package(program, package_path=path)
-            )
-
-        for shots in (1, setting.batch):
-            inputs: dict[str, Any] = onnx_export.step_inputs(model, shots=shots)
-            for phase in range(3):  # a program for each, as for each number of shots: all of it is constant then
-                constants = {"basis": BASIS, "phase": phase}
-                loaded[shots, phase] = compiled(f"step-{shots}-{phase}", step, {**inputs, **constants})
-            inputs = onnx_export.readout_inputs(model, shots=shots)
-            loaded[shots, None] = compiled(f"readout-{shots}", Named(model.readout), inputs)
-
-        def run_step(inputs: dict[str, Tensor]) -> Tensor:
-            constants = {name: int(inputs[name]) for name in ("basis", "phase")}
-            program = loaded[inputs["hidden"].shape[1], constants["phase"]]
-            given = {name: value.contiguous() for name, value in inputs.items()}
-            result: Tensor = program(**{**given, **constants})
-            return result
-
-        def run_readout(inputs: dict[str, Tensor]) -> Tensor:
-            given = {name: value.contiguous() for name, value in inputs.items()}
-            result: Tensor = loaded[inputs["h"].shape[1], None](**given)
-            return result
-
-        return setting.by_parts(run_step, run_readout), None
-
-    def onnx() -> tuple[Network, None]:
-        onnx_export.export(decoder, folder, force=True)
-        return setting.by_parts(*(onnx_export.session(folder / name) for name in PARTS)), None
-
-    def int8() -> tuple[Network, None]:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        for name in PARTS:
-            quantize_dynamic(folder / name, folder / f"int8-{name}", weight_type=QuantType.QInt8)
-        return setting.by_parts(*(onnx_export.session(folder / f"int8-{name}") for name in PARTS)), None
-
-    def bfloat16() -> tuple[Network, None]:
-        narrow = copy.deepcopy(model).bfloat16()
-        for module in narrow.modules():
-            if isinstance(module, GroupConv):  # the spectrum was computed in float32
-                p, q = module.spectrum()
-                module._frozen = p.bfloat16(), q.bfloat16()
-
-        def network(given: Given) -> Tensor:
-            beliefs = Beliefs(given.beliefs.features.bfloat16(), given.beliefs.evidence.bfloat16())
-            return narrow.log_odds(given.events.bfloat16(), beliefs, basis=BASIS).float()
-
-        return network, None
-
-    builders: dict[str, Callable[[], tuple[Network, Callable[[Bits], Decoding] | None]]] = {
-        EAGER: eager,
-        COMPILED: kernel,
-        "torch bfloat16, eager": bfloat16,
-        "ONNX Runtime, float32": onnx,
-        "ONNX Runtime, int8 (dynamic)": int8,
-        "torch.compile (inductor), float32": inductor,
-        "AOTInductor, float32": aot,
-    }
-    for name, build in list(builders.items())[:first]:
-        setting.add(name, build)
+def _with_constants(inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """The inputs of a step, basis and phase as numbers that a compiler sees."""
+    return {**inputs, **{name: int(inputs[name]) for name in ("basis", "phase")}}
 
 
-PARTS = onnx_export.STEP, onnx_export.READOUT
+ENGINES: dict[str, Build] = {
+    EAGER: eager,
+    COMPILED: kernel,
+    "torch bfloat16, eager": bfloat16,
+    "ONNX Runtime, float32": onnx,
+    "ONNX Runtime, int8 (dynamic)": int8,
+    "torch.compile (inductor), float32": inductor,
+    "AOTInductor, float32": aot_inductor,
+}
 
 
 def measure(setting: Setting, *, singles: int, batches: int) -> None:
@@ -242,7 +242,7 @@ def measure(setting: Setting, *, singles: int, batches: int) -> None:
     groups = [setting.shots[i : i + 1] for i in range(singles)]
     groups += [setting.shots[i * setting.batch : (i + 1) * setting.batch] for i in range(batches)]
     for shots in groups:
-        given, alone = setting.given(shots), len(shots) == 1
+        given = setting.given(shots)
         for index in random.permutation(len(engines)):
             engine = engines[index]
             began = time.perf_counter()
@@ -250,13 +250,14 @@ def measure(setting: Setting, *, singles: int, batches: int) -> None:
             between = time.perf_counter()
             engine.whole(shots)
             ended = time.perf_counter()
-            (engine.single if alone else engine.batch).append(between - began)
-            (engine.single_whole if alone else engine.batch_whole).append(ended - between)
+            engine.seconds["network", len(shots)].append(between - began)
+            engine.seconds["whole", len(shots)].append(ended - between)
 
 
-def count(setting: Setting) -> None:
-    """Failures of all engines on the same shots, in batches."""
-    for first in range(0, len(setting.shots) - setting.batch + 1, setting.batch):
+def count(setting: Setting) -> int:
+    """Failures of all engines on the same shots, in batches; returns how many shots."""
+    counted = len(setting.shots) // setting.batch * setting.batch
+    for first in range(0, counted, setting.batch):
         given = setting.given(setting.shots[first : first + setting.batch])
         truth = torch.from_numpy(setting.flips[first : first + setting.batch])
         reference: tuple[Tensor, Tensor] | None = None
@@ -267,35 +268,27 @@ def count(setting: Setting) -> None:
                 reference = logits, cosets
             engine.largest_difference = max(engine.largest_difference, float((logits - reference[0]).abs().max()))
             engine.differing += int((cosets != reference[1]).sum())
-            engine.failed.append((setting.model.cosets[cosets].bool() != truth).any(1).numpy())
+            engine.failures += int((setting.model.cosets[cosets].bool() != truth).any(1).sum())
+    return counted
 
 
-def report(setting: Setting, arguments: argparse.Namespace, *, load: tuple[float, float, float]) -> str:
-    eager = setting.engines[EAGER]
-
-    def milliseconds(values: list[float], q: float) -> str:
-        return f"{np.quantile(values, q) * 1e3:.2f}"
-
-    def per_second(values: list[float]) -> str:
-        return f"{setting.batch / np.median(values):,.0f}"
-
-    rows = []
+def table(setting: Setting, *, counted: int) -> str:
+    """A row for each engine, whose failures are of `counted` shots."""
+    reference, batch = setting.engines[EAGER], setting.batch
+    rows: list[list[str]] = []
     for name, engine in setting.engines.items():
-        failed, reference = int(np.concatenate(engine.failed).sum()), int(np.concatenate(eager.failed).sum())
-        rows.append(
-            [
-                name,
-                f"{milliseconds(engine.single, 0.5)} / {milliseconds(engine.single, 0.99)}",
-                f"{np.median(engine.single) / np.median(eager.single):.2f}",
-                f"{milliseconds(engine.single_whole, 0.5)} / {milliseconds(engine.single_whole, 0.99)}",
-                f"{np.median(engine.single_whole) / np.median(eager.single_whole):.2f}",
-                per_second(engine.batch),
-                per_second(engine.batch_whole),
-                failures_and_interval(failed, len(engine.failed) * setting.batch),
-                f"{engine.differing}, {engine.largest_difference:.2g}",
-                "yes" if failed <= ADMISSIBLE * reference else "no",
-            ]
-        )
+        row = [name]
+        for what in ("network", "whole"):
+            ratio = np.median(engine.seconds[what, 1]) / np.median(reference.seconds[what, 1])
+            row += [engine.p50_and_p99(what), f"{ratio:.2f}"]
+        row += [f"{batch / np.median(engine.seconds[what, batch]):,.0f}" for what in ("network", "whole")]
+        low, high = binomial_interval(engine.failures, counted)
+        row += [
+            f"{engine.failures}/{counted} ({low * 100:.2f}-{high * 100:.2f} %)",
+            f"{engine.differing}, {engine.largest_difference:.2g}",
+            "yes" if engine.failures <= ADMISSIBLE * reference.failures else "no",
+        ]
+        rows.append(row)
     rows += [[name, f"not built: {why}", *[""] * 8] for name, why in setting.missing.items()]
     head = [
         "engine",
@@ -303,68 +296,60 @@ def report(setting: Setting, arguments: argparse.Namespace, *, load: tuple[float
         "p50 to eager's",
         "decode_soft, one shot: p50 / p99 ms",
         "p50 to eager's",
-        f"network alone, batches of {setting.batch}: shots/s",
+        f"network alone, batches of {batch}: shots/s",
         "decode_soft: shots/s",
         "failures (95 % interval)",
         "predictions unlike float32's, largest difference of log-odds",
         f"at most {ADMISSIBLE} times float32's",
     ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numba", "numpy", "onnx", "onnxruntime"))
-    return f"""# Engines for the network on a CPU
-
-{table}
-
-bb72, Z memory, 6 rounds, uniform noise, p = 0.3 %, XYZ; the shipped weights. "Network alone" has belief propagation's
-answers given and ends with the outputs' log-odds; decode_soft has everything. One thread; engines in turns, in another
-order for each of {arguments.singles:,} shots and {arguments.batches} batches, so that each finds the caches as the
-others left them. Failures are of the same shots for all. The engine in use is {COMPILED}.
-
-    {shlex.join(["python", *sys.argv])}
-
-{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, {versions}. Load
-averages at the start of the measurement: {", ".join(f"{value:.1f}" for value in load)}; other work may have run on the
-same machine, so trust the ratios, not the times.
-"""
+    return harness.markdown_table([head, *rows])
 
 
-def failures_and_interval(failed: int, shots: int) -> str:
-    low = beta.ppf(0.025, failed, shots - failed + 1) if failed else 0.0
-    high = beta.ppf(0.975, failed + 1, shots - failed) if failed < shots else 1.0
-    return f"{failed}/{shots} ({low * 100:.2f}-{high * 100:.2f} %)"
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shots", type=int, default=20_000, help="shots whose failures are counted")
     parser.add_argument("--singles", type=int, default=1_000, help="shots timed alone")
     parser.add_argument("--batches", type=int, default=20, help="batches timed")
-    parser.add_argument("--batch", type=int, default=256, help="shots in each")
+    parser.add_argument("--batch", type=int, default=256, help="shots in each, at least 2")
     parser.add_argument("--first", type=int, help="only so many engines, of which the first two take no time to build")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    if arguments.shots < max(arguments.singles, max(arguments.batches, 1) * arguments.batch):
+    given = parser.parse_args()
+    if min(given.singles, given.batches, given.batch - 1) < 1 or given.first == 0:
+        parser.error("--singles, --batches and --first must be at least 1, and --batch 2")
+    if given.shots < max(given.singles, given.batches * given.batch):
         parser.error("--shots must cover --singles and --batches")
+    return given
+
+
+def main() -> int:
+    given = options()
     torch.set_num_threads(1)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        setting = Setting(shots=arguments.shots, batch=arguments.batch, seed=arguments.seed)
-        build_engines(setting, Path(folder), first=arguments.first)
-        load = os.getloadavg()
-        measure(setting, singles=arguments.singles, batches=arguments.batches)
-        count(setting)
-    text = report(setting, arguments, load=load)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
+        setting = Setting(shots=given.shots, batch=given.batch, seed=given.seed)
+        for name, build in list(ENGINES.items())[: given.first]:
+            setting.add(name, build, Path(folder))
+        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+        measure(setting, singles=given.singles, batches=given.batches)
+        counted = count(setting)
+    text = f"""# Engines for the network on a CPU
+
+{table(setting, counted=counted)}
+
+bb72, Z memory, 6 rounds, uniform noise, p = 0.3 %, XYZ; the shipped weights. "Network alone" has belief propagation's
+answers given and ends with the outputs' log-odds; decode_soft has everything. One thread; engines in turns, in another
+order for each of {given.singles:,} shots and {given.batches} batches, so that each finds the caches as the
+others left them. Failures are of the same shots for all. The engine in use is {COMPILED}.
+
+    {harness.command()}
+
+{harness.machine_and_versions("torch", "numba", "numpy", "onnx", "onnxruntime")}. Load averages at the start of the
+measurement: {load}; other work may have run on the same machine, so trust the ratios, not the times.
+"""
+    harness.write_text(given.out, text)
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    harness.run_script(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import shlex
 import signal
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,6 +76,19 @@ def arguments(doc: str | None, **options: tuple[float, str]) -> argparse.Namespa
 def command() -> str:
     """How this script was started, from the root of the repository."""
     return shlex.join(["python", f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def machine_and_versions(*packages: str) -> str:
+    """The processor, the system, and the versions of Python and of packages."""
+    host = machine()
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{host['cpu']}, {host['cores']} cores, {host['system']}, Python {platform.python_version()}, {versions}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file, and the folders that it lies in; a result that is there is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -299,11 +314,10 @@ class Report:
         facts = {"command": command(), "git": git_state(Path(__file__)), "machine": machine()}
         text = self._markdown(facts)
         print(text)
-        folder.mkdir(parents=True, exist_ok=True)
         goals = [dict(zip(("goal", "found", "met"), goal, strict=True)) for goal in self.goals]
         content = {"title": self.title, "rows": self.rows, "goals": goals, "notes": self.notes} | facts
-        (folder / f"{self.name}.md").write_text(f"{text}\n")
-        (folder / f"{self.name}.json").write_text(f"{json.dumps(content, indent=1)}\n")
+        write_text(folder / f"{self.name}.md", f"{text}\n")
+        write_text(folder / f"{self.name}.json", f"{json.dumps(content, indent=1)}\n")
         return 0 if self.met else 1
 
     def _markdown(self, facts: Mapping[str, Any]) -> str:

@@ -32,7 +32,15 @@ import httpx
 import numpy as np
 import yaml
 
-from benchmarks.harness import REPOSITORY, NothingMeasured, command, markdown_table, run_script, sample_shots
+from benchmarks.harness import (
+    REPOSITORY,
+    NothingMeasured,
+    command,
+    markdown_table,
+    run_script,
+    sample_shots,
+    write_text,
+)
 from benchmarks.traffic import RIGHT, Callers, Request
 
 MODEL: Mapping[str, Any] = {"id": "m", "code": "bb72", "decoder": "bposd", "rounds": 2, "p": 0.002, "basis": "Z"}
@@ -197,8 +205,7 @@ def main() -> int:
     if options.out is None:
         print(text, end="")
     else:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text)
+        write_text(options.out, text)
     return 0
 
 
