@@ -9,6 +9,7 @@ call may take the deadline and one network time: its own, or the median of all c
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
@@ -17,15 +18,16 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import typer
 
+from benchmarks.harness import markdown_table, run_script, write_text
 from decoder.base import Decoding, SoftDecoder
 from decoder.benchmark.reporting.provenance import collect_provenance
 from decoder.catalog import decoder_spec
@@ -35,14 +37,15 @@ from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.pairs import make_pair
 from decoder.tandem.rule import Opinion
-from simulation.bases import Basis
-from simulation.bits import pack_bits
+from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.files import write_text
 from simulation.sampling import sample
 
 WARMUP_CALLS = 20
 RESTLESS = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+
+Calls = dict[str, npt.NDArray[Any]]
+"""Of each call, what `time_calls` says."""
 
 
 class TimedDecoder:
@@ -56,69 +59,76 @@ class TimedDecoder:
         self.model_info = getattr(decoder, "model_info", {})
         self.seconds = 0.0
 
-    def decode_soft(self, shots: Any, *, bit_packed_shots: bool = False) -> Decoding:
+    def decode_soft(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Decoding:
         began = time.perf_counter()
         decoded = self.decoder.decode_soft(shots, bit_packed_shots=bit_packed_shots)
         self.seconds = time.perf_counter() - began
         return decoded
 
 
-def main(
-    *,
-    code: str = "bb72",
-    basis: Basis = "Z",
-    rounds: int = 6,
-    p: float = 0.003,
-    shots: int = 100_000,
-    seed: int = 2031,
-    decoder: Annotated[str, typer.Option(help="A pair, such as tandem.")] = "tandem",
-    weights: Path | None = None,
-    threshold: Annotated[float | None, typer.Option(help="Of the confidence.", show_default="the tuned one")] = None,
-    deadline_ms: float = 5.0,
-    processes: Annotated[int, typer.Option(help="Worker processes of the second decoder.")] = 1,
-    load: Annotated[int, typer.Option(help="Processes beside them that never rest.")] = 0,
-    realtime: Annotated[bool, typer.Option(help="Niceness -20 and memory locked, for this process alone.")] = False,
-    out: Path = Path("docs/results/deadline"),
-) -> None:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `second` is the pair's second decoder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--code", default="bb72")
+    parser.add_argument("--basis", choices=("X", "Z"), default="Z")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--p", type=float, default=0.003)
+    parser.add_argument("--shots", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=2031)
+    parser.add_argument("--decoder", default="tandem", help="a pair, such as tandem")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--threshold", type=float, help="of the confidence; the tuned one if not given")
+    parser.add_argument("--deadline-ms", type=float, default=5.0)
+    parser.add_argument("--processes", type=int, default=1, help="worker processes of the second decoder")
+    parser.add_argument("--load", type=int, default=0, help="processes beside them that never rest")
+    parser.add_argument(
+        "--realtime",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="niceness -20 and memory locked, for this process alone",
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results/deadline"))
+    options = parser.parse_args(arguments)
+    try:
+        options.second = decoder_spec(options.decoder).second
+    except ValueError as error:
+        parser.error(str(error))
+    if options.second is None:
+        parser.error(f"{options.decoder} is no pair of decoders; use tandem or tandem-tesseract")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Times every call and writes deadline.json and results.md."""
-    second = decoder_spec(decoder).second
-    if second is None:
-        raise typer.BadParameter(f"{decoder} is no pair of decoders; use tandem or tandem-tesseract")
-    experiment = MemoryExperiment.create(code=code, basis=basis, rounds=rounds, p=p)
-    samples = sample(experiment.circuit, shots=shots, seed=seed)
+    options = parse(arguments)
+    words = {name: getattr(options, name) for name in ("code", "basis", "rounds", "p")}
+    experiment = MemoryExperiment.create(**words)
+    samples = sample(experiment.circuit, shots=options.shots, seed=options.seed)
     torch.set_num_threads(1)
     with ExitStack() as stack:
-        pool = OpinionPool(second, processes=processes)
+        pool = OpinionPool(options.second, processes=options.processes)
         stack.callback(pool.close)
-        options: dict[str, Any] = {"threshold": threshold, "pool": pool, "deadline_ms": deadline_ms}
-        pair = make_pair(second, experiment, weights=weights, **options)
+        rule: dict[str, Any] = {"threshold": options.threshold, "deadline_ms": options.deadline_ms}
+        pair = make_pair(options.second, experiment, weights=options.weights, pool=pool, **rule)
         pool.warm_up(experiment)
-        provenance = collect_provenance([experiment], [{decoder: pair}])
-        stack.enter_context(busy(load))
-        if realtime:
+        provenance = collect_provenance([experiment], [{options.decoder: pair}])
+        stack.enter_context(busy(options.load))
+        if options.realtime:
             take_priority()
         short_slices = take_short_slices()
         faults = major_page_faults()
         calls = time_calls(pair, samples.detection_events, samples.observable_flips)
         faults = major_page_faults() - faults
-    setup = {
-        **{"code": code, "basis": basis, "rounds": rounds, "p": p, "seed": seed, "decoder": decoder, "second": second},
-        **{
-            "threshold": pair.threshold,
-            "deadline_ms": deadline_ms,
-            "processes": processes,
-            "load": load,
-            "realtime": realtime,
-            "short_slices": short_slices,
-        },
-    }
-    found = {**summary(calls, deadline_ms=deadline_ms), "major_page_faults": faults}
+    named = {name: getattr(options, name) for name in ("seed", "decoder", "second")}
+    limits = {name: getattr(options, name) for name in ("deadline_ms", "processes", "load", "realtime")}
+    setup = {**words, **named, "threshold": pair.threshold, **limits, "short_slices": short_slices}
+    found = {**summary(calls, deadline_ms=options.deadline_ms), "major_page_faults": faults}
     result = {"setup": setup, **found, "provenance": provenance}
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "deadline.json", json.dumps(result, indent=2) + "\n", force=True)
+    write_text(options.out / "deadline.json", json.dumps(result, indent=2) + "\n")
     text = markdown(setup, found, provenance)
-    write_text(out / "results.md", text, force=True)
+    write_text(options.out / "results.md", text)
     print(text)
+    return 0
 
 
 def take_priority() -> None:
@@ -144,7 +154,7 @@ def core_wait_seconds() -> float:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
-def time_calls(pair: TandemDecoder, events: Any, flips: Any) -> dict[str, np.ndarray]:
+def time_calls(pair: TandemDecoder, events: PackedBits, flips: PackedBits) -> Calls:
     """Decodes shot by shot: milliseconds of each call and of its first decoder, who answered, and whether it failed.
 
     core_wait_ms is what the call waited for a core, its first decoder included. It is read outside of what is timed, as
@@ -173,7 +183,7 @@ def time_calls(pair: TandemDecoder, events: Any, flips: Any) -> dict[str, np.nda
     return {**times, "opinions": opinions, "failed": failed}
 
 
-def summary(calls: dict[str, np.ndarray], *, deadline_ms: float) -> dict[str, Any]:
+def summary(calls: Calls, *, deadline_ms: float) -> dict[str, Any]:
     """What the calls come to, in plain values."""
     total, first = calls["total_ms"], calls["first_ms"]
     shots, failures = len(total), int(calls["failed"].sum())
@@ -201,7 +211,7 @@ def summary(calls: dict[str, np.ndarray], *, deadline_ms: float) -> dict[str, An
     }
 
 
-def quantiles(milliseconds: np.ndarray) -> dict[str, float]:
+def quantiles(milliseconds: npt.NDArray[np.float64]) -> dict[str, float]:
     """The mean and observed quantiles."""
     ranks = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999, "max": 1.0}
     observed = {name: float(np.quantile(milliseconds, q, method="inverted_cdf")) for name, q in ranks.items()}
@@ -231,12 +241,9 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
         ("pages read from disk meanwhile", f"{found['major_page_faults']:,}"),
         ("longest wait beyond deadline or network, unsure shots", f"{found['largest_wait_beyond_need_ms']:.3g} ms"),
     ]
-    table = "".join(f"| {name} | {value} |\n" for name, value in [("", ""), ("---", "---"), *rows])
-    times = "".join(
-        f"| {name} | {' | '.join(f'{value:.3g} ms' for value in found[key].values())} |\n"
-        for name, key in (("call", "total_ms"), ("network alone, in it", "network_ms"))
-    )
-    heads = f"| | {' | '.join(found['total_ms'])} |\n|{' --- |' * (1 + len(found['total_ms']))}\n"
+    quantiles = [["", *found["total_ms"]]]
+    for name, key in (("call", "total_ms"), ("network alone, in it", "network_ms")):
+        quantiles.append([name, *(f"{value:.3g} ms" for value in found[key].values())])
     machine = provenance["machine"]
     priority = "niceness -20 and memory locked" if setup["realtime"] else "no priority"
     return (
@@ -245,7 +252,7 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
         f"{setup['basis']} memory, {setup['rounds']} rounds, p = {100 * setup['p']:g} %, seed {setup['seed']}: "
         f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes: {setup['load']}, "
         f"{priority}, short slices: {'yes' if setup['short_slices'] else 'no'}.\n\n"
-        f"{table}\n{heads}{times}\n"
+        f"{markdown_table([('', ''), *rows])}\n\n{markdown_table(quantiles)}\n\n"
         f"- command: `{provenance['command']}`\n- time: {provenance['time']}\n"
         f"- machine: {machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, load average before "
         f"{machine['load_average']}\n"
@@ -265,4 +272,4 @@ def busy(count: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

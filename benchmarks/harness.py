@@ -41,16 +41,16 @@ MODEL: Mapping[str, Any] = {"id": "bb72", "code": "bb72", "rounds": 6, "basis": 
 B8 = "application/octet-stream"
 
 
-class NothingMeasured(Exception):
+class NothingMeasured(ValueError):
     """There is too little to say anything of; the message says what to do."""
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Ends the process with what `main` returns, or with one line and 2 where it measured nothing."""
+    """Ends the process with what `main` returns; a mistake, or nothing measured, is one line and 2."""
     try:
         sys.exit(main())
-    except NothingMeasured as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 

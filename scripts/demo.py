@@ -5,18 +5,14 @@
 The shots are of a Z memory of bb72 over 6 rounds, with uniform circuit noise of p = 0.2 %.
 """
 
+from __future__ import annotations
+
 import argparse
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 import httpx
 import numpy as np
@@ -25,16 +21,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.harness import B8, milliseconds, serve
 from decoder.benchmark.common import count_failures
 from decoder.statistics import binomial_interval
+from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
 EXPERIMENT = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.002)
 MODELS = ("bb72", "bb72-bposd")  # the recurrent transformer, BP-OSD
-START_SECONDS = 120
-STOP_SECONDS = 60
-B8 = "application/octet-stream"
 
 console = Console()
 
@@ -43,7 +38,7 @@ console = Console()
 class Replies:
     """What one model answered to all shots."""
 
-    predictions: npt.NDArray[np.uint8]
+    predictions: PackedBits
     """Bit-packed, uint8 (shots, ceil(observables / 8))."""
     seconds: npt.NDArray[np.float64]
     """(shots,): from sending a request until its answer was there."""
@@ -56,57 +51,16 @@ def service() -> Iterator[httpx.Client]:
     Raises:
         RuntimeError: the service did not become ready, or did not end as it should.
     """
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("tandem"), "serve", "--host", "127.0.0.1", "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
-            with httpx.Client(base_url=_address(process, log), timeout=60) as client:
-                with console.status("the service loads its models"):
-                    _wait_until_ready(client, process, log)
-                yield client
-            process.send_signal(signal.SIGTERM)
-            if process.wait(timeout=STOP_SECONDS) != 0:
-                raise _failure("the service ended with an error", log)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _address(process: "subprocess.Popen[str]", log: IO[str]) -> str:
-    # The first line says on which port it listens.
-    assert process.stdout is not None
-    found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
-    if found is None:
-        process.wait(timeout=STOP_SECONDS)
-        raise _failure("the service did not start", log)
-    return found[0]
-
-
-def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[str]", log: IO[str]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if client.get("/readyz").is_success:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.1)
-    raise _failure(f"the service was not ready after {START_SECONDS} s", log)
-
-
-def _failure(what: str, log: IO[str]) -> RuntimeError:
-    log.seek(0)
-    return RuntimeError(f"{what}; it said:\n{log.read()}")
+    with console.status("the service loads its models") as status, serve(core=None, models=None) as running:
+        status.stop()
+        with httpx.Client(base_url=running.url, timeout=60) as client:
+            yield client
 
 
 def decode(client: httpx.Client, model: str, samples: Samples) -> Replies:
     """Sends the shots one a request, each after the answer to the one before."""
 
-    def request(shot: npt.NDArray[np.uint8]) -> bytes:
+    def request(shot: PackedBits) -> bytes:
         response = client.post(
             f"/v1/models/{model}/decode",
             params={"basis": EXPERIMENT.basis, "rounds": EXPERIMENT.rounds, "p": EXPERIMENT.noise.p},
@@ -133,13 +87,12 @@ def show(replies: dict[str, Replies], samples: Samples) -> None:
     for model, reply in replies.items():
         failures = count_failures(reply.predictions, samples.observable_flips)
         low, high = binomial_interval(failures, samples.shots)
-        times = (*np.quantile(reply.seconds, [0.5, 0.99]), reply.seconds.max())
         table.add_row(
             model,
             f"{failures}/{samples.shots}",
             f"{100 * failures / samples.shots:.2f}",
             f"{100 * low:.2f} to {100 * high:.2f}",
-            *(f"{1000 * seconds:.1f}" for seconds in times),
+            *(f"{value:.1f}" for value in milliseconds(reply.seconds, 0.5, 0.99, 1)),
         )
     console.print(table)
 
@@ -158,7 +111,7 @@ def demo(*, shots: int, seed: int | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shots", type=int, default=2000)
     parser.add_argument("--seed", type=int, help="a fresh one by default, which is printed")
     options = parser.parse_args()

@@ -1,31 +1,17 @@
 """`benchmarks/deadline.py`: what it makes of calls, and one run of a few shots."""
 
-import importlib.util
 import json
 import multiprocessing
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks import deadline
 from decoder.tandem.rule import Opinion
-from tests.helpers import REPOSITORY
-
-SCRIPT = REPOSITORY / "benchmarks" / "deadline.py"
 
 
-@pytest.fixture(scope="module")
-def deadline() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("deadline", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_calls_are_compared_with_the_deadline_and_a_network_time(deadline: ModuleType) -> None:
+def test_calls_are_compared_with_the_deadline_and_a_network_time() -> None:
     calls = {
         "total_ms": np.array([2.0, 6.0, 7.5, 9.0, 8.5]),
         "first_ms": np.array([2.0, 2.0, 2.0, 8.9, 2.0]),
@@ -48,13 +34,21 @@ def test_calls_are_compared_with_the_deadline_and_a_network_time(deadline: Modul
     assert found["total_ms"]["max"] == 9
 
 
-def test_a_small_run(deadline: ModuleType, tmp_path: Path) -> None:
+def test_a_small_run(tmp_path: Path) -> None:
     others = set(multiprocessing.active_children())
     # No answer comes within a microsecond, so every unsure shot, here each, is late.
-    deadline.main(shots=30, rounds=2, p=0.01, threshold=1.0, deadline_ms=0.001, load=1, out=tmp_path / "r")
+    options = "--shots 30 --rounds 2 --p 0.01 --threshold 1 --deadline-ms 0.001 --load 1 --out"
+    deadline.main([*options.split(), str(tmp_path / "r")])
     assert set(multiprocessing.active_children()) <= others
     result = json.loads((tmp_path / "r" / "deadline.json").read_text())
     assert result["shots"] == sum(result["answers"].values()) == 30
     assert result["answers"]["late"] > 0 == result["answers"]["second"]
     assert 0 < result["network_ms"]["p50"] < result["total_ms"]["max"]
     assert f"| {result['answers']['late']} (" in (tmp_path / "r" / "results.md").read_text()
+
+
+@pytest.mark.parametrize("decoder", ["bposd", "nobody"])
+def test_what_is_no_pair_is_refused(decoder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        deadline.main(["--decoder", decoder])
+    assert decoder in capsys.readouterr().err

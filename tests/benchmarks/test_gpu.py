@@ -20,31 +20,28 @@ def experiment() -> MemoryExperiment:
 
 def test_failures_are_those_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
-    report = gpu.Report()
-    report.failures(experiment(), weights=[None], shots=300, seconds=60, batch=100, seed=3)
+    options = gpu.parse(["--shots", "300", "--accuracy-batch", "100", "--seed", "3"])
     sampler = experiment().circuit.compile_detector_sampler(seed=3)
     failed = 0
     for _ in range(3):
         shots, flips = sampler.sample(100, separate_observables=True)
         failed += int((make_decoder("neural", experiment()).decode_batch(shots) != flips).any(1).sum())
     assert failed
-    assert f"| shipped | {failed}/300 (" in report._parts[0]
+    assert f"| shipped | {failed}/300 (" in gpu.failures(experiment(), options)
 
 
 def test_each_way_is_timed_and_batches_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
-    report = gpu.Report()
-    report.singles(experiment(), singles=10, seed=1)
-    report.batches(experiment(), batches=[4, 32], seconds=0, seed=1)
-    times, rates, compared = report._parts
+    times = gpu.singles(experiment(), shots=10, seed=1)
+    rates = gpu.batches(experiment(), sizes=[4, 32], seconds=0, seed=1)
     assert [line.split(" |")[0].lstrip("| ") for line in times.splitlines()[4:]] == [
         f"{gpu.GRAPHS} (10 shots)",
         f"{gpu.KERNELS} (2 shots)",
         f"{gpu.CPU} (10 shots)",
         f"{gpu.BPOSD} (2 shots)",
     ]
-    assert [line.split("|")[1].strip() for line in rates.splitlines()[4:]] == ["4", "32"]
-    assert compared.endswith("their predictions differ in 0.")
+    assert [line.split("|")[1].strip() for line in rates.splitlines()[4:6]] == ["4", "32"]
+    assert rates.endswith("their predictions differ in 0.")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
