@@ -18,13 +18,13 @@ from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http.bounds import Gate
 from service.http.dependencies import EngineDependency
 from service.http.middleware import PROBES, Observe, RequireKey
-from service.http.problems import ErrorForm, Problem, add_problem_handlers, problem_responses
+from service.http.problems import Problem, add_problem_handlers, problem_responses
 from service.models.changes import ModelChanges
 from service.models.engine import Engine, ModelLoadError
 from service.models.model import DecoderFactory
 from service.models.model_file import ModelFile
 from service.oip import routes as oip
-from service.oip.errors import error_response, error_responses
+from service.oip.errors import FORMS, PREFIX, error_responses
 from service.rest import admin, decode, models, page, sampling
 from service.settings import Settings
 from service.streams import hub
@@ -65,9 +65,6 @@ async def metrics(request: Request, engine: EngineDependency) -> Response:
     content, media_type = engine.metrics.exposition(request.headers.get("accept", ""))
     return Response(content, headers={"content-type": media_type})
 
-
-FORMS: Mapping[str, ErrorForm] = {oip.PREFIX: error_response}
-"""How problems are written below a path, where not as problem+json."""
 
 # FastAPI looks through them in this order, the one that has to be fast first.
 ROUTERS = (decode.router, health, models.router, admin.router, oip.router, sampling.router, page.router, hub.router)
@@ -118,11 +115,11 @@ class Application(FastAPI):
         return document
 
     def _complete(self, operation: dict[str, Any], path: str) -> None:
-        responses = error_responses if path.startswith(oip.PREFIX) else problem_responses
+        responses = error_responses if path.startswith(PREFIX) else problem_responses
         if path not in OPEN_PATHS:
             operation["security"] = [{}, *({name: []} for name in SECURITY_SCHEMES)]
             operation["responses"] |= {"401": responses(UnauthorizedError)[401]}
-        if path.startswith(oip.PREFIX):
+        if path.startswith(PREFIX):
             # FastAPI thinks that a path of text could be invalid.
             operation["responses"].pop("422", None)
         for parameter in operation.get("parameters", ()):

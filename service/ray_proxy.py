@@ -12,9 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ReplicaLostError
 from service.http.problems import form_for, problem_of
-from service.oip.errors import error_response
-
-FORMS = {"/v2": error_response}
+from service.oip.errors import FORMS
 
 
 class AnswerForTheLost:

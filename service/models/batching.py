@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from decoder.base import Decoder, Decoding, SoftDecoder
+from decoder.base import Decoder, Decoding
 from service.errors import BusyError, ClosingError, DecoderFailedError
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
@@ -242,9 +242,10 @@ def decode_with_probabilities(decoder: Decoder, shots: PackedBits) -> Decoding |
         ValueError: the decoder's predictions do not have the shape they must have.
     """
     decoded: Decoding | Bits
-    if isinstance(decoder, SoftDecoder):
-        decoded = decoder.decode_soft(shots, bit_packed_shots=True)
-        shape = decoded.predictions.shape
+    # Not isinstance: with a protocol that would take as long as all the rest that is done for a batch here.
+    if hasattr(decoder, "decode_soft"):
+        soft: Decoding = decoder.decode_soft(shots, bit_packed_shots=True)
+        decoded, shape = soft, soft.predictions.shape
     else:
         decoded = decoder.decode_batch(shots, bit_packed_shots=True).astype(np.bool_, copy=False)
         shape = decoded.shape

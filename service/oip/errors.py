@@ -10,7 +10,7 @@ from fastapi import Response
 from pydantic_core import to_json
 
 from service.errors import InternalError, RequestError
-from service.http.problems import Problem
+from service.http.problems import ErrorForm, Problem
 from service.oip.schemas import InferenceError
 
 MEDIA_TYPE = "application/json"
@@ -24,6 +24,11 @@ def error_response(problem: Problem, *, headers: Mapping[str, str] | None = None
     return Response(
         to_json({"error": text}), status_code=_status(problem.status), headers=headers, media_type=MEDIA_TYPE
     )
+
+
+PREFIX = "/v2"
+FORMS: Mapping[str, ErrorForm] = {PREFIX: error_response}
+"""How problems are written below a path, where not as problem+json."""
 
 
 def error_responses(*errors: type[RequestError]) -> dict[int | str, dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from decoder.base import SoftDecoder
 from service.errors import (
     DECODE_ERRORS,
     ClosingError,
@@ -21,7 +20,7 @@ from service.http.bounds import deadline, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.models.model import Model
 from service.models.prepared import Prepared
-from service.oip.errors import error_responses
+from service.oip.errors import PREFIX, error_responses
 from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
 from service.oip.responses import chosen_outputs, infer_response, output_metadata
 from service.oip.schemas import (
@@ -38,7 +37,6 @@ from service.oip.schemas import (
 )
 from service.wire.shots import DecodeResult
 
-PREFIX = "/v2"
 VERSION = "1"
 """The one version of every model: a model that is replaced is gone."""
 EXTENSIONS = ["binary_tensor_data"]
@@ -167,8 +165,7 @@ async def _infer(model: Model, body: bytes, *, header_length: str | None) -> Dec
 
 async def _decode(model: Model, sent: ParsedRequest) -> Decoded:
     prepared = await Prepared.of(model, sent.parameters)
-    soft = isinstance(prepared.decoder, SoftDecoder)
-    outputs = chosen_outputs(sent.header, soft=soft, pair=model.second is not None)
+    outputs = chosen_outputs(sent.header, soft=bool(model.gives_confidence), pair=model.second is not None)
     shots = parse_shots(sent, prepared.expected)
     result = await prepared.decode(shots, deadline_ms=sent.parameters.deadline_ms)
     return result, sent.header.id, outputs

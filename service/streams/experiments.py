@@ -43,7 +43,7 @@ class StreamedExperiment:
         """Makes the decoder, if the number of rounds is known already.
 
         Raises:
-            ServiceError: there is no such experiment, or not now.
+            RequestError: there is no such experiment, or not now.
         """
         if self._query.rounds is not None:
             await Prepared.of(self._model, self._query)

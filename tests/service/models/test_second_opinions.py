@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from service.settings import ModelSettings
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
+from tests.helpers import spawned_by
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +57,13 @@ async def warmed_up() -> None:
 
 
 @pytest.fixture
-async def server(lab_server):
+def others() -> set[int]:
+    """Processes that other tests have left at work."""
+    return set(spawned_by(os.getpid()))
+
+
+@pytest.fixture
+async def server(lab_server, others):
     async with lab_server(PAIR, ModelSettings(id="plain", code="bb72", rounds=2)) as server:
         await warmed_up()
         yield server
@@ -67,9 +75,15 @@ async def http(server):
         yield client
 
 
-def worker_of(server) -> int:
-    [pid] = server.app.state.engine.models["pair"].second._pool.run_everywhere(os.getpid)
+def worker_beside(others: set[int]) -> int:
+    """The process of the second decoder."""
+    [pid] = set(spawned_by(os.getpid())) - others
     return pid
+
+
+@pytest.fixture
+def worker(server, others) -> int:
+    return worker_beside(others)
 
 
 @contextmanager
@@ -127,21 +141,23 @@ async def test_every_form_of_answer_tells_who_answered(server, http, experiment,
     assert info["pair"] == {"second": "relay-deep", "threshold": 0.97, "deadline_ms": None}
 
 
-async def test_sure_shots_do_not_wait_for_unsure_ones(server, http, events, expected):
+async def test_sure_shots_do_not_wait_for_unsure_ones(worker, http, events, expected):
     unsure = expected.opinions == Opinion.SECOND
-    with stopped(worker_of(server)):
+    with stopped(worker):
         waiting = asyncio.create_task(http.post(URL, content=events[unsure].tobytes(), headers=B8))
         sure = await http.post(URL, content=events[~unsure].tobytes(), headers=B8)
         assert sure.content == pack_bits(expected.predictions[~unsure]).tobytes()
         late = await http.post(f"{URL}?deadline_ms=50&opinions=true", content=events.tobytes(), headers=B8)
         assert late.content[-60:] == np.where(unsure, Opinion.LATE, Opinion.FIRST).astype(np.uint8).tobytes()
         assert not waiting.done()
-        async with http.stream("POST", f"{URL}?partial=true", json={"shots_b8": _base64(events)}) as partial:
+        async with http.stream(
+            "POST", f"{URL}?partial=true", json={"shots_b8": base64.b64encode(events.tobytes()).decode()}
+        ) as partial:
             assert partial.headers["content-type"] == "application/x-ndjson"
             lines = partial.aiter_lines()
             first = json.loads(await anext(lines))
             assert first["answered_by"] == ["pending" if one else "first" for one in unsure]
-            os.kill(worker_of_stopped(server), signal.SIGCONT)
+            os.kill(worker, signal.SIGCONT)
             rest = [json.loads(line) async for line in lines]
     assert rest[-1] == {"done": True}
     assert sorted(line["shot"] for line in rest[:-1]) == np.flatnonzero(unsure).tolist()
@@ -151,25 +167,16 @@ async def test_sure_shots_do_not_wait_for_unsure_ones(server, http, events, expe
     assert (await waiting).content == pack_bits(expected.predictions[unsure]).tobytes()
 
 
-def worker_of_stopped(server) -> int:
-    return server.app.state.engine.models["pair"].second._pool._children[0]._process.pid
-
-
-def _base64(events) -> str:
-    import base64
-
-    return base64.b64encode(events.tobytes()).decode()
-
-
-async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up(server, http, events, expected):
+async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up(
+    server, worker, http, events, expected
+):
     unsure = expected.opinions == Opinion.SECOND
     one = events[unsure][:1].tobytes()
-    pid = worker_of(server)
-    os.kill(pid, signal.SIGSTOP)
+    os.kill(worker, signal.SIGSTOP)
     waiting = asyncio.create_task(http.post(f"{URL}?opinions=true", content=one, headers=B8))
     await server.until_metric('tandem_requests_total{model="pair"}', 1)
     await asyncio.sleep(0.3)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
     failed = await waiting
     assert failed.status_code == 200
     assert failed.content[-1] == Opinion.FAILED
@@ -178,18 +185,15 @@ async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up
     assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
 
 
-async def test_a_second_decoder_that_hangs_is_flagged_and_replaced(lab_server, events, expected):
+async def test_a_second_decoder_that_hangs_is_flagged_and_replaced(lab_server, others, events, expected):
     unsure = expected.opinions == Opinion.SECOND
     one = events[unsure][:1].tobytes()
-    async with lab_server(PAIR.model_copy(update={"second_patience_seconds": 20})) as server:
+    patience = 15  # enough to start in
+    async with lab_server(PAIR.model_copy(update={"second_patience_seconds": patience})) as server:
         await warmed_up()
-        pool = server.app.state.engine.models["pair"].second._pool
-        pool._children[0]._patience_seconds = 0.2  # now that it has started
-        pid = worker_of(server)
         async with httpx.AsyncClient(base_url=server.http, timeout=60) as http:
-            os.kill(pid, signal.SIGSTOP)
+            os.kill(worker_beside(others), signal.SIGSTOP)
             hung = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
-            pool._children[0]._patience_seconds = 20
             again = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
     assert (hung.status_code, hung.content[-1]) == (200, Opinion.FAILED)
     assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
