@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -99,29 +99,58 @@ def exportable(decoder: NeuralDecoder) -> RecurrentTransformer:
     return decoder.model
 
 
-def step_inputs(model: RecurrentTransformer, *, shots: int) -> dict[str, Tensor]:
-    """Examples of the step's inputs."""
-    cells, width = model.geometry.code.cells, model.config.width
+@dataclass(frozen=True)
+class Input:
+    """An input of a part: its shape, in which "shots" stands for any number of them, its type and its meaning."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+    def example(self, shots: int) -> Tensor:
+        """Zeros for so many shots."""
+        sizes = [shots if size == "shots" else int(size) for size in self.shape]
+        return torch.zeros(sizes, dtype=getattr(torch, self.dtype))
+
+    def dynamic_shape(self, shots: Any) -> dict[int, Any]:
+        """The axis of the shots, as torch.export wants it."""
+        return {axis: shots for axis, size in enumerate(self.shape) if size == "shots"}
+
+
+def step_inputs(model: RecurrentTransformer) -> dict[str, Input]:
+    """What the step reads."""
+    cells = model.geometry.code.cells
     inputs = {
-        "hidden": torch.randn(cells, shots, width),
-        "events": torch.zeros(2, cells, shots),
-        "basis": torch.tensor(0),
-        "phase": torch.tensor(int(Phase.MIDDLE)),
+        "hidden": Input((cells, "shots", model.config.width), "float32", "the state; zeros before the first layer"),
+        "events": Input(
+            (2, cells, "shots"),
+            "float32",
+            "a layer of detection events, 0 or 1, of the checks of the memory basis and of the other ones, by cell in "
+            "the memory frame (framed_cells); 0 where there is no detector",
+        ),
+        "basis": Input((), "int64", "0 for Z memory, 1 for X memory"),
+        "phase": Input((), "int64", "0 for the first layer, 2 for the last, 1 for those between"),
     }
     if model.propagation is not None:
-        inputs["beliefs"] = torch.zeros(cells, shots, model.propagation.columns.total)
+        says = "what belief propagation says of the layer: decoder.neural.beliefs.Beliefs.features"
+        inputs["beliefs"] = Input((cells, "shots", model.propagation.columns.total), "float32", says)
     return inputs
 
 
-def readout_inputs(model: RecurrentTransformer, *, shots: int) -> dict[str, Tensor]:
-    """Examples of the readout's inputs."""
-    inputs = {"h": torch.randn(model.geometry.code.cells, shots, model.config.width)}
+def readout_inputs(model: RecurrentTransformer) -> dict[str, Input]:
+    """What the readout reads."""
+    geometry = model.geometry
+    state = geometry.code.cells, "shots", model.config.width
+    inputs = {"h": Input(state, "float32", "the state after the last layer")}
     if model.propagation is not None:
-        inputs["evidence"] = torch.zeros(shots, len(model.geometry.output_supports), len(EVIDENCE))
+        evidence = "shots", len(geometry.output_supports), len(EVIDENCE)
+        inputs["evidence"] = Input(evidence, "float32", "its solutions: decoder.neural.beliefs.Beliefs.evidence")
     return inputs
 
 
-_SHOTS_AXIS = {"hidden": 1, "events": 2, "basis": None, "phase": None, "beliefs": 1, "h": 1, "evidence": 0}
+def examples(inputs: dict[str, Input], *, shots: int) -> dict[str, Tensor]:
+    """Inputs by name for so many shots."""
+    return {name: given.example(shots) for name, given in inputs.items()}
 
 
 def export(decoder: NeuralDecoder, out: Path, *, force: bool = False) -> None:
@@ -134,20 +163,16 @@ def export(decoder: NeuralDecoder, out: Path, *, force: bool = False) -> None:
     require_onnx()
     model = exportable(decoder)
     out.mkdir(parents=True, exist_ok=True)
-    parts = (
-        (STEP, RoundStep(model), step_inputs(model, shots=2)),
-        (READOUT, model.readout, readout_inputs(model, shots=2)),
-    )
-    for name, part, inputs in parts:
-        with atomic_write(out / name, force=force) as partial:
-            _export_part(part, inputs, partial, output="log_odds" if name == READOUT else "next_hidden")
+    with atomic_write(out / STEP, force=force) as partial:
+        _export_part(RoundStep(model), step_inputs(model), partial, output="next_hidden")
+    with atomic_write(out / READOUT, force=force) as partial:
+        _export_part(model.readout, readout_inputs(model), partial, output="log_odds")
     with atomic_write(out / DESCRIPTION, force=force) as partial:
         partial.write_text(json.dumps(describe(decoder), indent=2) + "\n", encoding="utf-8")
 
 
-def _export_part(part: nn.Module, inputs: dict[str, Tensor], path: Path, *, output: str) -> None:
+def _export_part(part: nn.Module, inputs: dict[str, Input], path: Path, *, output: str) -> None:
     shots = torch.export.Dim("shots", min=1)
-    shapes = {name: {} if _SHOTS_AXIS[name] is None else {_SHOTS_AXIS[name]: shots} for name in inputs}
     # The exporter warns of its own use of what is deprecated, and prints how far it has come.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -155,67 +180,35 @@ def _export_part(part: nn.Module, inputs: dict[str, Tensor], path: Path, *, outp
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
-            _write(part, inputs, shapes, path, output=output)
+            torch.onnx.export(
+                part,
+                kwargs=examples(inputs, shots=2),
+                f=str(path),
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                dynamic_shapes={name: given.dynamic_shape(shots) for name, given in inputs.items()},
+                input_names=list(inputs),
+                output_names=[output],
+                verbose=False,
+            )
     finally:
         logger.setLevel(level)
-
-
-def _write(part: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, Any], path: Path, *, output: str) -> None:
-    torch.onnx.export(
-        part,
-        kwargs=inputs,
-        f=str(path),
-        dynamo=True,
-        opset_version=OPSET,
-        external_data=False,
-        dynamic_shapes=shapes,
-        input_names=list(inputs),
-        output_names=[output],
-        verbose=False,
-    )
 
 
 def describe(decoder: NeuralDecoder) -> dict[str, Any]:
     """Shapes, and what the inputs mean, as JSON."""
     model, geometry = exportable(decoder), decoder.model.geometry
-    cells, width = geometry.code.cells, model.config.width
-    outputs = len(geometry.output_supports)
-    step = {
-        "hidden": _input([cells, "shots", width], "float32", "the state; zeros before the first layer"),
-        "events": _input(
-            [2, cells, "shots"],
-            "float32",
-            "a layer of detection events, 0 or 1, of the checks of the memory basis and of the other ones, by cell in "
-            "the memory frame (framed_cells); 0 where there is no detector",
-        ),
-        "basis": _input([], "int64", "0 for Z memory, 1 for X memory"),
-        "phase": _input([], "int64", "0 for the first layer, 2 for the last, 1 for those between"),
-    }
-    readout = {"h": _input([cells, "shots", width], "float32", "the state after the last layer")}
-    if model.propagation is not None:
-        step["beliefs"] = _input(
-            [cells, "shots", model.propagation.columns.total],
-            "float32",
-            "what belief propagation says of the layer: decoder.neural.beliefs.Beliefs.features",
-        )
-        readout["evidence"] = _input(
-            ["shots", outputs, len(EVIDENCE)], "float32", "its solutions: decoder.neural.beliefs.Beliefs.evidence"
-        )
+    step, readout = step_inputs(model), readout_inputs(model)
+    next_hidden = Input(step["hidden"].shape, "float32", "")
+    log_odds = Input(
+        ("shots", len(geometry.output_supports)), "float32", "that each output's logical operator is flipped"
+    )
     return {
         **decoder.model_info,
         "opset": OPSET,
-        "step": {
-            "file": STEP,
-            "inputs": step,
-            "outputs": {"next_hidden": _input([cells, "shots", width], "float32", "")},
-        },
-        "readout": {
-            "file": READOUT,
-            "inputs": readout,
-            "outputs": {
-                "log_odds": _input(["shots", outputs], "float32", "that each output's logical operator is flipped")
-            },
-        },
+        "step": _described(STEP, step, {"next_hidden": next_hidden}),
+        "readout": _described(READOUT, readout, {"log_odds": log_odds}),
         "framed_cells": {basis: geometry.framed_cells(basis).tolist() for basis in NETWORK_BASES},
         "output_observables": geometry.output_observables.tolist(),
         "output_checks": geometry.output_checks.tolist(),
@@ -225,8 +218,9 @@ def describe(decoder: NeuralDecoder) -> dict[str, Any]:
     }
 
 
-def _input(shape: list[int | str], dtype: str, meaning: str) -> dict[str, Any]:
-    return {"shape": shape, "dtype": dtype, "meaning": meaning}
+def _described(file: str, inputs: dict[str, Input], outputs: dict[str, Input]) -> dict[str, Any]:
+    parts = {"inputs": inputs, "outputs": outputs}
+    return {"file": file, **{kind: {name: asdict(g) for name, g in given.items()} for kind, given in parts.items()}}
 
 
 def session(path: Path) -> Run:
@@ -251,15 +245,12 @@ def log_odds(
     """Log-odds (B, O) from events (T, 2, N, B), by any implementation of the parts."""
     hidden = model.start(events.shape[-1])
     for t, layer in enumerate(events):
-        phase = int(Phase.of(t, len(events)))
-        inputs = {"hidden": hidden, "events": layer, "basis": torch.tensor(basis), "phase": torch.tensor(phase)}
+        phase = torch.tensor(int(Phase.of(t, len(events))))
+        inputs = {"hidden": hidden, "events": layer, "basis": torch.tensor(basis), "phase": phase}
         if beliefs is not None:
             inputs["beliefs"] = beliefs.features[t]
         hidden = step(inputs)
-    inputs = {"h": hidden}
-    if beliefs is not None:
-        inputs["evidence"] = beliefs.evidence
-    return readout(inputs)
+    return readout({"h": hidden} if beliefs is None else {"h": hidden, "evidence": beliefs.evidence})
 
 
 @torch.inference_mode()

@@ -24,11 +24,7 @@ class LayerStream(ABC):
         """Layers taken so far."""
 
     def fold(self, layer: Bits) -> None:
-        """Takes the next layer, bool (shots, its detectors).
-
-        Raises:
-            ValueError: all layers have been taken, or the shape or the dtype of this one is wrong.
-        """
+        """Takes the next layer, bool (shots, its detectors); see `decoder.base.Stream.fold`."""
         layers, t = self.placement.layers, self.folded
         if t == len(layers):
             raise ValueError(
@@ -48,11 +44,7 @@ class LayerStream(ABC):
         self.folded += 1
 
     def finish(self) -> Decoding:
-        """The answer, the same as that of `NeuralDecoder.decode_soft`.
-
-        Raises:
-            ValueError: a layer is missing.
-        """
+        """The answer, the same as that of `NeuralDecoder.decode_soft`; see `decoder.base.Stream.finish`."""
         layers = len(self.placement.layers)
         if self.folded < layers:
             raise ValueError(

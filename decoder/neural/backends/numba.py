@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -77,9 +78,7 @@ class NumbaBackend:
     def log_odds(self, events: Bits, believed: RelayResult) -> tuple[Floats, Bits]:
         """Log-odds (B, O) of the outputs, and the parity (B, N) of each memory check's events."""
         hidden, logits = self._zeros(len(events)), self._empty_logits(len(events))
-        layers = events.shape[2]
-        phases = np.array([Phase.of(t, layers) for t in range(layers)], dtype=np.int64)
-        self._compute(events, phases, believed, hidden, logits)
+        self._compute(events, _phases(events.shape[2]), believed, hidden, logits)
         return logits, np.logical_xor.reduce(events[:, 0], axis=1)
 
     def scores(self, logits: Floats, parity: Bits) -> Floats:
@@ -147,6 +146,12 @@ class NumbaBackend:
 
     def _empty_logits(self, shots: int) -> Floats:
         return np.zeros((shots, len(self._reading.operator)), np.float32)
+
+
+@lru_cache(maxsize=32)
+def _phases(layers: int) -> npt.NDArray[np.int64]:
+    """The phase of each of so many layers."""
+    return np.array([Phase.of(t, layers) for t in range(layers)], dtype=np.int64)
 
 
 _NOTHING = RelayResult.zeros(shots=0, faults=0, checks=0, outputs=0, solutions=0)

@@ -197,14 +197,16 @@ def _add_evidence(believed, b, columns, shares, readout_buffers, logits):  # typ
 
 @compiled
 def _block_buffers(cells, width, both):  # type: ignore[no-untyped-def]
-    """What blocks compute in: (N, C), gate and value (N, 2 H), (N, H), (2, N H), and two of the convolution (N, C)."""
+    """What blocks compute in."""
+    # The convolution and the gated MLP take turns in one place, so that all of it stays in the first cache.
+    shared = np.zeros(max(2 * cells * width, 2 * cells * both), np.float32)
     return (
-        np.zeros((cells, width), np.float32),
-        np.zeros((cells, both), np.float32),
-        np.zeros((cells, both // 2), np.float32),
-        np.zeros((2, cells * both // 2), np.float32),
-        np.zeros((cells, width), np.float32),
-        np.zeros((cells, width), np.float32),
+        np.zeros((cells, width), np.float32),  # the normalised state
+        shared[: cells * both].reshape(cells, both),  # gate and value
+        np.zeros((cells, both // 2), np.float32),  # their product
+        shared[cells * both : 2 * cells * both].reshape(2, cells * both // 2),  # of `_silu`
+        shared[: cells * width].reshape(cells, width),  # of `_convolve`
+        shared[cells * width : 2 * cells * width].reshape(cells, width),  # of `_convolve`
     )
 
 
