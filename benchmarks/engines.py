@@ -188,10 +188,10 @@ def aot_inductor(setting: Setting, folder: Path) -> tuple[Network, None]:
     step, readout = onnx_export.RoundStep(setting.model), Named(setting.model.readout)
     for shots in (1, setting.batch):
         for phase in range(3):  # a program for each, as for each number of shots: all of it is constant then
-            inputs: dict[str, Any] = onnx_export.step_inputs(setting.model, shots=shots)
+            inputs: dict[str, Any] = onnx_export.examples(onnx_export.step_inputs(setting.model), shots=shots)
             inputs |= {"basis": BASIS, "phase": phase}
             programs["step", shots, phase] = compiled(f"step-{shots}-{phase}", step, inputs)
-        inputs = onnx_export.readout_inputs(setting.model, shots=shots)
+        inputs = onnx_export.examples(onnx_export.readout_inputs(setting.model), shots=shots)
         programs["readout", shots, 0] = compiled(f"readout-{shots}", readout, inputs)
 
     def run_step(inputs: dict[str, Tensor]) -> Tensor:
