@@ -71,13 +71,13 @@ ROUTERS = (decode.router, health, models.router, admin.router, oip.router, sampl
 
 
 class Application(FastAPI):
-    """FastAPI with a document of all that it cannot know, and inside of more ASGI.
+    """FastAPI with middleware outside of its error handling, and with an OpenAPI document that is complete.
 
-    Middleware added the usual way does not see the answers to unexpected errors; what `surround` puts around does.
+    Middleware added the usual way does not see the answers to unexpected errors; that of `surround` does.
 
     Args:
-        surround: puts ASGI applications around one.
-        maxima: of query parameters, by name.
+        surround: wraps an ASGI application in middleware.
+        maxima: the largest allowed value of some query parameters, by name, for the document.
         lifespan: see FastAPI.
     """
 
@@ -98,7 +98,7 @@ class Application(FastAPI):
         return self._surround(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document."""
+        """The OpenAPI document, with the schemas, the API keys and the bounds that FastAPI cannot know of."""
         if self.openapi_schema is not None:
             return self.openapi_schema
         document = super().openapi()
@@ -120,7 +120,7 @@ class Application(FastAPI):
             operation["security"] = [{}, *({name: []} for name in SECURITY_SCHEMES)]
             operation["responses"] |= {"401": responses(UnauthorizedError)[401]}
         if path.startswith(PREFIX):
-            # FastAPI thinks that a path of text could be invalid.
+            # FastAPI documents a 422 for every path parameter, though any text is a valid one here.
             operation["responses"].pop("422", None)
         for parameter in operation.get("parameters", ()):
             if parameter["name"] in self._maxima:
@@ -184,7 +184,7 @@ def create_app(
 
 def _count_problem(request: Request, kind: str) -> None:
     if request.scope["path"].endswith(("/readyz", "/ready")):
-        return  # it was asked whether the service is ready, and was answered
+        return  # "not ready" is a proper answer to the question whether the service is
     engine: Engine = request.app.state.engine
     model = request.path_params.get("model_id", "")
     engine.metrics.failure(model if model in engine.models else "", kind)

@@ -1,4 +1,4 @@
-"""API keys: who may ask. Keys are compared in constant time, and a file of them is read again when it changes."""
+"""API keys: who may use the service. They are compared in constant time; a file of them is read again on changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulation.files import file_version
 logger = logging.getLogger(__name__)
 
 MIN_KEY_LENGTH = 16
-"""Characters; what is shorter can be guessed."""
+"""Characters; shorter keys can be guessed."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1, and so without colon or comma
@@ -98,7 +98,7 @@ class KeyRing:
             raise ValueError(f"there is no API key in {file}; add a line {_FORM}")
 
     def find(self, secret: bytes) -> Key | None:
-        """The key that this is. All keys are compared, each in constant time."""
+        """The key with this secret, if there is one. All keys are compared, each in constant time."""
         self._refresh()
         digest = sha256(secret).digest()
         found = None
@@ -142,7 +142,7 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine only."""
+    """Whether only this machine can reach an address that the service listens on."""
     if host.lower() == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong with a request. Every wire format gives these its own form (`problems.py`: RFC 9457)."""
+"""What may go wrong with a request. Each wire format writes them in its own form (`http.problems`: RFC 9457)."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class RequestError(Exception):
 
     @classmethod
     def of(cls, detail: str, *, parameter: str | None = None, pointer: str | None = None) -> Self:
-        """The error of one flaw, whose detail says all; see `Flaw`."""
+        """An error with one flaw, which has the same detail; see `Flaw`."""
         return cls(detail, flaws=[Flaw(detail, parameter, pointer)])
 
     @property
     def headers(self) -> dict[str, str]:
-        """HTTP headers of the answer."""
+        """HTTP headers that belong into the answer."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 

@@ -1,4 +1,4 @@
-"""Bounds and habits of HTTP that FastAPI leaves to the application."""
+"""Bounds on requests, their bodies and their time, and media types: what FastAPI leaves to the application."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ B8 = "application/octet-stream"
 
 
 class Gate:
-    """Lets a bounded number of requests in at once, or of what else `what` says."""
+    """Bounds how many requests, or streams, are at work at once.
+
+    Args:
+        most: how many may be.
+        what: what is counted, for the error's message.
+    """
 
     def __init__(self, most: int, *, what: str = "requests are at work") -> None:
         self._most = most
@@ -41,10 +46,10 @@ class Gate:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Counts one in for as long as the `with` block lasts.
+        """Counts one more for as long as the `with` block lasts.
 
         Raises:
-            BusyError: there are as many as may be.
+            BusyError: there are `most` already.
         """
         if self._inside >= self._most:
             raise BusyError(f"{self._inside} {self._what} already; try again later", retry_after=1)
@@ -80,7 +85,7 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
 
 @asynccontextmanager
 async def deadline(timeout_ms: int, *, most_seconds: float) -> AsyncIterator[None]:
-    """Cancels what is done within it when the time that the client gave is over.
+    """Cancels the `async with` block when the time that the client gave is over.
 
     Args:
         timeout_ms: milliseconds, from when the request came.
@@ -127,7 +132,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
     try:
         return await work
     except asyncio.CancelledError:
-        # As `asyncio.timeout` does: the cancellation ends here unless somebody else wants one, too.
+        # As in `asyncio.timeout`: swallow our own cancellation, but not one that somebody else asked for as well.
         if left and here.uncancel() <= cancelled_before:
             raise ClientDisconnect from None
         raise
@@ -167,7 +172,7 @@ async def work_on_body(
                 )
                 return await unless_disconnected(request, work(body))
         except asyncio.CancelledError:
-            # The server gives requests so long to end when it shuts down, and no longer.
+            # The server cancels requests that take longer to end than it waits when it shuts down.
             raise ClosingError("the service shut down before the shots were decoded") from None
 
 

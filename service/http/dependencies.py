@@ -1,7 +1,7 @@
-"""What routes ask for: the engine, a model that stays as long as the request, and the gate that bounds requests.
+"""The arguments that routes share: the engine, a model, the gate that bounds requests, and the experiment asked for.
 
-FastAPI resolves these for each request, which takes as long as all else that the service does to decode a shot. So
-`DirectRoute` gives the route that decodes the same arguments in a shorter way.
+FastAPI's resolution of dependencies takes as long as everything else that the service does to decode a shot, so
+`DirectRoute` passes the same arguments to the route that decodes without it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ExperimentParameters = Annotated[ExperimentQuery, Query()]
 
 
 class DirectRoute(APIRoute):
-    """A route below a model's, whose handler has the parameters `request`, `gate`, `model` and `query`, all of them.
+    """A route below /models/{model_id} whose handler has exactly the parameters `request`, `gate`, `model`, `query`.
 
     It is declared and documented like any other; `query` is annotated with a pydantic model and `Query()`.
     """
@@ -75,10 +75,10 @@ class DirectRoute(APIRoute):
 
 
 def read_query(request: Request, schema: type[Schema]) -> Schema:
-    """The query of a request; of a parameter that is there more than once, the last.
+    """Reads the query of a request. Of a parameter that is given more than once the last value counts.
 
     Raises:
-        RequestValidationError: it is not as the schema wants it.
+        RequestValidationError: the query does not fit the schema.
     """
     try:
         return schema.model_validate(dict(request.query_params))

@@ -1,6 +1,6 @@
-"""What surrounds every request, whatever its route: an id, a line in the log, and the API key.
+"""Middleware around every request: a request id, a line in the log, and the check of the API key.
 
-Pure ASGI, outside of all that FastAPI does, so that no route and no error can be without.
+It is plain ASGI outside of FastAPI, so that no route and no error can bypass it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLICY_VIOLATION = 1008
 
 
 class Observe:
-    """Gives each request an id (X-Request-ID, the client's own if it is sane), counts it, and logs one line.
+    """Gives each request an id (X-Request-ID, the client's own if it is safe to log), counts it, and logs one line.
 
     Args:
         app: what answers.
@@ -74,16 +74,16 @@ class Observe:
 
 
 class RequireKey:
-    """Lets in who brings one of the keys; all others get 401.
+    """Answers 401 to requests that bring none of the keys.
 
-    A WebSocket is refused before it is accepted, by a server that cannot answer 401 to that with close code 1008.
+    A WebSocket is refused before it is accepted; where the server cannot answer that with 401, with close code 1008.
 
     Args:
         app: what answers.
-        keys: those that are known.
-        open_paths: are answered without a key.
-        forms: how refusals are written, by path, where not as problem+json.
-        on_refused: is told of each request without a key that is known.
+        keys: the known keys.
+        open_paths: paths that need no key.
+        forms: see `service.http.problems.form_for`.
+        on_refused: is called for each refused request, with the kind of problem.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class RequireKey:
 
 
 def _fields(scope: Scope, record: RequestRecord, status: int) -> dict[str, object]:
-    """What the log says of a request. The route's template and not the path, which a client can make up."""
+    """What is logged of a request; of its path the route's template only, as clients can put anything into a path."""
     route = getattr(scope.get("route"), "path", None)
     client = scope.get("client")
     fields: dict[str, object] = {

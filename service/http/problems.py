@@ -26,7 +26,7 @@ MAX_FLAWS = 10
 """Most flaws listed in one answer."""
 
 OnProblem = Callable[[Request, str], None]
-"""Is told of each problem: the request, and the kind of problem."""
+"""Is called for each problem, with the request and the kind of problem."""
 
 
 class FlawSchema(BaseModel):
@@ -50,7 +50,7 @@ class Problem(BaseModel):
 
 
 class ErrorForm(Protocol):
-    """Writes a problem as the clients of some routes expect it."""
+    """Writes a problem in the form that the clients of some routes expect."""
 
     def __call__(self, problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response: ...
 
@@ -60,20 +60,23 @@ def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = No
     if (record := current_record()) is not None:
         problem = problem.model_copy(update={"request_id": record.id})
     return Response(
-        to_json(problem, exclude_none=True),
-        status_code=problem.status,
-        headers=headers,
-        media_type=MEDIA_TYPE,
+        to_json(problem, exclude_none=True), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
     )
 
 
 def form_for(path: str, forms: Mapping[str, ErrorForm]) -> ErrorForm:
-    """The form of the problems of a path: that of what it lies below, else problem+json."""
+    """How to write problems at a path.
+
+    Args:
+        path: of the request.
+        forms: the forms other than problem+json, each by the path at and below which it is used.
+    """
     below = (form for root, form in forms.items() if path == root or path.startswith(f"{root}/"))
     return next(below, problem_response)
 
 
 def problem_of(error: RequestError) -> Problem:
+    """The problem details of an error."""
     flaws = [FlawSchema(**vars(flaw)) for flaw in error.flaws[:MAX_FLAWS]]
     return Problem(
         type=TYPE_PREFIX + error.kind,
@@ -106,8 +109,8 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
 
     Args:
         app: the application.
-        on_problem: is told of each problem.
-        forms: other forms than problem+json, by the path that they hold for, with all that is below it.
+        on_problem: is called for each problem.
+        forms: see `form_for`.
     """
 
     def respond(request: Request, problem: Problem, *, headers: Mapping[str, str] | None) -> Response:

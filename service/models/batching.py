@@ -26,11 +26,11 @@ from simulation.bits import Bits, PackedBits
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_BOUNDS = (1, 60)
-"""Seconds; the estimate of when the queue has room again is cut to this."""
+"""Least and most seconds after which a client is told to come back, whatever the estimate says."""
 
 
 class BatchObserver(Protocol):
-    """Is told of each batch that was decoded, by the worker thread."""
+    """Is called in the worker thread after each batch."""
 
     def __call__(self, *, shots: int, seconds: float) -> None: ...
 
@@ -44,10 +44,10 @@ class _Job:
     future: asyncio.Future[DecodeResult]
     submitted: float = field(default_factory=time.perf_counter)
     taken: int = 0
-    """How many shots batches have taken."""
+    """How many of the shots have been put into batches."""
     compute_seconds: float = 0.0
     parts: list[Decoding | Bits] = field(default_factory=list)
-    """What batches said of the shots, in their order."""
+    """The decoded shots, batch by batch."""
 
     def result(self) -> DecodeResult:
         queue_seconds = max(0.0, time.perf_counter() - self.submitted - self.compute_seconds)
@@ -62,7 +62,7 @@ class _Job:
 
 
 Batch = list[tuple[_Job, PackedBits]]
-"""Jobs, and of each the shots that are decoded now."""
+"""Jobs, each with those of its shots that are in this batch."""
 Outcomes = Mapping[_Job, DecodeResult | BaseException]
 
 
@@ -74,7 +74,7 @@ class BatchWorker:
         max_batch_shots: most shots a decoder is handed at once. A longer job takes several batches, and
             others have their turn in between.
         max_queued_shots: most shots that may wait.
-        on_batch: is told of each batch.
+        on_batch: is called after each batch.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class BatchWorker:
             return self._waiting
 
     async def decode(self, decoder: Decoder, shots: PackedBits) -> DecodeResult:
-        """Queues shots and waits for the result. Cancelling takes out what no batch has taken yet.
+        """Queues shots and waits for the result. Cancelling removes those that are not in a batch yet.
 
         Args:
             decoder: decodes the shots; jobs with the same decoder share batches.
@@ -139,7 +139,7 @@ class BatchWorker:
     def close(self) -> None:
         """Refuses new jobs and returns when those queued are answered; not in the event loop's thread.
 
-        A batch that nobody waits for any more is left to itself, as it may take long.
+        A batch whose requests were all cancelled is not waited for, as it may take long.
         """
         with self._changed:
             self._closed = True
@@ -158,17 +158,17 @@ class BatchWorker:
                 self._waiting -= len(job.shots) - job.taken
 
     def _settle(self, outcomes: Outcomes) -> None:
-        """Tells those who wait, in their event loop."""
+        """Hands the outcomes to the requests that wait for them; in their event loop."""
         for job, outcome in outcomes.items():
             if job.future.done():
-                continue  # whoever asked has gone
+                continue  # the request was cancelled meanwhile
             if isinstance(outcome, DecodeResult):
                 job.future.set_result(outcome)
             else:
                 job.future.set_exception(outcome)
         with self._changed:
             self._unanswered.difference_update(outcomes)
-            if self._closed:  # otherwise nobody waits for this, and the thread would wake up in vain
+            if self._closed:  # `close` waits for this; otherwise the thread would wake up for nothing
                 self._changed.notify_all()
 
     # What follows runs in the thread.
@@ -182,7 +182,7 @@ class BatchWorker:
                     loop.call_soon_threadsafe(self._settle, outcomes)
 
     def _next_batch(self) -> Batch:
-        """Waits for jobs, and takes from the first and all with the same decoder; empty when closed and drained."""
+        """Waits for jobs, and takes shots of all that have the first one's decoder; empty at the end."""
         with self._changed:
             while not self._jobs:
                 if self._closed:
@@ -208,7 +208,7 @@ class BatchWorker:
             return batch
 
     def _decode(self, batch: Batch) -> Outcomes:
-        """The outcomes of the jobs that a batch ends."""
+        """Decodes a batch: the outcomes of the jobs whose last shots are in it."""
         shots = batch[0][1] if len(batch) == 1 else np.concatenate([piece for _, piece in batch])
         started = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""What is slow to make, circuits and decoders: in one thread beside the event loop, each once."""
+"""Circuits and decoders take long to make: a thread makes them beside the event loop, and decoders are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulation.circuits import MemoryExperiment
 T = TypeVar("T")
 
 MAX_PENDING_BUILDS = 8
-"""Circuits and decoders that may wait to be built; one more is refused."""
+"""How many circuits and decoders may wait to be built."""
 BUILD_RETRY_SECONDS = 5
 
 
@@ -28,7 +28,7 @@ class Builder:
         self._pending = 0
 
     async def run(self, build: Callable[[], T]) -> T:
-        """Waits for the thread, and for what it builds.
+        """Builds something in the thread, and waits for it.
 
         Raises:
             BusyError: too many builds wait.

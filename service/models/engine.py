@@ -27,7 +27,7 @@ class ModelLoadError(ValueError):
 
 
 class Engine:
-    """All models. `start` and `close` belong to the application's lifespan.
+    """All models of the service. The application's lifespan calls `start` and `close`.
 
     Args:
         settings: which models, and all bounds.
@@ -42,12 +42,12 @@ class Engine:
         self.settings = settings
         self.metrics = metrics
         self.draining = threading.Event()
-        """Set by `drain`."""
+        """Set once `drain` has been called."""
         self.awaits_others = False
-        """Whether to call itself ready only when the other workers are, too."""
+        """Whether to be ready only when all other worker processes are: see `others_are_ready`."""
         self.load_error: ModelLoadError | None = None
         self.revision = 0
-        """Counts models put in place, and those that are gone."""
+        """Grows with each model that is put in place or has been closed."""
         self.models: Mapping[str, Model] = {}
         self._make = make
         self._builder = Builder()
@@ -78,9 +78,9 @@ class Engine:
         """Begins to load every model. Returns at once: see `check_ready`.
 
         Args:
-            on_load_error: is told when a model cannot be loaded; the engine will then never be ready.
+            on_load_error: is called when a model cannot be loaded; the engine will then never be ready.
         """
-        take_short_slices()  # and so the threads started from here on
+        take_short_slices()  # holds for this thread and those that it starts from here on
         self._loading = asyncio.create_task(self._load(on_load_error))
 
     async def wait_until_loaded(self) -> None:
@@ -93,11 +93,11 @@ class Engine:
         return all(model.ready for model in self.models.values())
 
     def others_are_ready(self) -> None:
-        """All workers have loaded their models."""
+        """To be called when all worker processes have loaded their models."""
         self.awaits_others = False
 
     def drain(self) -> None:
-        """Is not ready any more, so that no new work is sent here, but does what comes nevertheless."""
+        """Stops being ready, so that load balancers send no new work here; what comes nevertheless is done."""
         self.draining.set()
         self.metrics.ready(False)
 
@@ -110,7 +110,7 @@ class Engine:
         self._builder.close()
 
     def model(self, model_id: str) -> Model:
-        """The model of an id. Take a `lease` of it to use it for longer than now.
+        """The model with an id. Whoever awaits anything while using it holds a `Model.lease`.
 
         Raises:
             UnknownModelError: no model has this id.
@@ -157,7 +157,7 @@ class Engine:
 
     def _serve(self, model: Model) -> None:
         self.revision += 1
-        # A new mapping, so that whoever goes through the old one is not disturbed.
+        # A new mapping, as the old one may be being iterated over.
         self.models = {**self.models, model.id: model}
         self.metrics.add_model(model.id, queued_shots=partial(getattr, model.worker, "queued_shots"))
 

@@ -38,8 +38,8 @@ class Model:
     """One served model: a code and a decoder, a default experiment, a queue with its thread.
 
     Args:
-        settings: which decoder for which code.
-        bounds: those of the service.
+        settings: the model's own.
+        bounds: the service's settings.
         metrics: counts the batches.
         builder: the thread that makes decoders.
         make: makes decoders in place of `decoder.making`.
@@ -69,7 +69,7 @@ class Model:
         self.gives_confidence: bool | None = None
         self.details: Mapping[str, object] = {}
         self.second: SecondOpinions | None = None
-        """Of a pair that is ready."""
+        """The second decoder of a pair, once the model is ready; None for models that are no pairs."""
         self._has_network = settings.network
         self._closing = False
         self._child = ChildProcess(size=bounds.decoder_cache_size + 1)
@@ -133,7 +133,7 @@ class Model:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Keeps the model's thread and decoders while a request uses it, even if it is replaced meanwhile."""
+        """Keeps the model open for as long as the `with` block lasts, even if it is replaced meanwhile."""
         self._leases += 1
         self._unused.clear()
         try:

@@ -1,4 +1,4 @@
-"""A model made ready for the shots of one experiment: every wire format stands on `Prepared.decode`."""
+"""A model made ready for the shots of one experiment. Requests of every wire format are decoded by `Prepared`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from simulation.circuits import MemoryExperiment
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model, one of its experiments and the decoder for that.
+    """A model, one of its experiments, and the decoder for that experiment.
 
     `decode`, `decode_first` and `ask` take bit-packed shots, uint8 (shots, ceil(detectors / 8)), at least one, and put
-    them into the model's queue. Cancelling takes them out again. All three may raise:
+    them into the model's queue. Cancelling removes them again. All three may raise:
 
         BusyError: the queue is full.
         ClosingError: the service is shutting down.
@@ -35,7 +35,7 @@ class Prepared:
     experiment: MemoryExperiment
     decoder: Decoder
     expected: ExpectedShots
-    """Of the shots that requests bring."""
+    """What the shots in a body have to be like."""
 
     @classmethod
     async def of(cls, model: Model, query: ExperimentQuery) -> Prepared:
@@ -53,7 +53,7 @@ class Prepared:
         return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))
 
     async def decode(self, shots: PackedBits, *, deadline_ms: float | None = None) -> DecodeResult:
-        """Decodes shots, those that the network of a pair is unsure of with the second decoder, too.
+        """Decodes shots. A pair passes those that its network is unsure of on to its second decoder.
 
         Args:
             shots: see above.

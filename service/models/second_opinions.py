@@ -50,7 +50,7 @@ class SecondOpinions:
         metrics.add_model(model.id, waiting=lambda: self._pool.waiting)
 
     def warm_up(self, experiment: MemoryExperiment) -> None:
-        """Starts the workers without waiting for them. Why a decoder cannot be made is logged."""
+        """Starts the workers without waiting for them. If the decoder cannot be made, the reason is logged."""
 
         def warm() -> None:
             try:
@@ -107,14 +107,14 @@ class AskedOpinions:
         loop = asyncio.get_running_loop()
 
         def arrive(row: int, _: Future[Bits]) -> None:
-            if not loop.is_closed():  # as it may be when the service ends with opinions on their way
+            if not loop.is_closed():  # the service may have ended meanwhile
                 loop.call_soon_threadsafe(self._arrived.put_nowait, row)
 
         for row, opinion in pending.items():
             opinion.add_done_callback(partial(arrive, row))
 
     async def each(self) -> AsyncIterator[tuple[int, Bits, Opinion]]:
-        """The shots asked about as their opinions arrive, those that are late at the end.
+        """The shots asked about, in the order in which their opinions arrive; at the end those that are late.
 
         Yields:
             The shot's number, its prediction bool (observables,), and who made it.
@@ -135,7 +135,7 @@ class AskedOpinions:
             yield self._settled(row)
 
     async def all(self) -> DecodeResult:
-        """The result with the opinions that are there in time."""
+        """The network's result, changed by the second opinions that arrive in time."""
         predictions = self.first.predictions.copy()
         opinions = np.zeros(len(predictions), np.uint8)
         async for row, prediction, opinion in self.each():

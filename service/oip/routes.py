@@ -172,4 +172,4 @@ async def _decode(model: Model, sent: ParsedRequest) -> Decoded:
 
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (InferenceError, InferRequest, InferResponse)
-"""Schemas that the routes above refer to without FastAPI knowing."""
+"""Schemas that the documentation of these routes refers to; FastAPI has to be told of them."""

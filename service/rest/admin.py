@@ -1,4 +1,4 @@
-"""Models loaded, replaced and removed over HTTP, by who has a key for administrators."""
+"""Models loaded, replaced and removed over HTTP, with a key for administrators."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
 
 
 def _within(directory: Path | None, weights: Path) -> Path:
-    """The weights' path, relative ones counted from the directory. Nothing outside of it is looked at."""
+    """The path of weights, which are relative to the directory; paths that leave it are refused unseen."""
     if directory is None:
         raise InvalidParametersError.of(
             "weights other than the shipped ones need the setting model_dir", pointer="#/weights"

@@ -21,49 +21,31 @@ from service.wire.shots import DecodeResult, parse_b8, parse_json, result_object
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
 
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_TEXT = {"schema": {"type": "string"}}
+_ANSWER = {
+    "description": "The predictions, in the order of the shots.",
+    "content": {JSON: {"schema": {"$ref": "#/components/schemas/DecodeResponse"}}, B8: _BINARY, NDJSON: _TEXT},
+    "headers": {
+        "Server-Timing": _TEXT | {"description": "`queue` and `compute`, milliseconds."},
+        "X-Tandem-Model": _TEXT,
+        "X-Tandem-Num-Shots": {"schema": {"type": "integer"}},
+        "X-Tandem-Parts": _TEXT
+        | {"description": "b8 only: the parts of the body in order, with their lengths in bytes."},
+    },
+}
+_BODY = {"required": True, "content": {JSON: {"schema": DecodeRequest.model_json_schema()}, B8: _BINARY}}
+
 
 @router.post(
     "/models/{model_id}/decode",
     tags=["decode"],
     response_class=Response,
-    responses={
-        200: {
-            "description": "The predictions, in the order of the shots.",
-            "content": {
-                JSON: {"schema": {"$ref": "#/components/schemas/DecodeResponse"}},
-                B8: {"schema": {"type": "string", "format": "binary"}},
-                NDJSON: {"schema": {"type": "string"}},
-            },
-            "headers": {
-                "Server-Timing": {
-                    "schema": {"type": "string"},
-                    "description": "`queue` and `compute`, milliseconds.",
-                },
-                "X-Tandem-Model": {"schema": {"type": "string"}},
-                "X-Tandem-Num-Shots": {"schema": {"type": "integer"}},
-                "X-Tandem-Parts": {
-                    "schema": {"type": "string"},
-                    "description": "b8 only: the parts of the body in order, with their lengths in bytes.",
-                },
-            },
-        },
-        **problem_responses(NotAcceptableError, *DECODE_ERRORS),
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                JSON: {"schema": DecodeRequest.model_json_schema()},
-                B8: {"schema": {"type": "string", "format": "binary"}},
-            },
-        }
-    },
+    responses={200: _ANSWER, **problem_responses(NotAcceptableError, *DECODE_ERRORS)},
+    openapi_extra={"requestBody": _BODY},
 )
 async def decode(
-    request: Request,
-    gate: GateDependency,
-    model: ModelDependency,
-    query: Annotated[DecodeQuery, Query()],
+    request: Request, gate: GateDependency, model: ModelDependency, query: Annotated[DecodeQuery, Query()]
 ) -> Response:
     """Decodes shots, sent as JSON or as stim's b8.
 
@@ -97,10 +79,10 @@ async def decode(
 
 
 def check_pair_options(model: Model, query: DecodeQuery, wanted: str) -> None:
-    """Checks what the query asks of a pair.
+    """Checks the parameters that only pairs have.
 
     Raises:
-        InvalidParametersError: this model, or this form of answer, does not have it.
+        InvalidParametersError: one is given for a model that is no pair, or for a form of answer that cannot hold it.
     """
     if model.ready and model.second is None:
         for name in ("deadline_ms", "opinions", "partial"):
@@ -136,4 +118,4 @@ def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: s
 
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (DecodeResponse,)
-"""Schemas that the route above refers to without FastAPI knowing."""
+"""Schemas that the documentation of this route refers to; FastAPI has to be told of them."""

@@ -1,4 +1,4 @@
-"""The native API: models and their experiments, and what all its routes depend on."""
+"""The native API: models and their experiments."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from simulation.circuits import MemoryExperiment
 
 router = APIRouter(prefix="/v1")
 
+PROBLEMS = problem_responses(UnknownModelError, InvalidParametersError, BusyError)
+"""The problems that routes about an experiment document."""
+
 
 @router.get("/models", tags=["models"], responses=problem_responses())
 async def list_models(engine: EngineDependency) -> ModelList:
@@ -22,35 +25,21 @@ async def list_models(engine: EngineDependency) -> ModelList:
     return ModelList(models=[model_info(engine, model, model.default) for model in engine.models.values()])
 
 
-@router.get(
-    "/models/{model_id}",
-    tags=["models"],
-    responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
-)
+@router.get("/models/{model_id}", tags=["models"], responses=PROBLEMS)
 async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
     experiment = model.experiment(query)
     return await engine.build(lambda: model_info(engine, model, experiment))
 
 
-@router.get(
-    "/models/{model_id}/circuit",
-    tags=["models"],
-    response_class=PlainTextResponse,
-    responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
-)
+@router.get("/models/{model_id}/circuit", tags=["models"], response_class=PlainTextResponse, responses=PROBLEMS)
 async def get_circuit(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The experiment's circuit as stim text: what makes the shots that the model decodes."""
     experiment = model.experiment(query)
     return await engine.build(lambda: f"{experiment.circuit}\n")
 
 
-@router.get(
-    "/models/{model_id}/dem",
-    tags=["models"],
-    response_class=PlainTextResponse,
-    responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
-)
+@router.get("/models/{model_id}/dem", tags=["models"], response_class=PlainTextResponse, responses=PROBLEMS)
 async def get_dem(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The detector error model of the experiment's circuit as stim text."""
     experiment = model.experiment(query)
@@ -58,7 +47,7 @@ async def get_dem(engine: EngineDependency, model: ModelDependency, query: Exper
 
 
 def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:
-    """What the service says of a model."""
+    """A model's description, with the size of the shots of one of its experiments."""
     settings, code = model.settings, model.code
     return ModelInfo(
         id=settings.id,

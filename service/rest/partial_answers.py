@@ -18,7 +18,7 @@ NDJSON = "application/x-ndjson"
 
 
 class PartialAnswer(StreamingResponse):
-    """The lines of a pair's answer. Until the last of them is sent, or the client has gone, the model is not closed."""
+    """The lines of a pair's answer. The model stays open until the last is sent or the client has disconnected."""
 
     def __init__(self, asked: AskedOpinions, model: Model, query: DecodeQuery, *, headers: Mapping[str, str]) -> None:
         super().__init__(_lines(asked, model.id, query), media_type=NDJSON, headers=headers)

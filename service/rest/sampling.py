@@ -1,4 +1,4 @@
-"""Shots sampled by the service itself, for those who want to look before they install stim."""
+"""A few shots sampled by the service itself, for those who have not installed stim yet."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import base64
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from service.errors import BusyError, InvalidParametersError, UnknownModelError
-from service.http.bounds import Gate
-from service.http.dependencies import EngineDependency, ModelDependency, get_gate
-from service.http.problems import problem_responses
+from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
+from service.rest.models import PROBLEMS
 from service.wire.schemas import Bit, ExperimentQuery, SampledExperiment
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -61,42 +59,31 @@ class SampleResponse(BaseModel):
     observable_flips: list[list[Bit]] = Field(description="For each shot, which observables flipped: the truth.")
 
 
-@router.post(
-    "/models/{model_id}/sample",
-    tags=["sample"],
-    response_model=SampleResponse,
-    responses=problem_responses(UnknownModelError, InvalidParametersError, BusyError),
-)
+@router.post("/models/{model_id}/sample", tags=["sample"], response_model=SampleResponse, responses=PROBLEMS)
 async def sample_shots(
-    engine: EngineDependency,
-    gate: Annotated[Gate, Depends(get_gate)],
-    model: ModelDependency,
-    query: Annotated[SampleQuery, Query()],
+    engine: EngineDependency, gate: GateDependency, model: ModelDependency, query: Annotated[SampleQuery, Query()]
 ) -> Response:
     """Samples a few shots of the experiment, with the observables that really flipped.
 
     Send `shots_b8` to `/v1/models/{id}/decode` for the same basis, rounds and p, and compare the predictions with
     `observable_flips`. Shots of a seed are those of `tandem sample` with that seed.
     """
-    engine.metrics.sample_request(model.settings.id)
+    engine.metrics.sample_request(model.id)
     experiment = model.experiment(query)
     with gate.enter():
-        content = await engine.build(partial(_sample_json, model.settings.id, experiment, query))
+        content = await engine.build(partial(_sample_json, model.id, experiment, query))
     return Response(content, media_type="application/json")
 
 
 def _sample_json(model_id: str, experiment: MemoryExperiment, query: SampleQuery) -> bytes:
-    """A `SampleResponse`, written where it was sampled: beside the event loop."""
+    """Samples shots and writes a `SampleResponse`; runs in the builder's thread."""
     samples = sample(experiment.circuit, shots=query.shots, seed=query.seed, first=query.first)
     events = [shot.nonzero()[0] for shot in samples.unpacked_detection_events()]
     coordinates = experiment.grid.coordinates
     answer = SampleResponse.model_construct(
         model=model_id,
         experiment=SampledExperiment(
-            basis=experiment.basis,
-            rounds=experiment.rounds,
-            p=experiment.noise.p,
-            noise=str(experiment.noise),
+            basis=experiment.basis, rounds=experiment.rounds, p=experiment.noise.p, noise=str(experiment.noise)
         ),
         torus=(experiment.code.l, experiment.code.m),
         seed=samples.seed,

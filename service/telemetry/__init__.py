@@ -1,1 +1,1 @@
-"""What the service tells of itself: metrics, logs, the record of the request at work."""
+"""Metrics, logs, and the record of the request at work."""

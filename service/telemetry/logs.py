@@ -44,14 +44,14 @@ class TextFormatter(logging.Formatter):
 
 
 def _quoted(value: object) -> str:
-    # Strings as JSON has them: a line break in what a client sent must not begin a line of the log.
+    # Strings are escaped as in JSON: a line break that a client sent must not start a new line of the log.
     if type(value) in (int, float):
         return repr(value)
     return encode_basestring_ascii(value) if type(value) is str else json.dumps(value, default=str)
 
 
 def log_config(*, form: str, level: str) -> dict[str, Any]:
-    """The configuration for `logging.config.dictConfig`; uvicorn's own access log is off, as `ACCESS` says more."""
+    """The configuration for `logging.config.dictConfig`; `ACCESS` takes the place of uvicorn's access log."""
     formatter = {"json": JsonFormatter, "text": TextFormatter}[form]
     return {
         "version": 1,

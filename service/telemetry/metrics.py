@@ -23,11 +23,11 @@ _MODEL = ("model",)
 
 
 class Metrics:
-    """One set of metrics an application, so that several can live in one process."""
+    """The metrics of one application; a process may hold several applications."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        # Set by `tandem serve --workers`: then values are in files, which whoever is asked adds up.
+        # Set by `tandem serve --workers`: then values are in files, and the worker that is asked adds them up.
         self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._requests = Counter("tandem_requests", "Decode requests for a known model.", _MODEL, registry=registry)
         self._samples = Counter(
@@ -69,7 +69,7 @@ class Metrics:
 
     @contextmanager
     def waiting(self, model: str, *, shots: int) -> Iterator[None]:
-        """Counts shots as long as a request waits for them, where the queues of several processes add up."""
+        """Counts the shots of a request that waits, if the queues of several processes have to be added up."""
         if self._shared is None:
             yield
             return
@@ -121,7 +121,7 @@ class OpinionMetrics:
 
     Args:
         registry: where the metrics are registered.
-        shared: whether several processes add theirs up; then the shots that wait are not shown.
+        shared: whether the metrics of several processes are added up; then waiting shots are not shown.
     """
 
     def __init__(self, registry: CollectorRegistry, *, shared: bool) -> None:
@@ -178,10 +178,7 @@ class StreamMetrics:
             registry=registry,
         )
         self._seconds = _Histogram(
-            "tandem_stream_answer_seconds",
-            "Time from a stream's last layer to its answer.",
-            _MODEL,
-            registry=registry,
+            "tandem_stream_answer_seconds", "Time from a stream's last layer to its answer.", _MODEL, registry=registry
         )
 
     def add_model(self, model: str) -> None:

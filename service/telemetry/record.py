@@ -1,4 +1,4 @@
-"""What is known of the request at work: for the log, for problems, and for who may do what."""
+"""What is known of the request at work: its id, its API key, and what its shots took."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RequestRecord:
     started: float = field(default_factory=time.perf_counter)
 
     def decoded(self, *, shots: int, queue_seconds: float, compute_seconds: float) -> None:
-        """Adds an answer; a request may have several."""
+        """Adds shots that were decoded; a request may decode several times."""
         self.shots += shots
         self.queue_seconds += queue_seconds
         self.compute_seconds += compute_seconds
@@ -44,7 +44,7 @@ def current_record() -> RequestRecord | None:
 
 @contextmanager
 def recording(wanted_id: str) -> Iterator[RequestRecord]:
-    """One request in this task. Its id is the one wanted, if that is harmless to log, or a new one."""
+    """Makes the record of the request at work, with the wanted id if that is safe to log."""
     record = RequestRecord(wanted_id if _SANE_ID.fullmatch(wanted_id) else os.urandom(16).hex())
     token = _current.set(record)
     try:
@@ -54,7 +54,7 @@ def recording(wanted_id: str) -> Iterator[RequestRecord]:
 
 
 class RequestIdFilter(logging.Filter):
-    """Puts the request's id on every log record made while it is answered."""
+    """Adds the request's id to every log record made while it is answered."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         request = current_record()

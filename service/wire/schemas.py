@@ -15,8 +15,7 @@ Shots = Annotated[list[Shot], FailFast(), Field(min_length=1)]
 class Sent(BaseModel):
     """A JSON object that a client sends.
 
-    Of names that are unknown the first alone is told: a body has room for a million, and pydantic would make an
-    error of each.
+    Only the first unknown name is reported: a body has room for a million, and pydantic would report each.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,8 +54,7 @@ class DecodeQuery(ExperimentQuery):
     """The experiment that the shots come from, and what to answer beside the predictions."""
 
     confidence: bool | None = Field(
-        default=None,
-        description="Whether to answer each prediction's probability. Default: in JSON yes, in b8 no.",
+        default=None, description="Whether to answer each prediction's probability. Default: in JSON yes, in b8 no."
     )
     flip_probabilities: bool = Field(
         default=False, description="Whether to answer the probability that each observable flipped."
@@ -88,10 +86,10 @@ class DecodeRequest(Sent):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": ["shots"], "not": {"required": ["num_shots"]}}, {"required": ["shots_b8"]}]
-        },
+        }
     )
 
-    # The defaults stand for what was not sent, and are not in the schema; `model_fields_set` tells.
+    # What was not sent gets these defaults, which are not in the schema; `model_fields_set` says what was sent.
     shots: Shots = Field(
         default_factory=list,
         description="One list of detection events a shot, as many as the experiment has detectors.",

@@ -1,4 +1,4 @@
-"""Shots as they come over the wire, and predictions as they go back."""
+"""Reads the shots of requests, and writes predictions into answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
 
 @dataclass(frozen=True, eq=False)
 class DecodeResult:
-    """What was decoded of the shots of one request, in their order."""
+    """The predictions for the shots of one request, in the order of the shots."""
 
     predictions: Bits
     """bool (shots, observables)."""
@@ -38,7 +38,7 @@ class DecodeResult:
 
 @dataclass(frozen=True)
 class ExpectedShots:
-    """What the shots of a request have to be like."""
+    """What the shots in a request's body have to be like."""
 
     num_detectors: int
     num_observables: int
