@@ -1,4 +1,4 @@
-"""Several processes that serve one port, and the one that starts them, watches them and ends them.
+"""Starts several processes that serve one port, watches them, and ends them.
 
 All accept from one socket, so what a dead worker can no longer take the others do, at once. uvicorn's own
 supervisor looks only every half second, ends with the first replacement that cannot start, and leaves its workers
@@ -28,7 +28,7 @@ from service.telemetry.logs import log_config
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 30.0
-"""A worker that was at work and says nothing for so long hangs, and is killed."""
+"""A worker that was ready and says nothing for so long hangs, and is killed."""
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """How long the next replacement waits after so many that did not get ready."""
 SPARE_SECONDS = 10
@@ -40,7 +40,13 @@ class _Worker:
     process: SpawnProcess
     pipe: Connection
     ready: bool = False
+    """Whether it has said that its models are loaded."""
     heard: float = field(default_factory=time.monotonic)
+    """When it last said something, by `time.monotonic`."""
+    outdated: bool = False
+    """Whether a newer worker is to take its place."""
+    leaving: bool = False
+    """Whether a newer worker has taken its place, and it drains."""
 
 
 class Supervisor:
@@ -66,13 +72,11 @@ class Supervisor:
         self._settings = settings
         self._count = workers
         self._workers: list[_Worker] = []
-        self._leaving: list[_Worker] = []
         self._failure: str | None = None
         self._all_ready = False
         self._failed_starts = 0
         self._not_before = 0.0
-        self._signals: list[int] = []
-        self._to_replace: list[_Worker] = []
+        self._signals: set[int] = set()
         self._wake, self._waker = socket.socketpair()
 
     def run(self) -> None:
@@ -83,23 +87,31 @@ class Supervisor:
         """
         logging.config.dictConfig(log_config(form=self._settings.log_format, level=self._settings.log_level))
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, lambda signum, frame: self._signals.append(signum))
-        self._waker.setblocking(False)
+            signal.signal(signum, lambda signum, frame: self._signals.add(signum))
+        for end in (self._wake, self._waker):
+            end.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        while self._failure is None and not {signal.SIGTERM, signal.SIGINT} & set(self._signals):
+        while self._failure is None and not {signal.SIGTERM, signal.SIGINT} & self._signals:
             if signal.SIGHUP in self._signals:
-                self._signals.clear()
-                self._to_replace = list(self._workers)
+                self._signals.discard(signal.SIGHUP)
+                for worker in self._serving():
+                    worker.outdated = True
             self._start_missing()
             self._step()
         self._end()
         if self._failure is not None:
             raise ValueError(self._failure)
 
+    def _serving(self) -> list[_Worker]:
+        """The workers that are to go on."""
+        return [worker for worker in self._workers if not worker.leaving]
+
     def _start_missing(self) -> None:
-        wanted = self._count + (1 if self._to_replace else 0)
-        while len(self._workers) < wanted and time.monotonic() >= self._not_before:
-            self._workers.append(self._start())
+        serving = self._serving()
+        wanted = self._count + any(worker.outdated for worker in serving)
+        for _ in range(wanted - len(serving)):
+            if time.monotonic() >= self._not_before:
+                self._workers.append(self._start())
 
     def _start(self) -> _Worker:
         spawn = multiprocessing.get_context("spawn")
@@ -118,25 +130,26 @@ class Supervisor:
 
     def _step(self) -> None:
         """Waits for news of the workers, or half a second, and acts on it."""
-        everyone = [*self._workers, *self._leaving]
-        wait([self._wake, *(one.process.sentinel for one in everyone), *(one.pipe for one in everyone)], timeout=0.5)
+        news = [source for worker in self._workers for source in (worker.process.sentinel, worker.pipe)]
+        wait([self._wake, *news], timeout=0.5)
         with suppress(BlockingIOError):
-            self._wake.setblocking(False)
             self._wake.recv(1024)
-        for worker in everyone:
+        for worker in list(self._workers):
             self._listen(worker)
-        for worker in everyone:
             if not worker.process.is_alive():
-                self._bury(worker)
-            elif worker.ready and time.monotonic() - worker.heard > SILENT_SECONDS and worker in self._workers:
+                self._remove(worker)
+            elif worker.ready and not worker.leaving and time.monotonic() - worker.heard > SILENT_SECONDS:
                 logger.error("worker %d hangs and is killed", worker.process.pid)
                 worker.process.kill()
-        if not self._all_ready and len(self._workers) == self._count and all(one.ready for one in self._workers):
-            self._all_ready = True
-        if self._all_ready:
-            self._retire_one()
+        ready = [worker for worker in self._serving() if worker.ready]
+        self._all_ready = self._all_ready or len(ready) >= self._count
+        outdated = [worker for worker in ready if worker.outdated]
+        if outdated and len(ready) > self._count:
+            outdated[0].leaving = True
+            outdated[0].process.terminate()
 
     def _listen(self, worker: _Worker) -> None:
+        """Takes what a worker says: None when it is ready and lives, or why it cannot start."""
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
                 said = worker.pipe.recv()
@@ -152,38 +165,28 @@ class Supervisor:
             if self._all_ready and worker.ready:
                 worker.pipe.send(None)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> None:
+        """Forgets a worker that has ended, and says when its replacement may start, if it needs one."""
         worker.process.join()
         worker.pipe.close()
+        self._workers.remove(worker)
         if (directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) and worker.process.pid is not None:
             mark_process_dead(worker.process.pid, directory)  # type: ignore[no-untyped-call]
-        if worker in self._leaving:
-            self._leaving.remove(worker)
+        if worker.leaving:
             return
-        self._workers.remove(worker)
-        if worker in self._to_replace:
-            self._to_replace.remove(worker)
         logger.error("worker %d ended with code %s and is replaced", worker.process.pid, worker.process.exitcode)
         if not worker.ready:
             self._failed_starts += 1
         pause = BACK_OFF_SECONDS[min(self._failed_starts, len(BACK_OFF_SECONDS) - 1)]
         self._not_before = time.monotonic() + pause
 
-    def _retire_one(self) -> None:
-        if self._to_replace and len([one for one in self._workers if one.ready]) > self._count:
-            worker = self._to_replace.pop(0)
-            self._workers.remove(worker)
-            self._leaving.append(worker)
-            worker.process.terminate()
-
     def _end(self) -> None:
-        everyone = [*self._workers, *self._leaving]
-        for worker in everyone:
+        for worker in self._workers:
             worker.process.terminate()
         self._listener.close()
         limit = self._settings.drain_seconds + 2 * self._settings.shutdown_timeout_seconds + SPARE_SECONDS
         end = time.monotonic() + limit
-        for worker in everyone:
+        for worker in self._workers:
             worker.process.join(max(0.0, end - time.monotonic()))
             if worker.process.is_alive():
                 logger.error("worker %d did not end and is killed", worker.process.pid)

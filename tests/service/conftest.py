@@ -23,7 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from decoder.base import Decoder, unpack_shots
 from service.app import create_app
 from service.models.model import DecoderFactory
-from service.processes.websockets import StreamServer, websocket_options
+from service.processes.server import Server
 from service.settings import ModelSettings, Settings
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
@@ -234,7 +234,7 @@ class Lab:
 class LabServer:
     """An application on a port of this machine."""
 
-    def __init__(self, app: FastAPI, server: StreamServer, port: int) -> None:
+    def __init__(self, app: FastAPI, server: Server, port: int) -> None:
         self.app = app
         self.server = server
         self.port = port
@@ -277,10 +277,11 @@ def lab_server() -> Callable[..., AbstractAsyncContextManager[LabServer]]:
         buffer_bytes: int | None = None,
         **settings: object,
     ) -> AsyncIterator[LabServer]:
-        bounds = Settings(models=models, **settings)  # type: ignore[arg-type]
+        quick = {"drain_seconds": 0, "shutdown_timeout_seconds": 10}
+        bounds = Settings(models=models, **quick | settings)  # type: ignore[arg-type]
         app = create_app(bounds, make_decoder=make)
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10, **websocket_options(bounds))
-        server = StreamServer(config)
+        server = Server(app, bounds)
+        server.config.log_config = None
         with socket.create_server(("127.0.0.1", 0)) as listener:
             if buffer_bytes is not None:  # connections inherit it
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
