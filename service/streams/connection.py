@@ -24,7 +24,7 @@ from service.errors import (
 )
 from service.http.bounds import Gate
 from service.models.engine import Engine
-from service.streams.experiments import StreamedExperiment
+from service.models.prepared import not_a_pair
 from service.streams.open_stream import OpenStream
 from service.streams.protocol import (
     CloseRequest,
@@ -43,7 +43,7 @@ from service.streams.protocol import (
 logger = logging.getLogger(__name__)
 
 OUTBOX_SIZE = 64
-"""Messages that wait to be sent; whoever has more waits."""
+"""Most messages of a connection that wait to be sent; what would add one more waits."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Connection:
         self._settings = engine.settings
         self._places = places
         self._streams: dict[StreamNumber, OpenStream] = {}
-        # Streams that failed before their last layer came: what was on its way then is no mistake of the client's.
+        # When streams failed whose last layer had not come. Layers that were on their way then are no mistake of the
+        # client's, and are dropped.
         self._failed: dict[StreamNumber, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX_SIZE)
@@ -85,7 +86,7 @@ class Connection:
         self._draining = False
 
     async def run(self) -> None:
-        """Serves the connection until one side ends it. Nothing of it stays."""
+        """Serves the connection until one side ends it, and ends all its streams and tasks."""
         self.start(self._write())
         reader = self.start(self._read())
         try:
@@ -120,7 +121,7 @@ class Connection:
         self.stop(Close(1001, "the service is shutting down"))
 
     def sweep(self, now: float, *, keys: Set[Key]) -> None:
-        """Ends what has been idle for too long, and all if the key is none any more.
+        """Ends what has been idle for too long, and the connection if its key has been revoked.
 
         Args:
             now: as of `time.monotonic`.
@@ -140,7 +141,7 @@ class Connection:
         if not self._streams and now - self._touched > limit:
             self.stop(Close(1000, f"no stream was open and nothing came for {limit:g} s"))
 
-    # What streams ask of their host.
+    # What streams ask of their host (`service.streams.open_stream.Host`):
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs work that ends with the connection at the latest."""
@@ -237,21 +238,14 @@ class Connection:
                     )
                 held.enter_context(self._places.enter())
                 held.enter_context(model.lease())
-                experiment = StreamedExperiment(model, request, deadline_ms=request.deadline_ms)
+                if request.deadline_ms is not None and model.second is None:
+                    raise not_a_pair(self.model_id, "deadline_ms")
             except RequestError as error:
                 raise StreamRefused(request.stream, error) from error
-            cells = model.code.cells
-            stream = OpenStream(
-                request,
-                experiment,
-                host=self,
-                held=held.pop_all(),
-                cells=cells,
-                max_rounds=self._settings.max_rounds,
-                gives_probabilities=bool(model.gives_confidence),
-            )
+            stream = OpenStream(request, model, host=self, held=held.pop_all())
         self._failed.pop(request.stream, None)
         self._streams[request.stream] = stream
+        cells = model.code.cells
         stream.begin(opened_message(request, model=self.model_id, basis=basis, detectors=(cells, 2 * cells, cells)))
 
     async def _take(self, message: LayerMessage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, WebSocket
 
 from service.auth import KeyRing
 from service.errors import ClosingError, RequestError, UnsupportedSubprotocolError
@@ -17,6 +17,7 @@ from service.streams.protocol import SUBPROTOCOL
 from service.telemetry.record import current_record
 
 MAX_SWEEP_SECONDS = 1.0
+"""Most time between two looks at what is idle and which keys have been revoked."""
 
 router = APIRouter()
 
@@ -40,9 +41,11 @@ class StreamHub:
         self._draining = False
 
     def start(self) -> None:
+        """Begins to end what is idle."""
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
+        """Ends what `start` began; `drain` ends the connections."""
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -97,18 +100,11 @@ class StreamHub:
 
 @router.websocket("/v1/models/{model_id}/stream")
 async def stream(websocket: WebSocket, model_id: str) -> None:
-    """Experiments whose detection events are sent round by round; docs/api.md has the protocol."""
+    """Experiments whose detection events are sent round by round; docs/api.md has the protocol ("Streams")."""
     engine: Engine = websocket.app.state.engine
     hub: StreamHub = websocket.app.state.streams
-    # Whoever wants to know who is asking, does so here: nothing has been accepted yet.
     try:
         await hub.serve(websocket, model_id)
     except RequestError as error:
         engine.metrics.failure(model_id if model_id in engine.models else "", error.kind)
         await websocket.send_denial_response(problem_response(problem_of(error), headers=error.headers))
-
-
-async def drain_streams(app: FastAPI, *, seconds: float) -> None:
-    """What a server does before it ends connections by itself: see `StreamHub.drain`."""
-    hub: StreamHub = app.state.streams
-    await hub.drain(seconds=seconds)

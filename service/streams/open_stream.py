@@ -1,4 +1,4 @@
-"""One stream of a connection: checks its layers, and asks for its answers."""
+"""One stream of a connection: an experiment whose layers of detection events arrive one by one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from service.errors import (
-    InternalError,
-    InvalidLayerError,
-    InvalidParametersError,
-    NoProbabilitiesError,
-    RequestError,
-)
-from service.streams.experiments import Question, StreamedExperiment
+from service.errors import InternalError, InvalidLayerError, NoProbabilitiesError, RequestError
+from service.models.model import Model
+from service.models.prepared import Prepared
 from service.streams.protocol import (
     LayerMessage,
     OpenRequest,
@@ -29,7 +24,7 @@ from service.streams.protocol import (
     unpack_layer,
 )
 from service.telemetry.metrics import StreamMetrics
-from simulation.bits import Bits
+from simulation.bits import Bits, PackedBits, pack_bits
 
 logger = logging.getLogger(__name__)
 
@@ -46,59 +41,49 @@ class Host(Protocol):
         """Runs work that ends with the connection at the latest."""
 
     async def send(self, message: str) -> None:
-        """Sends a message, when there is room for it."""
+        """Sends a message, when the messages before it have left room for it."""
 
     def failed(self, error: RequestError) -> None:
-        """Is told of every failure."""
+        """Counts a failure."""
 
     def ended(self, stream: OpenStream) -> None:
-        """Is told once of the end of the stream."""
+        """Forgets a stream; is called once."""
 
 
 class OpenStream:
-    """From the request to open it until its answer, its failure, or until it is given up.
+    """A stream from the request to open it until its answer, its failure, or until it is closed.
+
+    It checks the layers, keeps them, and when the last one is there has the whole shot decoded, in one batch with all
+    other shots, streamed or not.
 
     Args:
         request: what the client wants.
-        experiment: takes the layers.
+        model: decodes; it is ready.
         host: the connection.
-        held: what the stream has taken hold of, to let go in the end.
-        cells: of the code's torus.
-        max_rounds: most rounds that the service decodes.
-        gives_probabilities: whether the decoder does.
+        held: is closed when the stream ends.
     """
 
-    def __init__(
-        self,
-        request: OpenRequest,
-        experiment: StreamedExperiment,
-        *,
-        host: Host,
-        held: ExitStack,
-        cells: int,
-        max_rounds: int,
-        gives_probabilities: bool,
-    ) -> None:
+    def __init__(self, request: OpenRequest, model: Model, *, host: Host, held: ExitStack) -> None:
         self.request = request
         self.touched = time.monotonic()
         """When something last came for it."""
         self.complete = False
         """Whether its last layer has come."""
-        self._experiment = experiment
+        self._model = model
         self._host = host
         self._held = held
-        self._cells = cells
-        self._most = request.rounds or max_rounds
-        self._gives_probabilities = gives_probabilities
-        self._round = 0
-        self._over = False
+        self._cells = model.code.cells
+        self._most_rounds = request.rounds or model.bounds.max_rounds
+        self._layers: list[Bits] = []
+        """All that have come but the last."""
+        self._ended = False
         self._preparing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
-        host.metrics.opened(host.model_id)
 
     def begin(self, opened: str) -> None:
-        """Prepares for the layers, and sends a message when that is done."""
+        """Makes the decoder, if the number of rounds is known already, and then sends the message `opened`."""
+        self._host.metrics.opened(self._host.model_id)
         self._preparing = self._host.start(self._prepare(opened))
 
     async def take(self, message: LayerMessage) -> None:
@@ -107,33 +92,33 @@ class OpenStream:
         self.complete = message.last
         try:
             layer = self._checked(message)
-            if message.last:
-                self._finish(layer)
-                return
-            self._experiment.take(layer)
         except RequestError as error:
             await self.fail(error)
             return
-        self._round += 1
+        if message.last:
+            self._stop_running()  # the answer says more
+            shot = [*self._layers, layer]
+            self._answering = self._host.start(self._answer(shot, received=time.perf_counter()))
+            return
+        self._layers.append(layer)
         if message.running:
             await self._estimate(message.round)
 
     async def fail(self, error: RequestError) -> None:
         """Ends the stream, and tells the client why."""
-        if not self._over:
+        if not self._ended:
             self.end()
             self._host.failed(error)
             await self._host.send(problem_message(self.request.stream, error))
 
     def end(self) -> None:
-        """Ends the stream without a word; may be called again."""
-        if self._over:
+        """Ends the stream without a message; may be called again."""
+        if self._ended:
             return
-        self._over = True
+        self._ended = True
         for task in (self._preparing, self._running, self._answering):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-        self._experiment.drop()
         self._held.close()
         self._host.metrics.ended(self._host.model_id)
         self._host.ended(self)
@@ -145,20 +130,17 @@ class OpenStream:
 
     async def _prepare(self, opened: str) -> None:
         try:
-            await self._experiment.prepare()
-        except RequestError as error:
-            await self.fail(error)
-        except ValueError as error:
-            await self.fail(InvalidParametersError(str(error)))
-        except Exception:
-            await self.fail(_unexpected())
+            if self.request.rounds is not None:
+                await Prepared.of(self._model, self.request)
+        except Exception as error:
+            await self.fail(_request_error(error))
         else:
             await self._host.send(opened)
 
     def _checked(self, message: LayerMessage) -> Bits:
-        t, most = message.round, self._most
-        if t != self._round:
-            raise InvalidLayerError(f"a layer of round {t} came, but that of round {self._round} is the next")
+        t, most = message.round, self._most_rounds
+        if t != len(self._layers):
+            raise InvalidLayerError(f"a layer of round {t} came, but that of round {len(self._layers)} is the next")
         if message.last:
             if t == 0:
                 raise InvalidLayerError("the layer of round 0 cannot be the last; the readout's comes after it")
@@ -171,68 +153,65 @@ class OpenStream:
             raise InvalidLayerError(f"{limit} rounds={most}, so the layer of round {t} must be the last (flag 1)")
         if message.last and message.running:
             raise InvalidLayerError("the last layer's answer is no running one; set flag 1 or 2, not both")
-        one_type = message.last or t == 0
-        return unpack_layer(
-            message.events,
-            detectors=self._cells if one_type else 2 * self._cells,
-            where=f"the layer of round {t}",
-        )
+        check_types = 1 if message.last or t == 0 else 2
+        return unpack_layer(message.events, detectors=check_types * self._cells, where=f"the layer of round {t}")
 
-    def _finish(self, layer: Bits) -> None:
-        received = time.perf_counter()
-        if self._running is not None:
-            self._running.cancel()  # the answer says more
-        self._answering = self._host.start(self._answer(self._experiment.ask(layer), received))
-
-    async def _answer(self, question: Question, received: float) -> None:
-        assert self._preparing is not None
+    async def _answer(self, shot: list[Bits], *, received: float) -> None:
         try:
-            await self._preparing
-            answer = await question()
-        except RequestError as error:
-            await self.fail(error)
-            return
-        except Exception:
-            await self.fail(_unexpected())
+            result = await (await self._prepared(shot)).decode(_packed(shot), deadline_ms=self.request.deadline_ms)
+        except Exception as error:
+            await self.fail(_request_error(error))
             return
         seconds = time.perf_counter() - received
-        await self._host.send(answer_message(self.request, answer, rounds=self._round, seconds=seconds))
+        await self._host.send(answer_message(self.request, result, rounds=len(shot) - 1, seconds=seconds))
         self._host.metrics.answered(self._host.model_id, seconds=seconds)
         self.end()
 
     async def _estimate(self, t: int) -> None:
         """Asks for the flip probabilities with a readout that agrees with the syndrome of round t."""
-        if self._running is not None:
-            self._running.cancel()  # the client is past that round
-        try:
-            if not self._gives_probabilities:
-                raise NoProbabilitiesError(
-                    f"the decoder of model {self._host.model_id} gives no probabilities; ask for the answer alone"
-                )
-            question = self._experiment.ask(np.zeros(self._cells, dtype=np.bool_), running=True)
-        except RequestError as error:
-            await self._no_estimate(t, error)
-            return
-        self._running = self._host.start(self._run(t, question))
-
-    async def _run(self, t: int, question: Question) -> None:
-        assert self._preparing is not None
-        try:
-            # Not to cancel it along with this.
-            await asyncio.shield(self._preparing)
-            answer = await question()
-        except RequestError as error:
-            await self._no_estimate(t, error)
-        except Exception:
-            await self._no_estimate(t, _unexpected())
+        self._stop_running()  # the client is past that round
+        if self._model.gives_confidence:
+            shot = [*self._layers, np.zeros(self._cells, dtype=np.bool_)]
+            self._running = self._host.start(self._run(t, shot))
         else:
-            await self._host.send(running_message(self.request.stream, answer, round=t))
+            await self._no_estimate(
+                t,
+                NoProbabilitiesError(
+                    f"the decoder of model {self._host.model_id} gives no probabilities; ask for the answer alone"
+                ),
+            )
+
+    async def _run(self, t: int, shot: list[Bits]) -> None:
+        try:
+            result = await (await self._prepared(shot)).decode_first(_packed(shot))
+        except Exception as error:
+            await self._no_estimate(t, _request_error(error))
+        else:
+            await self._host.send(running_message(self.request.stream, result, round=t))
 
     async def _no_estimate(self, t: int, error: RequestError) -> None:
         self._host.failed(error)
         await self._host.send(running_problem_message(self.request.stream, error, round=t))
 
+    async def _prepared(self, shot: list[Bits]) -> Prepared:
+        """The model with the decoder for as many rounds as a shot has."""
+        assert self._preparing is not None
+        await asyncio.shield(self._preparing)  # which goes on if an estimate is cancelled
+        return await Prepared.of(self._model, self.request.model_copy(update={"rounds": len(shot) - 1}))
 
-def _unexpected() -> InternalError:
-    logger.exception("a stream failed")
+    def _stop_running(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+
+def _packed(shot: list[Bits]) -> PackedBits:
+    """The layers of a shot as one packed shot: detectors are numbered round by round."""
+    return pack_bits(np.concatenate(shot)[None])
+
+
+def _request_error(error: Exception) -> RequestError:
+    """What to tell the client of an error; one that nobody expected goes into the log."""
+    if isinstance(error, RequestError):
+        return error
+    logger.error("a stream failed", exc_info=error)
     return InternalError("something unexpected happened; it is in the server's log")

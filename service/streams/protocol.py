@@ -17,7 +17,7 @@ from service.errors import Flaw, InvalidLayerError, InvalidParametersError, Requ
 from service.http.problems import problem_of
 from service.wire.schemas import ExperimentQuery, Milliseconds
 from service.wire.shots import ANSWERED_BY, DecodeResult
-from simulation.bits import Bits, packed_size
+from simulation.bits import Bits, packed_size, unpack_bits
 
 SUBPROTOCOL = "tandem.stream.v1"
 HEADER = struct.Struct("<IHBB")
@@ -144,7 +144,7 @@ def unpack_layer(events: bytes, *, detectors: int, where: str) -> Bits:
     packed = np.frombuffer(events, dtype=np.uint8)
     if detectors % 8 and packed[-1] >> detectors % 8:
         raise InvalidLayerError(f"{where} has bits set past its {detectors} detectors; pack lowest bit first")
-    return np.unpackbits(packed, count=detectors, bitorder="little").view(np.bool_)
+    return unpack_bits(packed[None], detectors).ravel()
 
 
 def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: tuple[int, int, int]) -> str:
