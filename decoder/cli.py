@@ -7,7 +7,7 @@ exit code 2; whatever else it raises is a mistake of ours and keeps its tracebac
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any
 
@@ -33,19 +33,9 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 class OneLineErrors(TyperGroup):
     """Commands whose errors are one line on stderr and an exit code."""
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
         """Runs the command line and exits; without `standalone_mode`, returns or raises as typer does."""
-        run = partial(
-            super().main, args, prog_name, complete_var, False, windows_expand_args=windows_expand_args, **extra
-        )
+        run = partial(super().main, *args, **options | {"standalone_mode": False})
         if not standalone_mode:
             return run()
         code = INTERRUPTED

@@ -15,6 +15,8 @@ import typer
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from service.settings import Settings
+
 
 def serve(
     host: Annotated[str, typer.Option(envvar="TANDEM_HOST", help="Address to listen on.")] = "127.0.0.1",
@@ -43,7 +45,7 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="`debug`, `info`, `warning` or `error`; as --set log_level=.")
     ] = None,
-    settings: Annotated[
+    set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/api.md; may be repeated."),
     ] = None,
@@ -56,26 +58,25 @@ def serve(
     Example:
       tandem serve --port 8080 --set max_rounds=20
     """
+    # Here and below, imports take a second or two, which `tandem --help` need not wait for.
+    from service.settings import read_settings
+
     flags = {"api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
-    _set([*(settings or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
-    _check_access(host, insecure=insecure)
+    _put_into_environment([*(set_ or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
+    settings = read_settings()
+    _check_access(host, settings, insecure=insecure)
     with _listen(host, port) as listener:
         if workers == 1:
-            _serve(listener)
+            _serve(listener, settings)
         else:
-            _supervise(listener, workers)
+            _supervise(listener, settings, workers)
 
 
-# The imports below take a second or two, which neither `tandem --help` nor the process that supervises needs.
-
-
-def _serve(listener: socket.socket) -> None:
+def _serve(listener: socket.socket, settings: Settings) -> None:
     """Serves in this process."""
     from service.app import create_app
     from service.processes.server import Server
-    from service.settings import read_settings
 
-    settings = read_settings()
     app = create_app(settings, on_load_error=lambda error: server.stop())
     server = Server(app, settings)
     # uvicorn drains on these signals and then raises them again, which would end the process like a crash.
@@ -87,11 +88,10 @@ def _serve(listener: socket.socket) -> None:
         raise app.state.engine.load_error
 
 
-def _supervise(listener: socket.socket, workers: int) -> None:
+def _supervise(listener: socket.socket, settings: Settings, workers: int) -> None:
     """Serves in several processes, and watches them from this one."""
-    from service.settings import read_settings, variable
+    from service.settings import variable
 
-    settings = read_settings()
     # Workers share the cores: several threads in each would only be in one another's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with TemporaryDirectory(prefix="tandem-") as shared:
@@ -120,9 +120,8 @@ def _say_where(listener: socket.socket) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -134,8 +133,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _set(assignments: list[str]) -> None:
-    """Puts settings into the environment, from where they are read, also by the processes of workers."""
+def _put_into_environment(assignments: list[str]) -> None:
+    """Sets variables as NAME=VALUE says, from where settings are read, also by the processes of workers."""
     from service.settings import variable
 
     for assignment in assignments:
@@ -145,11 +144,9 @@ def _set(assignments: list[str]) -> None:
         os.environ[variable(name)] = value
 
 
-def _check_access(host: str, *, insecure: bool) -> None:
+def _check_access(host: str, settings: Settings, *, insecure: bool) -> None:
     from service.auth import is_loopback
-    from service.settings import read_settings
 
-    settings = read_settings()
     if not (insecure or is_loopback(host) or settings.api_keys or settings.api_keys_file):
         raise ValueError(
             f"{host} can be reached from other machines and no API keys are set; set TANDEM_API_KEYS or "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -12,28 +11,15 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
-from service.oip.schemas import InferInput, InferParameters, InferRequest
+from service.oip.schemas import InferInput, InferRequest
 from service.wire.shots import ExpectedShots, parse_b8
 from simulation.bits import PackedBits, pack_bits, packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
-@dataclass(frozen=True, eq=False)
-class ParsedRequest:
-    """A request whose JSON has been read, and whose tensor has not."""
-
-    header: InferRequest
-    binary: bytes
-    """What follows the JSON."""
-
-    @property
-    def parameters(self) -> InferParameters:
-        return self.header.parameters or InferParameters()
-
-
-def parse_request(body: bytes, *, header_length: str | None) -> ParsedRequest:
-    """Reads the JSON of a body.
+def parse_request(body: bytes, *, header_length: str | None) -> tuple[InferRequest, bytes]:
+    """Reads the JSON of a body, and cuts off the binary tensors after it.
 
     Args:
         body: JSON, and binary tensors after it.
@@ -57,15 +43,20 @@ def parse_request(body: bytes, *, header_length: str | None) -> ParsedRequest:
         first = error.errors(include_url=False)[0]
         path = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
-        said = f"{path}: {message}" if path else message
+        detail = f"{path}: {message}" if path else message
         if first["loc"][:1] == ("parameters",):
-            raise InvalidParametersError(said) from None
-        raise InvalidShotsError(said) from None
-    return ParsedRequest(header, body[length:])
+            raise InvalidParametersError(detail) from None
+        raise InvalidShotsError(detail) from None
+    return header, body[length:]
 
 
-def parse_shots(request: ParsedRequest, expected: ExpectedShots) -> PackedBits:
+def parse_shots(tensor: InferInput, binary: bytes, expected: ExpectedShots) -> PackedBits:
     """Reads the tensor of a request.
+
+    Args:
+        tensor: what the JSON says of it, and perhaps its values.
+        binary: the bytes behind the JSON.
+        expected: what the shots have to look like.
 
     Returns:
         Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)).
@@ -74,7 +65,6 @@ def parse_shots(request: ParsedRequest, expected: ExpectedShots) -> PackedBits:
         InvalidShotsError: a shape, a length or values that are not those of shots of the experiment.
         TooManyShotsError: more than `expected.max_shots`.
     """
-    (tensor,) = request.header.inputs
     num_detectors = expected.num_detectors
     packed = tensor.name == "detection_events_b8"
     columns = packed_size(num_detectors) if packed else num_detectors
@@ -86,7 +76,7 @@ def parse_shots(request: ParsedRequest, expected: ExpectedShots) -> PackedBits:
         )
     if packed and tensor.datatype != "UINT8":
         raise InvalidShotsError(f"{tensor.name}: datatype {tensor.datatype}; bytes are UINT8")
-    values = _values(tensor, request.binary)
+    values = _values(tensor, binary)
     if len(values) != shape[0] * columns:
         raise InvalidShotsError(f"{tensor.name}: {len(values)} values, but shape {shape} takes {shape[0] * columns}")
     if not packed:

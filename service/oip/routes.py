@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,31 +18,24 @@ from service.errors import (
 )
 from service.http.bounds import deadline, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
-from service.models.model import Model
 from service.models.prepared import Prepared
 from service.oip.errors import PREFIX, error_responses
-from service.oip.requests import HEADER_LENGTH, ParsedRequest, parse_request, parse_shots
-from service.oip.responses import chosen_outputs, infer_response, output_metadata
+from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
+from service.oip.responses import VERSION, chosen_outputs, infer_response, output_metadata
 from service.oip.schemas import (
     InferenceError,
+    InferParameters,
     InferRequest,
     InferResponse,
     ModelMetadata,
     ModelReady,
-    OutputName,
     ServerLive,
     ServerMetadata,
     ServerReady,
     TensorMetadata,
 )
-from service.wire.shots import DecodeResult
 
-VERSION = "1"
-"""The one version of every model: a model that is replaced is gone."""
 EXTENSIONS = ["binary_tensor_data"]
-
-Decoded = tuple[DecodeResult, str | None, dict[OutputName, bool]]
-"""The answer, the request's id, and which outputs are wanted, and as binary data."""
 
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
 
@@ -85,15 +78,12 @@ VERSIONED = "/models/{model_id}/versions/{model_version}"
 async def get_model_metadata(model: ModelDependency) -> ModelMetadata:
     """The tensors of a model's default experiment."""
     model.check_ready()
-    default = model.default
     return ModelMetadata(
-        name=model.settings.id,
+        name=model.id,
         versions=[VERSION],
         platform=f"tandem_{model.settings.decoder}",
-        inputs=[TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, default.num_detectors])],
-        outputs=output_metadata(
-            num_observables=default.num_observables, soft=bool(model.gives_confidence), pair=model.second is not None
-        ),
+        inputs=[TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, model.default.num_detectors])],
+        outputs=output_metadata(model),
     )
 
 
@@ -102,7 +92,7 @@ async def get_model_metadata(model: ModelDependency) -> ModelMetadata:
 async def model_ready(model: ModelDependency) -> ModelReady:
     """Whether a model has been loaded and has decoded once."""
     model.check_ready()
-    return ModelReady(name=model.settings.id, ready=True)
+    return ModelReady(name=model.id, ready=True)
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -138,37 +128,30 @@ INFER: dict[str, Any] = {
 
 @router.post("/models/{model_id}/infer", **INFER)
 @router.post(f"{VERSIONED}/infer", dependencies=[Depends(check_version)], **INFER)
-async def infer(request: Request, engine: EngineDependency, gate: GateDependency, model: ModelDependency) -> Response:
+async def infer(request: Request, gate: GateDependency, model: ModelDependency) -> Response:
     """Decodes shots: one input, `detection_events` or `detection_events_b8`.
 
     The body is JSON, and binary tensors after it if the header Inference-Header-Content-Length says where it ends;
     its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p; `timeout_ms` says how
     long the answer is wanted.
     """
-    engine.metrics.request(model.settings.id)
+    model.metrics.request(model.id)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
-    work = partial(_infer, model, header_length=request.headers.get(HEADER_LENGTH))
-    answer, request_id, outputs = await work_on_body(request, work, gate=gate, settings=engine.settings)
-    return infer_response(
-        answer, model_name=model.settings.id, model_version=VERSION, request_id=request_id, outputs=outputs
-    )
+    header_length = request.headers.get(HEADER_LENGTH)
 
+    async def work(body: bytes) -> Response:
+        sent, binary = parse_request(body, header_length=header_length)
+        asked = sent.parameters or InferParameters()
+        most = model.bounds.decode_timeout_seconds
+        async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):
+            prepared = await Prepared.of(model, asked)
+            outputs = chosen_outputs(sent, model)
+            shots = parse_shots(sent.inputs[0], binary, prepared.expected)
+            result = await prepared.decode(shots, deadline_ms=asked.deadline_ms)
+        return infer_response(result, model_name=model.id, request_id=sent.id, outputs=outputs)
 
-async def _infer(model: Model, body: bytes, *, header_length: str | None) -> Decoded:
-    sent = parse_request(body, header_length=header_length)
-    if (timeout_ms := sent.parameters.timeout_ms) is None:
-        return await _decode(model, sent)
-    async with deadline(timeout_ms, most_seconds=model.bounds.decode_timeout_seconds):
-        return await _decode(model, sent)
-
-
-async def _decode(model: Model, sent: ParsedRequest) -> Decoded:
-    prepared = await Prepared.of(model, sent.parameters)
-    outputs = chosen_outputs(sent.header, soft=bool(model.gives_confidence), pair=model.second is not None)
-    shots = parse_shots(sent, prepared.expected)
-    result = await prepared.decode(shots, deadline_ms=sent.parameters.deadline_ms)
-    return result, sent.header.id, outputs
+    return await work_on_body(request, work, gate=gate, settings=model.bounds)
 
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (InferenceError, InferRequest, InferResponse)
