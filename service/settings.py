@@ -15,7 +15,6 @@ from decoder.catalog import DECODERS, has_weights
 PAIRED = ("bb72",)
 """Codes whose pair is served unless other models are named. Each costs a process, and some 200 MB."""
 
-
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 
 
@@ -33,21 +32,19 @@ class ModelSettings(BaseModel):
     noise: str = Field(default="uniform", description="Noise model, as the command line takes it.")
     weights: Path | None = Field(default=None, description="Weights file; the shipped one if not given.")
     device: Device | None = Field(
-        default=None, description="Where its network computes. Default: where those of the service do."
+        default=None, description="Where its network computes. Default: the service's device."
     )
     own_process: bool | None = Field(
         default=None,
         description="Decode in a child process. Default: all but the network, which frees the interpreter while "
         "it computes; BP-OSD does not, and would hold up all other requests for the time of a hard shot.",
     )
-
     max_batch_shots: int | None = Field(
         default=None,
         ge=1,
         description="Most shots its decoder is handed at once. Default: that of the service for `neural`; "
         "64 for the others, which gain nothing by larger batches and would make others wait.",
     )
-
     threshold: float | None = Field(
         default=None,
         ge=0,
@@ -57,8 +54,8 @@ class ModelSettings(BaseModel):
     deadline_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Pairs alone: a shot whose second opinion comes later than so many milliseconds after its request "
-        "keeps the network's answer, if the request does not say otherwise. Default: it is waited for.",
+        description="Pairs alone: milliseconds from a request to when a shot whose second opinion is not there keeps "
+        "the network's answer, unless the request says otherwise. Default: it is waited for.",
     )
     second_processes: int | None = Field(
         default=None, ge=1, description="Pairs alone: processes of the second decoder. Default: one a core but one."
@@ -66,7 +63,7 @@ class ModelSettings(BaseModel):
     second_patience_seconds: float | None = Field(
         default=None,
         gt=0,
-        description="Pairs alone: a process of the second decoder that is at one shot for longer has hung and is "
+        description="Pairs alone: a process of the second decoder that takes longer for one shot hangs, and is "
         "replaced. Its start, some seconds, counts as well. Default: 60.",
     )
 
@@ -85,6 +82,7 @@ class ModelSettings(BaseModel):
 
     @property
     def isolated(self) -> bool:
+        """Whether a child process decodes."""
         return not self.network if self.own_process is None else self.own_process
 
 
@@ -112,28 +110,22 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
-    max_batch_shots: int = Field(default=256, ge=1, description="Most shots a network is handed at once.")
+    max_batch_shots: int = Field(default=256, ge=1, description="Most shots that a network decodes at once.")
     device: Device = Field(
         default="cpu",
-        description="Where networks compute: `cpu`, `cuda`, or `cuda:1` for the second GPU. All else is for the CPU.",
+        description="Where networks compute: `cpu`, `cuda`, or `cuda:1` for the second GPU. All else uses the CPU.",
     )
-    max_queued_shots: int = Field(
-        default=50_000, ge=1, description="Most shots waiting for one model; what would exceed it gets 503."
-    )
+    max_queued_shots: int = Field(default=50_000, ge=1, description="Most shots waiting for one model; more get 503.")
     max_requests_in_flight: int = Field(
-        default=256,
-        ge=1,
-        description="Most decode requests at work at once, which bounds the memory of bodies.",
+        default=256, ge=1, description="Most decode requests at once, which bounds the memory of bodies."
     )
     max_rounds: int = Field(default=40, ge=1, description="Most rounds an experiment may have.")
     max_stream_connections: int = Field(default=256, ge=1, description="Most WebSocket connections at once.")
     max_streams: int = Field(default=4096, ge=1, description="Most streams open at once, over all connections.")
     max_streams_per_connection: int = Field(default=1024, ge=1, description="Most streams open on one connection.")
-    max_stream_message_bytes: int = Field(
-        default=2**16, ge=64, description="A longer message of a stream ends its connection."
-    )
+    max_stream_message_bytes: int = Field(default=2**16, ge=64, description="A longer message ends its connection.")
     stream_idle_seconds: float = Field(
-        default=60, gt=0, description="A stream, or a connection with none, from which nothing comes so long is ended."
+        default=60, gt=0, description="Streams, and connections without any, end when nothing comes for so long."
     )
     stream_send_seconds: float = Field(
         default=10, gt=0, description="A client of streams that reads nothing for so long is cut off."
@@ -141,15 +133,11 @@ class Settings(BaseSettings):
     decoder_cache_size: int = Field(
         default=8, ge=1, description="Decoders kept per model besides that of its default experiment."
     )
-    max_connections: int = Field(
-        default=1024, ge=1, description="Most connections of one worker; requests on what comes above get 503."
-    )
+    max_connections: int = Field(default=1024, ge=1, description="Most connections of one worker; others get 503.")
     header_timeout_seconds: float = Field(
         default=10, gt=0, description="A connection that takes longer to send a request's headers is closed."
     )
-    keep_alive_seconds: int = Field(
-        default=30, ge=1, description="How long a connection may stay open between two requests."
-    )
+    keep_alive_seconds: int = Field(default=30, ge=1, description="How long connections stay open between requests.")
     write_timeout_seconds: float = Field(
         default=30, gt=0, description="A client that reads nothing of its answer for longer is cut off."
     )
@@ -163,9 +151,7 @@ class Settings(BaseSettings):
         description="How long after SIGTERM new requests are still taken, while /readyz answers 503 and connections "
         "are closed after their answers. A load balancer should have turned away by then.",
     )
-    shutdown_timeout_seconds: int = Field(
-        default=30, ge=0, description="How long requests at work may take to end after that."
-    )
+    shutdown_timeout_seconds: int = Field(default=30, ge=0, description="How long requests may take to end after that.")
     api_keys: SecretStr | None = Field(
         default=None,
         description="Comma-separated API keys, each `name:key` or as in `api_keys_file`. Without keys anyone may ask.",
