@@ -1,8 +1,8 @@
-"""What a client is told when the Ray replica at work on its request dies: 503, and to ask again.
+"""A middleware for Ray's proxies: when the replica at work on a request dies, the answer is 503 and to ask again.
 
-Ray's proxies say 500 in plain text, after which no client can know that another replica would have the answer. They
-take this middleware from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=service.ray_proxy:middlewares, in the environment
-of `ray start` or `serve run`.
+Without it the proxies answer 500 in plain text, from which no client can tell that another replica would answer. They
+take it from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=service.ray_proxy:middlewares, in the environment of `ray start`
+or `serve run`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from service.http.problems import form_for, problem_of
 from service.oip.errors import FORMS
 
 
-class AnswerForTheLost:
-    """Answers requests that got no answer. One that ends within its answer is left to the server, which cuts it off."""
+class AnswerLostRequests:
+    """Answers requests that got no answer. Where an answer has begun, the server cuts the connection off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,4 +39,4 @@ class AnswerForTheLost:
 
 def middlewares() -> list[Middleware]:
     """What Ray Serve puts around its HTTP proxies."""
-    return [Middleware(AnswerForTheLost)]
+    return [Middleware(AnswerLostRequests)]

@@ -26,8 +26,8 @@ def make_app() -> FastAPI:
     """Makes a replica's application.
 
     Raises:
-        ValueError: settings are wrong, or there are no API keys and TANDEM_INSECURE is not said: a replica cannot
-            see on which address the proxies listen.
+        ValueError: settings are wrong, or there are neither API keys nor TANDEM_INSECURE: a replica cannot see on
+            which address the proxies listen.
         OSError: the file of API keys cannot be read.
     """
     settings = read_settings()
@@ -39,12 +39,12 @@ def make_app() -> FastAPI:
 
 
 class Replica:
-    """One engine with all models. Ray sends it requests when `check_health` has returned once."""
+    """One process with all models. Ray sends it requests once `check_health` has returned."""
 
     app: FastAPI
 
     async def check_health(self) -> None:
-        """Waits until the models are loaded, and says what /readyz says. Ray replaces a replica that says no thrice.
+        """Waits until the models are loaded, and checks what /readyz does. After three failures Ray replaces a replica.
 
         Raises:
             NotReadyError: a model cannot be loaded.

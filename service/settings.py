@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from decoder.catalog import DECODERS, has_weights
 
 PAIRED = ("bb72",)
-"""Codes whose pair is served unless other models are named. Each costs a process, and some 200 MB."""
+"""Codes whose pair is served by default. Each costs a process, and some 200 MB."""
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 
@@ -87,7 +87,7 @@ class ModelSettings(BaseModel):
 
 
 def default_models() -> tuple[ModelSettings, ...]:
-    """For each code with shipped weights, the network under the code's id, and BP-OSD beside it; a pair of bb72."""
+    """For each code with shipped weights the network, BP-OSD, and for those in `PAIRED` the pair."""
     weights = resources.files("decoder") / "weights"
     names = (file.name for file in weights.iterdir()) if weights.is_dir() else ()
     codes = sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))

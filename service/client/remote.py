@@ -41,7 +41,11 @@ class RemoteDecoder(BatchDecoder):
                 raise ValueError(f"model {model_id} is for {what} {there}, not {here}; choose another with --model")
 
     def predict(self, events: Bits) -> Bits:
-        """Decodes as the service's decoder does; raises `ServiceError` besides."""
+        """Decodes as the service's decoder does.
+
+        Raises:
+            ServiceError: the service cannot be reached, or refuses.
+        """
         experiment = self._experiment
         return self._client.decode(
             self.info.id, events, basis=experiment.basis, rounds=experiment.rounds, p=experiment.noise.p

@@ -93,9 +93,9 @@ class WebSocketProtocol(_CutsOffSlowReaders, WebSocketsSansIOProtocol):
 class HttpProtocol(_CutsOffSlowReaders, HttpToolsProtocol):
     """uvicorn's HTTP/1.1 by httptools, but it cuts off clients that send headers, or read answers, too slowly.
 
-    Bodies are the application's to bound. Only when it has answered without reading one to its end, the rest is
-    read and dropped for `body_timeout_seconds` at most, so that a client that sends all before it reads gets the
-    answer, and one that never ends does not stay.
+    The application bounds bodies itself. When it has answered without reading a body to its end, the rest is read and
+    dropped for at most `body_timeout_seconds`: a client that sends everything before it reads gets its answer, and one
+    that never stops sending is cut off.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -1,7 +1,7 @@
 """Starts several processes that serve one port, watches them, and ends them.
 
-All accept from one socket, so what a dead worker can no longer take the others do, at once. uvicorn's own
-supervisor looks only every half second, ends with the first replacement that cannot start, and leaves its workers
+All accept connections from one socket, so that when one dies the others take the next connections at once. uvicorn's
+own supervisor looks only every half second, ends with the first replacement that cannot start, and leaves its workers
 behind when it is killed itself.
 """
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 SILENT_SECONDS = 30.0
 """A worker that was ready and says nothing for so long hangs, and is killed."""
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""How long the next replacement waits after so many that did not get ready."""
+"""How long the next replacement waits: entry n after n workers in a row that did not get ready."""
 SPARE_SECONDS = 10
 """How much longer than the settings say workers may take to end."""
 
@@ -52,7 +52,7 @@ class _Worker:
 class Supervisor:
     """Starts workers, replaces those that die or hang, and on SIGTERM or SIGINT lets all drain and ends.
 
-    On SIGHUP it replaces each worker, one after the other: the new one is ready before the old one drains. They
+    On SIGHUP it replaces the workers one after the other: each new one is ready before an old one drains. New workers
     read the files that the settings name again.
 
     Args:
@@ -149,7 +149,7 @@ class Supervisor:
             outdated[0].process.terminate()
 
     def _listen(self, worker: _Worker) -> None:
-        """Takes what a worker says: None when it is ready and lives, or why it cannot start."""
+        """Reads what a worker has sent: None when it is ready, and then about once a second, or why it cannot start."""
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
                 said = worker.pipe.recv()

@@ -1,4 +1,4 @@
-"""A process that serves beside others: it says how it is to the supervisor, and ends with it."""
+"""One of several processes that serve: it tells the supervisor whether it is ready, and ends with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.settings import read_settings
 
 
 def work(listener: socket.socket, pipe: Connection, *, create_app: Callable[..., FastAPI], load_first: bool) -> None:
-    """Serves until SIGTERM, or until the supervisor is no more.
+    """Serves until SIGTERM, or until the supervisor has ended.
 
     Args:
         listener: the socket that all workers accept connections from.

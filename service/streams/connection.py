@@ -58,7 +58,7 @@ class Connection:
     """Reads, answers and bounds what goes over one connection.
 
     Args:
-        websocket: is accepted.
+        websocket: has been accepted.
         model_id: the model that all its streams are for.
         engine: whose models.
         places: bounds the streams of all connections.

@@ -23,7 +23,7 @@ router = APIRouter()
 
 
 class StreamHub:
-    """All connections with streams. `start` and `close` belong to the application's lifespan.
+    """All connections with streams. The application's lifespan calls `start` and `close`.
 
     Args:
         engine: whose models; its settings have the bounds.

@@ -25,14 +25,14 @@ HEADER = struct.Struct("<IHBB")
 LAST = 1
 """Flag: this layer is the data's readout compared with the last syndrome, and the answer is wanted."""
 RUNNING = 2
-"""Flag: the flip probabilities as they would be if the data were read out now are wanted."""
+"""Flag: wanted are the flip probabilities that the answer would have if the data were read out now."""
 MAX_STREAM = 2**32 - 1
 
 StreamNumber = int
 
 
 class ProtocolError(Exception):
-    """A message that no client of this protocol may send: the connection ends, with this reason."""
+    """A message that breaks the protocol: the connection ends, with this reason and close code (RFC 6455, 7.4.1)."""
 
     def __init__(self, reason: str, *, code: int = 1002) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class StreamRefused(Exception):
 
 
 class OpenRequest(ExperimentQuery):
-    """Begins an experiment. Without rounds it has as many as layers come before the one that says it is the last."""
+    """Opens a stream for one experiment. Without rounds it has as many as layers come before the last one."""
 
     action: Literal["open"]
     stream: StreamNumber = Field(strict=True, ge=0, le=MAX_STREAM)
@@ -59,7 +59,7 @@ class OpenRequest(ExperimentQuery):
 
 
 class CloseRequest(BaseModel):
-    """Gives an experiment up."""
+    """Closes a stream without waiting for its answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -148,12 +148,14 @@ def unpack_layer(events: bytes, *, detectors: int, where: str) -> Bits:
 
 
 def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: tuple[int, int, int]) -> str:
+    """A stream is open; `detectors` are those of the first layer, of those in between, and of the last."""
     return _message(
         "opened", request.stream, model=model, basis=basis, rounds=request.rounds, detectors=list(detectors)
     )
 
 
 def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, seconds: float) -> str:
+    """The answer of a stream, `seconds` after its last layer came."""
     flips = answer.flip_probabilities if request.flip_probabilities else None
     by = {} if answer.opinions is None else {"answered_by": ANSWERED_BY[answer.opinions[0]]}
     return _message(
@@ -169,11 +171,13 @@ def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, s
 
 
 def running_message(stream: StreamNumber, answer: DecodeResult, *, round: int) -> str:
+    """The flip probabilities as of a round."""
     assert answer.flip_probabilities is not None
     return _message("running", stream, round=round, flip_probabilities=answer.flip_probabilities[0].tolist())
 
 
 def closed_message(stream: StreamNumber) -> str:
+    """A stream is closed, as the client asked."""
     return _message("closed", stream)
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 pytest.importorskip("ray.serve")
 
 from benchmarks import ray_replicas
-from service.ray_proxy import AnswerForTheLost, middlewares
+from service.ray_proxy import AnswerLostRequests, middlewares
 from tests.helpers import REPOSITORY
 
 CONFIG = REPOSITORY / "deploy" / "ray" / "serve.yaml"
@@ -105,6 +105,6 @@ async def test_nothing_is_added_to_an_answer_that_has_begun():
     async def receive() -> Message:
         return {"type": "http.request"}
 
-    await AnswerForTheLost(answers_half)({"type": "http", "path": "/v1/models"}, receive, send)
-    await AnswerForTheLost(answers_nothing)({"type": "websocket", "path": "/v1/models/m/stream"}, receive, send)
+    await AnswerLostRequests(answers_half)({"type": "http", "path": "/v1/models"}, receive, send)
+    await AnswerLostRequests(answers_nothing)({"type": "websocket", "path": "/v1/models/m/stream"}, receive, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
