@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import platform
 import struct
@@ -12,6 +11,7 @@ import threading
 
 import pytest
 
+from decoder.processes import ChildProcess
 from decoder.scheduling import SLICE_SECONDS, take_short_slices, take_usual_slices
 
 SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
@@ -59,30 +59,18 @@ def test_slices_are_short_and_then_as_before_and_nothing_else_changes():
         assert during[5] == round(1e9 * SLICE_SECONDS) < before[5]
 
 
-def _child(pipe) -> None:
-    from decoder.processes import _serve
-
-    _serve(pipe, 1, 10)
-
-
 def test_worker_processes_have_usual_slices():
     usual = in_thread(attributes)
 
     def run():
         take_short_slices()
-        spawn = multiprocessing.get_context("spawn")
-        here, there = spawn.Pipe()
-        child = spawn.Process(target=_child, args=(there,), daemon=True)
-        child.start()
-        here.send((attributes, (), {}))
-        answer = here.recv()
-        here.close()
-        there.close()
-        child.join()
-        return answer
+        child = ChildProcess(size=1, niceness=10)
+        try:
+            return child.call(attributes)
+        finally:
+            child.close()
 
-    error, found = in_thread(run)
-    assert error is None
+    found = in_thread(run)
     assert found[5] == usual[5]
     assert found[3] == usual[3] + 10
 

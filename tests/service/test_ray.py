@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -13,15 +19,68 @@ from starlette.types import Message, Receive, Scope, Send
 pytest.importorskip("ray.serve")
 
 from benchmarks import ray_replicas
+from benchmarks.harness import sample_shots
+from benchmarks.traffic import RIGHT, Callers, Request
 from service.ray_proxy import AnswerLostRequests, middlewares
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, eventually_async
 
 CONFIG = REPOSITORY / "deploy" / "ray" / "serve.yaml"
 
 
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[ray_replicas.Cluster]:
+    """Two replicas. Ray itself gives up when a machine is too busy to start a node in 30 s; then it is asked again."""
+    monkeypatch.setattr(ray_replicas, "START_SECONDS", 600)
+    for name in ("gcs_server_request_timeout_seconds", "gcs_server_port_wait_time_s"):
+        monkeypatch.setenv(f"RAY_{name}", "600")
+    for name in ("HEALTH", "READY"):
+        monkeypatch.setenv(f"RAY_SERVE_PROXY_{name}_CHECK_TIMEOUT_S", "120")
+    with ExitStack() as stack:
+        yield stack.enter_context(again_when_ray_gives_up(ray_replicas.cluster))
+
+
+@contextmanager
+def again_when_ray_gives_up(
+    start: Callable[[], AbstractContextManager[ray_replicas.Cluster]], *, attempts: int = 5
+) -> Iterator[ray_replicas.Cluster]:
+    for attempt in range(attempts):
+        with ExitStack() as stack:
+            try:
+                cluster = stack.enter_context(start())
+            except RuntimeError as error:
+                if "timed out during startup" not in str(error) or attempt == attempts - 1:
+                    raise
+                continue
+            yield cluster
+            return
+
+
+def test_a_replica_that_is_killed_is_replaced_and_costs_who_retries_nothing(cluster: ray_replicas.Cluster):
+    shots = sample_shots(200, p=ray_replicas.MODEL["p"], seed=2031, model=ray_replicas.MODEL)
+    assert len(cluster.replicas()) == 2
+
+    async def kill_one() -> tuple[list[Request], float]:
+        callers = Callers(cluster.url, shots, model="m", once=3, retrying=3)
+        asking = asyncio.create_task(callers.ask())
+        await eventually_async(lambda: len(callers.requests) > 50)
+        os.kill(cluster.replicas()[0], signal.SIGKILL)
+        await eventually_async(lambda: cluster.ready() == 3, limit=600)
+        replaced = time.monotonic()
+        await eventually_async(lambda: sum(one.started > replaced for one in callers.requests) > 50)
+        callers.stop()
+        await asking
+        return callers.requests, replaced
+
+    requests, replaced = asyncio.run(kill_one())
+    lost = [one for one in requests if one.outcome != RIGHT]
+    assert {one.outcome for one in lost} <= {"503 urn:problem-type:tandem:replica-lost"}
+    assert not any(one.retrying for one in lost)
+    assert all(one.started < replaced for one in lost)
+
+
+@pytest.mark.timing
 def test_a_replica_killed_under_load_costs_no_later_request():
     with ray_replicas.cluster() as cluster:
-        assert len(cluster.replicas()) == 2
         requests = ray_replicas.kill_one(cluster, clients=6, before=1, after=3.5)
         mark = cluster.mark
     assert ray_replicas.marked(mark) == set()

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Progress
+from decoder.training.sampler import FaultSampler
 from decoder.training.state import RESIDUAL_OUTPUTS
 from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, Trainer, train
 from simulation.circuits import MemoryExperiment
@@ -37,6 +37,8 @@ TINY = TrainingConfig(
     validation_p=(0.01,),
     threads=1,
 )
+
+SAMPLER = FaultSampler(MemoryExperiment.create(code=NETWORK.code, basis="Z", rounds=2, p=0.01))
 
 
 def final_tensors(out: Path) -> dict[str, torch.Tensor]:
@@ -76,18 +78,15 @@ def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) 
     script = (
         "from pathlib import Path; from decoder.training.trainer import Trainer, train; "
         "from decoder.training.config import TrainingConfig; from decoder.neural.config import ModelConfig; "
-        "import sys; "
-        f"train({config!r}, out=Path(sys.argv[1]), resume='resume' in sys.argv)"
+        "import os, random, signal, sys, threading; "
+        "die = lambda: threading.Timer(random.uniform(0, 0.05), os.kill, (os.getpid(), signal.SIGKILL)).start(); "
+        "resume = 'resume' in sys.argv; "
+        "progress = lambda report: die() if report.step == 6 and not resume else None; "
+        f"train({config!r}, out=Path(sys.argv[1]), resume=resume, progress=progress)"
     )
     out = tmp_path / "killed"
     command = [sys.executable, "-c", script, str(out)]
-    process = subprocess.Popen(command)
-    while not (out / LOG).exists() or len((out / LOG).read_text().splitlines()) < 3:
-        assert process.poll() is None, "training ended before it could be killed"
-        time.sleep(0.01)
-    time.sleep(float(np.random.default_rng().uniform(0, 0.3)))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert not (out / WEIGHTS).exists()
     subprocess.run([*command, "resume"], check=True)
     assert_same(final_tensors(out), final_tensors(tmp_path / "alone"))
@@ -112,10 +111,8 @@ def test_sigterm_leaves_a_complete_run_to_resume(tmp_path: Path) -> None:
 
 
 def test_minutes_end_a_run(tmp_path: Path) -> None:
-    started = time.monotonic()
     train(replace(TINY, steps=None, minutes=0.02), out=tmp_path)
     assert read_safetensors(tmp_path / CHECKPOINT)[0]["counters"]["seconds"] >= 1.2
-    assert time.monotonic() - started < 60
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
@@ -134,7 +131,6 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=True,
-        timeout=200,
     )
 
     def losses(run: str) -> list[float]:
@@ -200,7 +196,7 @@ def test_a_deeper_network_starts_as_the_shallower_one(tmp_path: Path) -> None:
     weights = train(replace(TINY, steps=4), out=tmp_path / "shallow")
     deeper = replace(TINY, model=replace(NETWORK, round_blocks=2, readout_blocks=3), init_from=str(weights))
     trainer = Trainer(deeper, out=tmp_path / "deep")
-    events, _ = trainer._sampler("Z", 2, 0.01).sample(16, seed=1)
+    events, _ = SAMPLER.sample(16, seed=1)
     shallow, _ = load_weights(weights)
     torch.testing.assert_close(trainer.model.scores(events, basis=0), shallow.scores(events, basis=0))
     trainer.step()
@@ -233,7 +229,7 @@ def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    events, _ = trainer._sampler("Z", 2, 0.01).sample(32, seed=1)
+    events, _ = SAMPLER.sample(32, seed=1)
     chosen = trainer.least_sure(events, basis=0)
     top = trainer.model.scores(events, basis=0).topk(2, dim=1).values
     margin = top[:, 0] - top[:, 1]

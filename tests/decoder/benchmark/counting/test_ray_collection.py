@@ -21,12 +21,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    two = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    try:
-        two.add_node(**node)
-        yield two.address
-    finally:
-        two.shutdown()
+    for attempts_left in reversed(range(5)):
+        two = Cluster()
+        try:
+            two.add_node(**node, include_dashboard=False)
+            two.add_node(**node)
+        except Exception:  # Ray gives up when a machine is too busy to start a node in 30 s
+            two.shutdown()
+            if not attempts_left:
+                raise
+        else:
+            break
+    yield two.address
+    two.shutdown()
 
 
 def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) -> None:
