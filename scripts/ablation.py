@@ -22,9 +22,9 @@ from rich.console import Console
 from decoder.neural.config import ModelConfig
 from decoder.neural.weights import build_network, load_weights
 from decoder.training.config import TrainingConfig
-from decoder.training.speed import flop_per_step
 from decoder.training.trainer import WEIGHTS, Trainer, train
 from decoder.training.validation import Validation
+from scripts.training_speed import flop_per_step
 
 NETWORK = ModelConfig(bp_iterations=0)
 BASE = TrainingConfig(

@@ -4,58 +4,70 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoder.commands.options import ForceOption, JsonOption, listed
+from decoder.commands.groups import with_groups
+from decoder.commands.options import OutputOptions, listed
 from decoder.commands.output import ProgressBar, print_json, print_table
-from decoder.commands.settings import as_toml, read_pairs, read_settings, training_config, with_recipe
-from decoder.training.config import dotted
+from decoder.commands.settings import as_toml, read_pairs, read_settings, setting_docs, training_config, with_recipe
+from decoder.training.config import TrainingConfig, dotted
 
 if TYPE_CHECKING:
     from decoder.training.log import Progress
 
+DOCS = setting_docs()
 
+
+def _setting(name: str, *, metavar: str | None = None, default: str | bool = False) -> Any:
+    """The option of a setting, with the help that its field has."""
+    option, text = f"--{name.removeprefix('model.').replace('_', '-')}", DOCS[name]
+    return typer.Option(option, metavar=metavar, help=f"{text[0].upper()}{text[1:]}.", show_default=default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingOptions:
+    """Settings on the command line: options count more than --set, and that more than --config."""
+
+    code: Annotated[str | None, _setting("model.code", metavar="CODE", default="bb72")] = None
+    rounds: Annotated[str | None, _setting("rounds", metavar="N[,N...]", default="the recipe's")] = None
+    minutes: Annotated[float | None, _setting("minutes")] = None
+    steps: Annotated[int | None, _setting("steps")] = None
+    init_from: Annotated[str | None, _setting("init_from", metavar="FILE|CODE", default="the recipe's")] = None
+    seed: Annotated[int | None, _setting("seed", default="0")] = None
+    threads: Annotated[int | None, _setting("threads")] = None
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE|RECIPE", help="A TOML file of settings, or a recipe's name.")
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One more setting; may be given many times."),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """What was given, by dotted names."""
+        options = dotted({name: value for name, value in vars(self).items() if value is not None})
+        files, pairs = options.pop("config", None), options.pop("set_", [])
+        if self.rounds is not None:
+            options["rounds"] = listed("--rounds", self.rounds, int)
+        return (read_settings(files) if files is not None else {}) | read_pairs(pairs) | options
+
+
+@with_groups
 def train(
     *,
-    code: Annotated[
-        str | None, typer.Option("--code", metavar="CODE", help="Code id, or l,m,A,B.", show_default="bb72")
-    ] = None,
-    rounds: Annotated[
-        str | None,
-        typer.Option("--rounds", metavar="N[,N...]", help="Numbers of rounds to mix.", show_default="the recipe's"),
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, all resumed runs together.")] = None,
-    steps: Annotated[int | None, typer.Option(help="End after so many optimizer steps.")] = None,
+    settings: SettingOptions,
     out: Annotated[Path | None, typer.Option("--out", help="The run's directory: weights, checkpoint and log.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out with the settings it has.")
     ] = False,
-    config: Annotated[
-        str | None, typer.Option("--config", metavar="FILE|RECIPE", help="A TOML file of settings, or a recipe's name.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One more setting; may be given many times."),
-    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print all settings as a TOML file and exit.")
     ] = False,
-    init_from: Annotated[
-        str | None,
-        typer.Option(
-            "--init-from",
-            metavar="FILE|CODE",
-            help="Weights to start from, of this or another code; a code for those shipped, '' for none.",
-            show_default="the recipe's",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the initial weights and of all shots.", show_default="0")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")] = None,
-    force: ForceOption = False,
-    json_output: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Trains the neural decoder, and leaves weights that 'decode' and 'serve' take.
 
@@ -71,32 +83,26 @@ def train(
       tandem train --code bb144 --minutes 60 --out run144 \\
         --init-from run/weights.safetensors --set p_max=0.003
     """
-    options = {
-        "model.code": code,
-        "init_from": init_from,
-        "rounds": None if rounds is None else listed("--rounds", rounds, int),
-        "minutes": minutes,
-        "steps": steps,
-        "seed": seed,
-        "threads": threads,
-    }
-    settings = (read_settings(config) if config is not None else {}) | read_pairs(set_ or [])
-    settings |= {name: value for name, value in options.items() if value is not None}
-    made = training_config(_settings_of_run(out) | settings if resume and out is not None else with_recipe(settings))
+    given = settings.given()
+    config = training_config(_settings_of_run(out) | given if resume and out is not None else with_recipe(given))
     if print_config:
-        typer.echo(as_toml(made), nl=False)
-        return
-    if out is None:
+        typer.echo(as_toml(config), nl=False)
+    elif out is None:
         raise ValueError("say where the weights should go; add --out, for example --out run")
+    else:
+        _run(config, out, resume=resume, output=output)
+
+
+def _run(config: TrainingConfig, out: Path, *, resume: bool, output: OutputOptions) -> None:
     from decoder.neural.weights import load_weights
     from decoder.training.trainer import train as run
 
-    with ProgressBar("training", total=1, json_output=json_output) as bar:
+    with ProgressBar("training", total=1, json_output=output.json_output) as bar:
         weights = run(
-            made,
+            config,
             out=out,
             resume=resume,
-            force=force,
+            force=output.force,
             progress=lambda report: bar.update(report.fraction, details=_describe(report)),
         )
     if os.environ.get("RANK", "0") != "0":
@@ -104,7 +110,7 @@ def train(
     _, info = load_weights(weights)
     result = {"code": info.config.code, "out": str(out), "weights": str(weights), "sha256": info.sha256}
     result |= {key: info.provenance[key] for key in ("steps", "shots", "seconds", "device", "validation")}
-    if json_output:
+    if output.json_output:
         print_json(result)
     else:
         print_table(["", "trained"], (result | {"validation": _failures(info.provenance["validation"])}).items())

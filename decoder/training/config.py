@@ -93,30 +93,28 @@ class TrainingConfig:
     """error rates of the validation"""
 
     def __post_init__(self) -> None:
-        if not self.rounds or min(self.rounds) < 1:
-            raise ValueError(f"rounds={self.rounds} must be numbers of at least 1")
-        if self.bases not in ("Z", "X", "ZX"):
-            raise ValueError(f"bases={self.bases!r} must be Z, X or ZX")
-        if not 0 < self.p_min <= self.p_max < 0.5:
-            raise ValueError(f"p_min={self.p_min} and p_max={self.p_max} must be 0 < p_min <= p_max < 0.5")
-        if any(not 0 < p < 0.5 for p in self.validation_p):
-            raise ValueError(f"validation_p={self.validation_p} must lie between 0 and 0.5")
+        blue = self.model.architecture == "blue"
+        conditions = {
+            "rounds": (len(self.rounds) > 0 and min(self.rounds) >= 1, "numbers of at least 1"),
+            "bases": (self.bases in ("Z", "X", "ZX"), "Z, X or ZX"),
+            "p_min": (self.p_min > 0, "above 0"),
+            "p_max": (self.p_min <= self.p_max < 0.5, f"at least p_min={self.p_min} and below 0.5"),
+            "validation_p": (all(0 < p < 0.5 for p in self.validation_p), "between 0 and 0.5"),
+            "minutes": (self.minutes is None or self.minutes > 0, "above 0"),
+            "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
+            "decay_fraction": (0 <= self.decay_fraction <= 1, "in [0, 1]"),
+            "hard_share": (0 < self.hard_share <= 1, "above 0 and at most 1"),
+            "coset_weight": (
+                self.coset_weight == 0 if blue else self.coset_weight >= 0,
+                "0 for blue, whose loss is that of the coset already" if blue else "at least 0",
+            ),
+            "optimizer": (self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}"),
+        }
         for name in ("p_points", "micro_batch", "micro_batches", "log_every", "validation_shots", "steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes={self.minutes} must be above 0")
-        if not 0 <= self.ema_decay < 1 or not 0 <= self.decay_fraction <= 1:
-            raise ValueError("ema_decay must lie in [0, 1) and decay_fraction in [0, 1]")
-        if self.coset_weight < 0 or not 0 < self.hard_share <= 1:
-            raise ValueError("coset_weight must be at least 0, and hard_share above 0 and at most 1")
-        if self.model.architecture == "blue" and self.coset_weight:
-            raise ValueError(
-                f"coset_weight={self.coset_weight}: the loss of blue is that of the coset already; set it to 0"
-            )
-        if self.optimizer not in get_args(Optimizer):
-            raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(get_args(Optimizer))}")
+            conditions[name] = (getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        for name, (holds, what) in conditions.items():
+            if not holds:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be {what}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,7 +20,6 @@ class Progress:
     """Muon's learning rate."""
     fraction: float
     """How much of the run is done, 0 to 1."""
-    seconds_left: float
     validation: dict[str, int]
     """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first."""
 
@@ -40,18 +39,19 @@ class Log:
             csv.writer(file).writerows([list(self.COLUMNS), *rows])
 
     def write(self, report: Progress) -> None:
-        numbers = [
-            f"{report.seconds:.1f}",
-            f"{report.shots_per_second:.0f}",
-            f"{report.loss:.6f}",
-            f"{report.lr:.3g}",
-        ]
-        self._append([str(report.step), str(report.shots), *numbers, ""])
+        self._append(
+            step=report.step,
+            shots=report.shots,
+            seconds=f"{report.seconds:.1f}",
+            shots_per_second=f"{report.shots_per_second:.0f}",
+            loss=f"{report.loss:.6f}",
+            lr=f"{report.lr:.3g}",
+        )
 
     def write_validation(self, failures: dict[str, int], *, step: int, shots: int) -> None:
         text = "; ".join(f"{key}: {count}" for key, count in failures.items())
-        self._append([str(step), str(shots), "", "", "", "", text])
+        self._append(step=step, shots=shots, validation=text)
 
-    def _append(self, row: list[str]) -> None:
+    def _append(self, **values: object) -> None:
         with open(self.path, "a", newline="") as file:
-            csv.writer(file).writerow(row)
+            csv.DictWriter(file, self.COLUMNS).writerow(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from copy import copy
 
 import numpy as np
@@ -88,11 +87,3 @@ def _padded(symptoms: sp.csc_matrix, row: npt.NDArray[np.int64], *, padding: int
     table = np.full((len(entries), entries.max()), padding, dtype=np.int64)
     table[np.arange(table.shape[1]) < entries[:, None]] = row[symptoms.indices]
     return table
-
-
-def log_grid(low: float, high: float, points: int) -> list[float]:
-    """`points` error rates from low to high, evenly spaced in the logarithm."""
-    if points == 1:
-        return [low]
-    step = math.log(high / low) / (points - 1)
-    return [low * math.exp(i * step) for i in range(points)]

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from decoder.neural.weights import build_network, load_tensors, read_safetensors
+from decoder.neural.weights import build_network, load_tensors, read_safetensors, shipped_weights
 from decoder.training.config import TrainingConfig, dotted
 from decoder.training.muon import Muon
 from simulation.files import atomic_write
@@ -25,8 +24,6 @@ FREE_SETTINGS = {
 }
 # What blocks add to the state last; with zeros there a block is the identity.
 RESIDUAL_OUTPUTS = (".conv.weight", ".attention.out.weight", ".mlp.down.weight")
-# What reads a list of features that has grown, and starts by reading nothing of the new ones.
-READERS = ("read_beliefs", "readout.trust_head.weight", "readout.trust_head.bias")
 
 
 @dataclass
@@ -59,18 +56,19 @@ class TrainingState:
         self.peak_lrs.append(config.adam_lr)
         self.counters = Counters()
 
-    def init_from(self, path: Path) -> None:
-        """Starts from the tensors of a weights file that fit this network; others keep their initial values.
+    def init_from(self, name: str) -> None:
+        """Starts from the tensors of a weights file, or of those shipped for a code, that fit this network.
 
         Weights belong to displacements along the Tanner graph, so those of another code fit too. Blocks that the file
         has not start as the identity, so that a deeper network begins as good as the shallower one was.
         """
+        path = Path(name)
+        path = path if path.suffix or path.is_file() else shipped_weights(name)
         _, tensors = read_safetensors(path)
         own = self.model.state_dict()
-        grown = {k: _grown(tensors[k], own[k]) for k in READERS if k in tensors and k in own}
-        fitting = {k: v for k, v in (tensors | grown).items() if k in own and own[k].shape == v.shape}
+        fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
         known = {block for block in map(_block, tensors) if block}
-        added = {name: _block(name) for name in own if _block(name) and _block(name) not in known}
+        added = [n for n in own if _block(n) and _block(n) not in known]
         unfit = [n for n in own if n.startswith(("fold.", "blocks.")) and n not in fitting and n not in added]
         if unfit:
             raise ValueError(
@@ -139,12 +137,6 @@ class TrainingState:
             state["state"] = entries
             optimizer.load_state_dict(state)
         self.counters = Counters(**header["counters"])
-
-
-def _grown(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor with zeros behind its rows and columns, as large as another, if it is no larger."""
-    missing = [want - have for want, have in zip(like.shape, tensor.shape, strict=True)]
-    return F.pad(tensor, [n for want in reversed(missing) for n in (0, want)]) if min(missing) >= 0 else tensor
 
 
 def _block(name: str) -> str:

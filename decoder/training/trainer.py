@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 
 from decoder.neural.geometry import NETWORK_BASES
-from decoder.neural.weights import save_weights, shipped_weights
+from decoder.neural.weights import save_weights
 from decoder.training.config import TrainingConfig
 from decoder.training.log import Log, Progress
 from decoder.training.runtime import device_name, join_processes, leave_processes, pick_device, signals_caught
-from decoder.training.sampler import FaultSampler, log_grid
+from decoder.training.sampler import FaultSampler
 from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
 from simulation.bases import Basis
@@ -60,16 +60,6 @@ def train(
     return weights
 
 
-def weights_path(name: str) -> Path:
-    """The weights file of a path, or of a code's id: those in the package.
-
-    Raises:
-        ValueError: none are shipped for this code.
-    """
-    path = Path(name)
-    return path if path.suffix or path.is_file() else shipped_weights(name)
-
-
 class Trainer:
     def __init__(self, config: TrainingConfig, *, out: Path, resume: bool = False, force: bool = False) -> None:
         if config.minutes is None and config.steps is None:
@@ -91,7 +81,7 @@ class Trainer:
         if resume:
             self.state.load(checkpoint, config)
         elif config.init_from:
-            self.state.init_from(weights_path(config.init_from))
+            self.state.init_from(config.init_from)
         self.model = self.state.model
         self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
         if self.rank == 0:
@@ -231,9 +221,9 @@ class Trainer:
     @cached_property
     def _grid(self) -> list[float]:
         config = self.config
-        grid = log_grid(config.p_min, config.p_max, config.p_points)
+        grid: list[float] = np.geomspace(config.p_min, config.p_max, config.p_points).tolist()
         if self._one_fault_p < config.p_min:
-            grid = log_grid(self._one_fault_p, config.p_min, 4)[:-1] + grid
+            grid = [*np.geomspace(self._one_fault_p, config.p_min, 4)[:-1].tolist(), *grid]
         return grid
 
     def _sampler(self, basis: Basis, rounds: int, p: float) -> FaultSampler:
@@ -261,7 +251,7 @@ class Trainer:
             self.log.write_validation(self.last_validation, step=counters.step, shots=counters.shots)
 
     def _report(self, loss: float, rate: float, progress: Callable[[Progress], None] | None) -> None:
-        counters, fraction = self.state.counters, self.fraction
+        counters = self.state.counters
         report = Progress(
             step=counters.step,
             shots=counters.shots,
@@ -269,8 +259,7 @@ class Trainer:
             shots_per_second=rate,
             loss=loss,
             lr=self.state.optimizers[0].param_groups[0]["lr"],
-            fraction=fraction,
-            seconds_left=counters.seconds * (1 - fraction) / fraction if fraction else math.inf,
+            fraction=self.fraction,
             validation=self.last_validation,
         )
         if self.rank == 0:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from decoder.neural.backends.events import EventPlacement, as_tensor
 from decoder.neural.calibration import Calibration
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.network import Network
@@ -32,10 +32,8 @@ class Validation:
                 )
                 sampler = experiment.circuit.compile_detector_sampler(seed=HELD_OUT_SEED)
                 detections, flips = sampler.sample(config.validation_shots, separate_observables=True)
-                index = TorusGeometry(experiment.code).event_index(experiment.grid)
-                padded = np.zeros((experiment.num_detectors + 1, len(detections)), dtype=np.float32)
-                padded[:-1] = detections.T
-                events = torch.from_numpy(padded[index]).to(device)  # -1 reads the row of zeros
+                placement = EventPlacement(experiment.grid, TorusGeometry(experiment.code))
+                events = as_tensor(placement.dense(detections), device)
                 self.sets[f"{basis} {p:g}"] = (basis, events, torch.from_numpy(flips).float().to(device))
 
     @torch.inference_mode()

@@ -37,7 +37,7 @@ def write_log(path: Path, *validations: tuple[int, dict[str, int]], last: int | 
     log = Log(path, keep_until=0)
     reports = [*validations, *([] if last is None else [(last, None)])]
     for step, (shots, failures) in enumerate(reports, 1):
-        log.write(Progress(step, shots, 1.0, 100.0, 0.5, 0.01, 0.1, 9.0, {}))
+        log.write(Progress(step, shots, 1.0, 100.0, 0.5, 0.01, 0.1, {}))
         if failures is not None:
             log.write_validation(failures, step=step, shots=shots)
     return path

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chi2
 
 from decoder.neural.geometry import TorusGeometry
-from decoder.training.sampler import FaultSampler, log_grid
+from decoder.training.sampler import FaultSampler
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel
@@ -105,8 +105,3 @@ def test_noise_of_another_kind_is_refused() -> None:
     sampler = FaultSampler(MemoryExperiment.create(code="bb72", basis="Z", rounds=1, p=0.01))
     with pytest.raises(ValueError, match="readout_idle"):
         sampler.at(NoiseModel.si1000(0.001))
-
-
-def test_log_grid() -> None:
-    np.testing.assert_allclose(log_grid(0.001, 0.004, 3), [0.001, 0.002, 0.004])
-    assert log_grid(0.001, 0.004, 1) == [0.001]

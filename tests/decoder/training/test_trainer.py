@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
 
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
@@ -58,7 +56,6 @@ def test_loss_falls_and_the_weights_decode(tmp_path: Path) -> None:
     weights = train(config, out=tmp_path / "run", progress=reports.append)
     assert reports[-1].loss < 0.75 * reports[0].loss
     assert reports[-1].fraction == 1
-    assert reports[-1].seconds_left == 0
     experiment = MemoryExperiment.create(code=config.model.code, basis="X", rounds=2, p=0.01)
     decoder = NeuralDecoder.load(experiment, weights=weights)
     shots, flips = experiment.circuit.compile_detector_sampler(seed=1).sample(2000, separate_observables=True)
@@ -202,26 +199,6 @@ def test_a_deeper_network_starts_as_the_shallower_one(tmp_path: Path) -> None:
     trainer.step()
     grown = trainer.model.state_dict()
     assert all(grown[name].any() for name in grown if name.endswith(RESIDUAL_OUTPUTS))
-
-
-def test_a_network_that_reads_more_starts_as_the_one_that_read_less(tmp_path: Path) -> None:
-    config = replace(TINY, steps=4, model=replace(NETWORK, bp_iterations=8))
-    weights = train(config, out=tmp_path / "run")
-    header, tensors = read_safetensors(weights)
-    heads = {name: tensors[name][:1].clone() for name in tensors if "trust_head" in name}
-    tensors |= heads | {"read_beliefs": tensors["read_beliefs"][:, :21].contiguous()}
-    assert len(heads) == 2
-    less = tmp_path / "less.safetensors"
-    less.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
-    trainer = Trainer(replace(config, init_from=str(less)), out=tmp_path / "more")
-    own = trainer.model.state_dict()
-    for name, read in {
-        "readout.trust_head.bias": own["readout.trust_head.bias"][:1],
-        "read_beliefs": own["read_beliefs"][:, :21],
-    }.items():
-        torch.testing.assert_close(read, tensors[name])
-    assert not own["readout.trust_head.weight"][1:].any()
-    assert not own["read_beliefs"][:, 21:].any()
 
 
 def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:

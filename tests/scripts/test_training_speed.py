@@ -5,8 +5,8 @@ import pytest
 
 from decoder.neural.config import ModelConfig
 from decoder.training.config import TrainingConfig
-from decoder.training.speed import flop_per_step, measure
 from decoder.training.trainer import Trainer
+from scripts.training_speed import flop_per_step, measure
 
 TINY = TrainingConfig(
     model=ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, bp_iterations=0),
