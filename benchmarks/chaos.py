@@ -93,6 +93,7 @@ class Client:
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+        self._connection = None
 
     async def _ask(self, connection: Connection) -> None:
         request, answer = self._shots.random_request(self._draw)
@@ -105,20 +106,15 @@ class Client:
     async def _malformed(self, connection: Connection) -> None:
         name = list(MALFORMED_REQUESTS)[self._draw.integers(len(MALFORMED_REQUESTS))]
         try:
-            reply = await connection.ask(MALFORMED_REQUESTS[name])
+            status = f"{(await connection.ask(MALFORMED_REQUESTS[name])).status}"
         except ConnectionError:
             # Where headers are cut off, the answer may be lost to what was still being sent.
-            if name != "headers without end":
-                self._outcome.wrong[f"{name}: no answer"] += 1
-            else:
-                self._outcome.refused[name] += 1
-            return
-        if 400 <= reply.status < 500:
+            status = "4xx, lost" if name == "headers without end" else "no answer"
+        if status.startswith("4"):
             self._outcome.refused[name] += 1
         else:
-            self._outcome.wrong[f"{name}: {reply.status}"] += 1
-        connection.close()
-        self._connection = None
+            self._outcome.wrong[f"{name}: {status}"] += 1
+        self.close()
 
     async def _leave(self, connection: Connection) -> None:
         request, _ = self._shots.random_request(self._draw)

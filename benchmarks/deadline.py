@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,15 +49,14 @@ Calls = dict[str, npt.NDArray[Any]]
 
 
 class TimedDecoder:
-    """The first decoder, which keeps how long its last call took."""
+    """A decoder that keeps how long its last call took."""
 
     def __init__(self, decoder: SoftDecoder) -> None:
         self.decoder = decoder
-        self.num_detectors = decoder.num_detectors
-        self.num_observables = decoder.num_observables
-        self.decode_batch = decoder.decode_batch
-        self.model_info = getattr(decoder, "model_info", {})
         self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.decoder, name)
 
     def decode_soft(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Decoding:
         began = time.perf_counter()
@@ -161,7 +160,7 @@ def time_calls(pair: TandemDecoder, events: PackedBits, flips: PackedBits) -> Ca
     that now and then takes the kernel 100 ms.
     """
     first = TimedDecoder(pair.first)
-    pair.first = first
+    pair.first = cast(SoftDecoder, first)
     for shot in events[:WARMUP_CALLS]:
         pair.decode_soft(shot[None], bit_packed_shots=True)
     total_ms, first_ms, core_wait_ms = np.zeros(len(events)), np.zeros(len(events)), np.zeros(len(events))

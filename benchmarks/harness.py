@@ -45,13 +45,15 @@ class NothingMeasured(ValueError):
     """There is too little to say anything of; the message says what to do."""
 
 
-def run_script(main: Callable[[], int]) -> NoReturn:
+def run_script(main: Callable[[], object]) -> NoReturn:
     """Ends the process with what `main` returns; a mistake, or nothing measured, is one line and 2."""
     try:
-        sys.exit(main())
+        sys.exit(main() or 0)  # type: ignore[arg-type]
     except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        from decoder.cli import USAGE_ERROR, describe  # loads all commands, which a run without mistakes does not need
+
+        print(f"{Path(sys.argv[0]).name}: {' '.join(describe(error).split())}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
 
 
 def arguments(doc: str | None, **options: tuple[float, str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -239,41 +239,33 @@ class Callers:
     """
 
     def __init__(self, url: str, shots: Shots, *, model: str, once: int, retrying: int, pause: float = 0.0) -> None:
-        """`pause` is what each client waits between two requests, in seconds."""
+        """`once` and `retrying` are how many; `pause` is what each waits between two requests, in seconds."""
         self.requests: list[Request] = []
         self._url = url
         self._shots = shots
         self._model = model
-        self._numbers = once, retrying
+        self._retrying = [False] * once + [True] * retrying
         self._pause = pause
         self._stopped = False
 
     async def ask(self) -> None:
         """Asks until `stop`."""
-        once, retrying = self._numbers
         async with httpx.AsyncClient(timeout=60) as http, AsyncClient(self._url, timeout_seconds=60) as client:
 
-            async def send(index: int) -> str:
-                return await self._once(http, index)
-
-            async def retry(index: int) -> str:
-                return await self._retried(client, index)
+            async def repeat(number: int, retrying: bool) -> None:
+                draw = np.random.default_rng([self._shots.seed, number])
+                while not self._stopped:
+                    index, started = int(draw.integers(len(self._shots))), time.monotonic()
+                    outcome = await (self._retried(client, index) if retrying else self._once(http, index))
+                    self.requests.append(Request(started, time.monotonic(), retrying, outcome))
+                    await asyncio.sleep(self._pause)
 
             async with asyncio.TaskGroup() as tasks:
-                for number in range(once + retrying):
-                    tasks.create_task(self._repeat(send if number < once else retry, number, number >= once))
+                for number, retrying in enumerate(self._retrying):
+                    tasks.create_task(repeat(number, retrying))
 
     def stop(self) -> None:
         self._stopped = True
-
-    async def _repeat(self, ask: Callable[[int], Awaitable[str]], number: int, retrying: bool) -> None:
-        draw = np.random.default_rng([self._shots.seed, number])
-        while not self._stopped:
-            index = int(draw.integers(len(self._shots)))
-            started = time.monotonic()
-            outcome = await ask(index)
-            self.requests.append(Request(started, time.monotonic(), retrying, outcome))
-            await asyncio.sleep(self._pause)
 
     async def _once(self, client: httpx.AsyncClient, index: int) -> str:
         url, shot = f"{self._url}/v1/models/{self._model}/decode", self._shots.events[index].tobytes()

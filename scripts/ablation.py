@@ -8,10 +8,9 @@ operations lasts, forward and backward, counted by torch. Variants that are done
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,8 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.harness import command, markdown_table, write_text
+from decoder.benchmark.reporting.tables import rows_to_csv
 from decoder.neural.config import ModelConfig
 from decoder.neural.weights import build_network, load_weights
 from decoder.training.config import TrainingConfig
@@ -73,80 +74,46 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A row of the table."""
-
-    name: str
-    change: str
-    parameters: int
-    mflop: float
-    """Floating-point operations of training on one shot, in millions."""
-    shots: int
-    seconds: float
-    failures: Mapping[str, int]
-    nats: float
-    """Mean negative log-likelihood of the true coset, over all held-out shots, at the best calibration."""
-
-
-def run(name: str, *, teraflop: float, out: Path, console: Console) -> Outcome:
-    """Trains one variant if it is not done, and validates it."""
+def run(name: str, *, teraflop: float, out: Path, console: Console) -> dict[str, object]:
+    """Trains one variant if it is not done, and validates it: a row of the table."""
     change, settings = VARIANTS[name]
     config = replace(BASE, **settings)
-    directory = out / name
-    weights = directory / WEIGHTS
+    weights = out / name / WEIGHTS
     scratch = Trainer(replace(config, steps=1), out=out / "scratch", force=True)
     per_step = flop_per_step(scratch)
     config = replace(config, steps=max(1, int(teraflop * 1e12 / per_step)))
+    mflop = f"{per_step / config.step_shots / 1e6:.1f}"
     if not (weights.exists() and load_weights(weights)[1].provenance["steps"] == config.steps):
-        console.print(f"{name}: {config.steps} steps, {per_step / config.step_shots / 1e6:.1f} MFLOP a shot")
+        console.print(f"{name}: {config.steps} steps, {mflop} MFLOP a shot")
         started = time.monotonic()
-        train(config, out=directory, force=True)
+        train(config, out=out / name, force=True)
         console.print(f"{name}: {time.monotonic() - started:.0f} s")
     network, info = load_weights(weights)
     validation = Validation(replace(BASE, bases=config.bases), torch.device("cpu"))
-    return Outcome(
-        name=name,
-        change=change,
-        parameters=sum(p.numel() for p in build_network(info.config).parameters()),
-        mflop=per_step / config.step_shots / 1e6,
-        shots=int(info.provenance["shots"]),
-        seconds=float(info.provenance["seconds"]),
-        failures=validation.failures(network),
-        nats=validation.negative_log_likelihood(network),
-    )
+    failures = validation.failures(network)
+    curves = [f"{basis} {p:g}" for basis in "ZX" for p in BASE.validation_p]
+    return {
+        "variant": name,
+        "change": change,
+        "parameters": sum(p.numel() for p in build_network(info.config).parameters()),
+        "MFLOP/shot": mflop,
+        "shots": info.provenance["shots"],
+        "seconds": f"{info.provenance['seconds']:.0f}",
+        **{f"failures {curve}": failures.get(curve, "") for curve in curves},
+        "nats/shot": f"{validation.negative_log_likelihood(network):.4f}",
+    }
 
 
-def write(outcomes: list[Outcome], results: Path, *, teraflop: float, command: str) -> None:
+def write(rows: list[dict[str, object]], results: Path, *, teraflop: float) -> None:
     """Writes the table as CSV and Markdown."""
+    write_text(results.with_suffix(".csv"), rows_to_csv(rows))
     shots = BASE.validation_shots
-    rows = []
-    for o in outcomes:
-        row: dict[str, object] = {
-            "variant": o.name,
-            "change": o.change,
-            "parameters": o.parameters,
-            "MFLOP/shot": f"{o.mflop:.1f}",
-            "shots": o.shots,
-            "seconds": f"{o.seconds:.0f}",
-        }
-        row |= {
-            f"failures {basis} {p:g}": o.failures.get(f"{basis} {p:g}", "") for basis in "ZX" for p in BASE.validation_p
-        }
-        rows.append(row | {"nats/shot": f"{o.nats:.4f}"})
-    with results.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    columns = list(rows[0])
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(str(row[c]) for c in columns)} |" for row in rows]
     text = (
         f"bb72, 6 rounds, both bases; {teraflop:g} TFLOP of matrix products each, seed {BASE.seed}; failures of\n"
         f"{shots:,} held-out shots (made by stim, uniform circuit noise, XYZ). nats/shot: mean negative\n"
-        f"log-likelihood of the true coset at the best calibration.\n\n    {command}\n\n"
+        f"log-likelihood of the true coset at the best calibration.\n\n    {command()}\n\n"
     )
-    results.with_suffix(".md").write_text(text + "\n".join(lines) + "\n")
+    write_text(results.with_suffix(".md"), text + markdown_table([rows[0], *(row.values() for row in rows)]) + "\n")
 
 
 def main(
@@ -162,13 +129,11 @@ def main(
     unknown = [name for name in names if name not in VARIANTS]
     if unknown:
         raise typer.BadParameter(f"unknown variant {unknown[0]!r}; use of {', '.join(VARIANTS)}")
-    command = f"python scripts/ablation.py --out {out} --teraflop {teraflop:g} --results {results}"
-    command += f" --variants {variants}" if variants else ""
-    outcomes: list[Outcome] = []
+    rows: list[dict[str, object]] = []
     for name in names:
-        outcomes.append(run(name, teraflop=teraflop, out=out, console=console))
-        write(outcomes, results, teraflop=teraflop, command=command)
-        console.print(outcomes[-1])
+        rows.append(run(name, teraflop=teraflop, out=out, console=console))
+        write(rows, results, teraflop=teraflop)
+        console.print(rows[-1])
 
 
 if __name__ == "__main__":

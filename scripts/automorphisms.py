@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from ldpc import mod2
 
+from benchmarks.harness import markdown_table
 from simulation.bases import BASES, Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode
@@ -209,12 +210,11 @@ def table(code: str, *, rounds: int, p: float) -> str:
     found = automorphisms(memories["Z"].code)
     rows = [[*_names(a), *_shares(a, memories), *_shares(a, memories, reverse_time=True)] for a in found]
     logicals = "all" if all(map(logicals_agree, found)) else "not all"
-    lines = [
-        f"## {code}: {len(found)} automorphisms up to translation",
-        f"Logical operators become sums of logical operators and checks: {logicals} of them.",
-        "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)),
-    ]
-    return "\n\n".join(lines)
+    return (
+        f"## {code}: {len(found)} automorphisms up to translation\n\n"
+        f"Logical operators become sums of logical operators and checks: {logicals} of them.\n\n"
+        f"{markdown_table([COLUMNS, *rows])}"
+    )
 
 
 def _names(automorphism: Automorphism) -> list[str]:

@@ -21,10 +21,10 @@ import numpy as np
 import typer
 from matplotlib.figure import Figure
 
+from benchmarks.harness import run_script
 from decoder.benchmark.common import failure_columns
 from decoder.benchmark.reporting.plots import DASHES, FAILURE_RATE, MARKERS, draw_curve
 from decoder.benchmark.reporting.tables import rows_to_csv
-from decoder.cli import USAGE_ERROR, describe
 from decoder.commands.options import check_outputs, listed
 from decoder.commands.output import print_table
 from simulation.files import atomic_write, write_text
@@ -152,9 +152,7 @@ def _rows(path: Path) -> Iterable[tuple[int, int, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"shots", "validation"} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path} is no training log: its first line does not name the columns shots and validation"
-            )
+            raise ValueError(f"{path} is no training log: its first line lacks the columns shots and validation")
         for row in reader:
             if not (row["shots"] or "").isdigit():
                 raise ValueError(f"{path}, line {reader.line_num}: {row['shots']!r} is no number of shots")
@@ -196,15 +194,8 @@ def draw(curves: Curves, laws: Laws) -> Figure:
     rates, bases = sorted({p for _, p in curves}), sorted({basis for basis, _ in curves}, reverse=True)
     for (basis, p), points in curves.items():
         color, number = f"C{rates.index(p) % 10}", bases.index(basis)
-        draw_curve(
-            axes,
-            [point.training_shots for point in points],
-            points,
-            color=color,
-            marker=MARKERS[number],
-            ls=DASHES[number],
-            label=f"{basis} memory, p = {p:g}",
-        )
+        style = {"color": color, "marker": MARKERS[number], "ls": DASHES[number]}
+        draw_curve(axes, [one.training_shots for one in points], points, label=f"{basis} memory, p = {p:g}", **style)
         if (basis, p) in laws:
             law, first, last = laws[basis, p]
             x = np.geomspace(first, last, 50)
@@ -232,12 +223,9 @@ def project(curves: Curves, targets: dict[float, float], *, last: int) -> tuple[
         law = fit_power_law(points, last=last)
         reached = points[-1].training_shots
         needed = law.shots_for(targets[p])
-        rows.append(
-            [
-                *(basis, f"{p:g}", f"{points[-1].failures:,}/{points[-1].shots:,}", f"{reached:.3g}"),
-                *(f"{law.exponent:.2f} ± {law.exponent_error:.2f}", f"{targets[p]:.3g}", _projection(needed)),
-            ]
-        )
+        row = [basis, f"{p:g}", f"{points[-1].failures:,}/{points[-1].shots:,}", f"{reached:.3g}"]
+        row += [f"{law.exponent:.2f} ± {law.exponent_error:.2f}", f"{targets[p]:.3g}", _projection(needed)]
+        rows.append(row)
         first = [point for point in points if point.failures][-last:][0].training_shots
         laws[basis, p] = (law, first, max(reached, min(needed[0], 100 * reached) if needed else reached))
     return rows, laws
@@ -298,15 +286,5 @@ def learning_curve(
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(learning_curve)
 
-
-def main() -> None:
-    """Runs the script; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        typer.echo(f"learning_curve: {' '.join(describe(error).split())}", err=True)
-        raise SystemExit(USAGE_ERROR) from None
-
-
 if __name__ == "__main__":
-    main()
+    run_script(app)

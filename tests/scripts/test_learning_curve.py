@@ -1,35 +1,22 @@
 """scripts/learning_curve.py: from logs of training to curves, and what a power law through them promises."""
 
 import csv
-import importlib.util
 import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 
+from benchmarks.harness import run_script
 from decoder.benchmark.common import failure_columns
 from decoder.statistics import binomial_interval
 from decoder.training.log import Log, Progress
+from scripts import learning_curve as script
 from tests.helpers import REPOSITORY
-
-SCRIPT = REPOSITORY / "scripts" / "learning_curve.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("learning_curve", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_log(path: Path, *validations: tuple[int, dict[str, int]], last: int | None = None) -> Path:
@@ -43,19 +30,19 @@ def write_log(path: Path, *validations: tuple[int, dict[str, int]], last: int | 
     return path
 
 
-def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """The script's exit code."""
     monkeypatch.setattr(sys, "argv", ["learning_curve.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        script.main()
+        run_script(script.app)
     return int(ended.value.code or 0)
 
 
-def point(script: ModuleType, training_shots: int, failures: int, shots: int = 10**6) -> Any:
+def point(training_shots: int, failures: int, shots: int = 10**6) -> Any:
     return script.Point(basis="Z", p=0.002, training_shots=training_shots, **failure_columns(failures, shots))
 
 
-def test_points_of_one_log(script: ModuleType, tmp_path: Path) -> None:
+def test_points_of_one_log(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.csv", (1000, {"Z 0.002": 40, "X 0.002": 39}), (3000, {"Z 0.002": 18, "X 0.002": 0}))
     curves = script.read_logs([log], validation_shots=[400])
     assert list(curves) == [("X", 0.002), ("Z", 0.002)]
@@ -65,7 +52,7 @@ def test_points_of_one_log(script: ModuleType, tmp_path: Path) -> None:
         assert (one.ler_low, one.ler_high) == binomial_interval(one.failures, 400)
 
 
-def test_logs_continue_each_other(script: ModuleType, tmp_path: Path) -> None:
+def test_logs_continue_each_other(tmp_path: Path) -> None:
     # The first run ends at 2,500 shots, after its last validation.
     first = write_log(tmp_path / "a.csv", (1000, {"Z 0.002": 40}), (2000, {"Z 0.002": 30}), last=2500)
     second = write_log(tmp_path / "b.csv", (500, {"Z 0.002": 50, "Z 0.003": 200}))
@@ -77,18 +64,18 @@ def test_logs_continue_each_other(script: ModuleType, tmp_path: Path) -> None:
     assert [(q.training_shots, q.failures) for q in swapped["Z", 0.002]] == [(500, 50), (1500, 40), (2500, 30)]
 
 
-def test_the_log_of_the_shipped_weights(script: ModuleType) -> None:
-    log = SCRIPT.parents[1] / "docs" / "results" / "training" / "bb72-g.csv"
+def test_the_log_of_the_shipped_weights() -> None:
+    log = REPOSITORY / "docs" / "results" / "training" / "bb72-g.csv"
     curves = script.read_logs([log], validation_shots=[4000])
     last = {curve: (points[-1].training_shots, points[-1].failures) for curve, points in curves.items()}
     assert last["Z", 0.002] == (1_763_840, 7)
     assert last["X", 0.003] == (1_763_840, 74)
 
 
-def test_a_power_law_is_found_again(script: ModuleType) -> None:
+def test_a_power_law_is_found_again() -> None:
     """Rates 0.1 (shots / 1,000)^-0.5, but for the first, which lies outside."""
     shots = [1000, 4000, 16_000, 64_000]
-    points = [point(script, 500, 900_000), *(point(script, n, round(1e5 * (n / 1000) ** -0.5)) for n in shots)]
+    points = [point(500, 900_000), *(point(n, round(1e5 * (n / 1000) ** -0.5)) for n in shots)]
     law = script.fit_power_law(points, last=4)
     assert law.exponent == pytest.approx(-0.5, abs=1e-3)
     assert law.rate(16_000) == pytest.approx(0.025, rel=1e-3)
@@ -99,7 +86,7 @@ def test_a_power_law_is_found_again(script: ModuleType) -> None:
     assert script.fit_power_law(points, last=5).exponent < -0.6
 
 
-def test_the_range_of_a_projection_covers_the_truth(script: ModuleType) -> None:
+def test_the_range_of_a_projection_covers_the_truth() -> None:
     """Drawn counts of a known law: 95 % of the ranges hold the shots that it needs."""
     rng, trials = np.random.default_rng(7), 400
     shots = np.array([1000, 2000, 4000, 8000, 16_000])
@@ -108,31 +95,31 @@ def test_the_range_of_a_projection_covers_the_truth(script: ModuleType) -> None:
     inside = 0
     for _ in range(trials):
         counts = rng.binomial(20_000, rates)
-        points = [point(script, int(n), int(k), 20_000) for n, k in zip(shots, counts, strict=True)]
+        points = [point(int(n), int(k), 20_000) for n, k in zip(shots, counts, strict=True)]
         _, low, high = script.fit_power_law(points, last=5).shots_for(0.0005)
         inside += low <= truth <= high
     # 380 are expected; 360 or fewer, or 397 or more, would have a probability below 0.1 %.
     assert 360 < inside < 397
 
 
-def test_a_trend_that_is_not_there_has_no_end(script: ModuleType) -> None:
-    rising = script.fit_power_law([point(script, 1000, 100), point(script, 2000, 110)], last=2)
+def test_a_trend_that_is_not_there_has_no_end() -> None:
+    rising = script.fit_power_law([point(1000, 100), point(2000, 110)], last=2)
     assert rising.shots_for(1e-5) is None
-    level = script.fit_power_law([point(script, 1000, 10_000), point(script, 2000, 9999)], last=2)
+    level = script.fit_power_law([point(1000, 10_000), point(2000, 9999)], last=2)
     assert level.shots_for(1e-5) is None  # more than 10^18 shots
-    unsure = script.fit_power_law([point(script, 1000, 10), point(script, 2000, 8)], last=2)
+    unsure = script.fit_power_law([point(1000, 10), point(2000, 8)], last=2)
     middle, low, high = unsure.shots_for(1e-6)
     assert 2000 < low < middle < high == math.inf
 
 
 def test_plot_table_and_projection(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = {1000: (400, 90), 4000: (200, 40), 16_000: (100, 0)}
     log = write_log(tmp_path / "log.csv", *((n, {"Z 0.003": a, "X 0.001": b}) for n, (a, b) in counts.items()))
     out = tmp_path / "curve.png"
     line = (log, "--validation-shots", 4000, "--out", out, "--target", "0.003=0.00625")
-    assert run(script, monkeypatch, *line) == 0
+    assert run(monkeypatch, *line) == 0
     printed = capsys.readouterr().out
     assert "2.6e+05" in printed  # a quarter of the last rate, which takes 16 times 16,000 shots: each 4 times halve it
     assert "-0.50" in printed
@@ -145,14 +132,14 @@ def test_plot_table_and_projection(
     expected = [asdict(q) for curve in (("X", 0.001), ("Z", 0.003)) for q in curves[curve]]
     assert rows == [{name: str(value) for name, value in row.items()} for row in expected]
 
-    assert run(script, monkeypatch, *line) == 2
+    assert run(monkeypatch, *line) == 2
     assert "curve.png exists" in capsys.readouterr().err
-    assert run(script, monkeypatch, *line[:-2], "--force") == 0
+    assert run(monkeypatch, *line[:-2], "--force") == 0
     assert "Extrapolated" not in capsys.readouterr().out
 
 
-def test_curves_have_intervals_and_arrows_where_nothing_failed(script: ModuleType) -> None:
-    curves = {("Z", 0.002): [point(script, 1000, 50), point(script, 2000, 20), point(script, 4000, 0)]}
+def test_curves_have_intervals_and_arrows_where_nothing_failed() -> None:
+    curves = {("Z", 0.002): [point(1000, 50), point(2000, 20), point(4000, 0)]}
     law = script.fit_power_law(curves["Z", 0.002], last=5)
     [axes] = script.draw(curves, {("Z", 0.002): (law, 1000, 8000)}).axes
     assert axes.get_xscale() == axes.get_yscale() == "log"
@@ -160,7 +147,7 @@ def test_curves_have_intervals_and_arrows_where_nothing_failed(script: ModuleTyp
     line, bound = (container[0].get_xydata() for container in axes.containers)
     np.testing.assert_allclose(line, [[1000, 5e-5], [2000, 2e-5]])
     np.testing.assert_allclose(bound, [[4000, curves["Z", 0.002][2].ler_high]])
-    dotted = axes.lines[-1].get_xydata()
+    dotted = np.asarray(axes.lines[-1].get_xydata())
     np.testing.assert_allclose(dotted[[0, -1]], [[1000, 5e-5], [8000, law.rate(8000)]])
 
 
@@ -186,7 +173,6 @@ def test_curves_have_intervals_and_arrows_where_nothing_failed(script: ModuleTyp
     ],
 )
 def test_bad_input_is_one_line(
-    script: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -196,18 +182,18 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("log.csv").write_text(content)
-    assert run(script, monkeypatch, "log.csv", "--out", "curve.png", *options.split()) == 2
+    assert run(monkeypatch, "log.csv", "--out", "curve.png", *options.split()) == 2
     printed = capsys.readouterr()
     assert message in printed.err
-    assert printed.err.startswith("learning_curve: ")
+    assert printed.err.startswith("learning_curve.py: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
 def test_a_missing_log_is_named(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(script, monkeypatch, "absent.csv", "--validation-shots", 9, "--out", "curve.png") == 2
+    assert run(monkeypatch, "absent.csv", "--validation-shots", 9, "--out", "curve.png") == 2
     assert "absent.csv: No such file" in capsys.readouterr().err
