@@ -51,8 +51,8 @@ def _take_shots(page: Page, arguments: argparse.Namespace) -> None:
     sample = page.get_by_role("button", name="Sample a shot")
     for number in range(arguments.shots):
         sample.click()
-        told = re.compile(rf"Shot {number} of seed {arguments.seed}:")
-        expect(page.get_by_role("status")).to_contain_text(told, timeout=PATIENCE_MS)
+        announced = re.compile(rf"Shot {number} of seed {arguments.seed}:")
+        expect(page.get_by_role("status")).to_contain_text(announced, timeout=PATIENCE_MS)
     page.get_by_role("heading", name="Tandem").click()  # the button is not to look pressed
 
 

@@ -91,18 +91,22 @@ class MemoryExperiment:
 
     @cached_property
     def grid(self) -> DetectorGrid:
+        """Where each detector stands."""
         return DetectorGrid.of(self.circuit)
 
     @cached_property
     def fault_model(self) -> FaultModel:
+        """The circuit's error mechanisms as matrices, those with the same symptom merged."""
         return FaultModel.from_dem(self.dem)
 
     @property
     def num_detectors(self) -> int:
+        """Detectors of one shot."""
         return int(self.circuit.num_detectors)
 
     @property
     def num_observables(self) -> int:
+        """Observables of one shot: k, one a logical qubit."""
         return self.code.k
 
     def __getstate__(self) -> dict[str, Any]:

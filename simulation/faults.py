@@ -28,14 +28,17 @@ class FaultModel:
 
     @property
     def num_detectors(self) -> int:
+        """Rows of `check_matrix`."""
         return int(self.check_matrix.shape[0])
 
     @property
     def num_observables(self) -> int:
+        """Rows of `observable_matrix`."""
         return int(self.observable_matrix.shape[0])
 
     @property
     def num_mechanisms(self) -> int:
+        """Columns of both."""
         return len(self.priors)
 
     @classmethod

@@ -42,6 +42,7 @@ class Samples:
 
     @property
     def shots(self) -> int:
+        """How many there are."""
         return int(self.detection_events.shape[0])
 
     def unpacked_detection_events(self) -> Bits:

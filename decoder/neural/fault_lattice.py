@@ -19,6 +19,7 @@ from decoder.relay.graph import FaultGraphs, split
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel
+from simulation.torus import relative_cells
 
 NOMINAL_P = 0.003  # of the priors; the network learns what beliefs mean at other error rates
 ROUNDS = 3  # of the reference experiment: the fewest with a round that touches neither end
@@ -49,8 +50,7 @@ class FaultLattice:
         least, layer, cell = self._translate_of(events)
         kind, anchor = self._anchors[least]
         # The pattern's own least translate lies at its anchor, this one at `cell`: their difference is the fault's.
-        l, m = self.geometry.code.l, self.geometry.code.m
-        return layer, kind, (cell // m - anchor // m) % l * m + (cell - anchor) % m
+        return layer, kind, relative_cells(cell, anchor, l=self.geometry.code.l, m=self.geometry.code.m)
 
     @cached_property
     def _kinds(self) -> dict[Pattern, Pattern]:
@@ -100,7 +100,7 @@ class FaultLattice:
         start = min(t for t, _ in events)
         l, m = self.geometry.code.l, self.geometry.code.m
         translates = [
-            (tuple(sorted((t - start, (c // m - o // m) % l * m + (c - o) % m) for t, c in events)), start, o)
+            (tuple(sorted((t - start, relative_cells(c, o, l=l, m=m)) for t, c in events)), start, o)
             for t0, o in events
             if t0 == start
         ]

@@ -19,6 +19,7 @@ from decoder.neural.config import Outputs
 from simulation.bases import BASES, Basis
 from simulation.codes import BivariateBicycleCode
 from simulation.detectors import DetectorGrid
+from simulation.torus import cell_coordinates, negated_cells, relative_cells
 
 NETWORK_BASES: tuple[Basis, Basis] = ("Z", "X")
 """The memory bases in the network's order: an integer `basis` in this package is an index into these."""
@@ -70,7 +71,7 @@ class TorusGeometry:
     def fourier_matrix(self) -> npt.NDArray[np.float64]:
         """(cells, cells), orthogonal: rows cos(k.c) of the real frequencies, then cos and then sin of the pairs."""
         l, m = self.code.l, self.code.m
-        cells = np.stack(np.divmod(np.arange(self.code.cells), m), axis=1) / (l, m)
+        cells = cell_coordinates(l, m).T / (l, m)
         real, paired = (2 * np.pi * np.array(k, dtype=float).reshape(-1, 2) @ cells.T for k in self._frequencies)
         rows = np.concatenate([np.cos(real), np.sqrt(2) * np.cos(paired), np.sqrt(2) * np.sin(paired)])
         return np.asarray(rows / np.sqrt(self.code.cells))
@@ -86,9 +87,8 @@ class TorusGeometry:
     @cached_property
     def displacement_index(self) -> npt.NDArray[np.int64]:
         """(cells, cells): entry [c, c'] names the offset c' - c on the torus by the cell it reaches from 0."""
-        l, m = self.code.l, self.code.m
-        x, y = np.divmod(np.arange(self.code.cells), m)
-        return np.asarray((x[None, :] - x[:, None]) % l * m + (y[None, :] - y[:, None]) % m)
+        cells = np.arange(self.code.cells)
+        return relative_cells(cells[None, :], cells[:, None], l=self.code.l, m=self.code.m)
 
     # --- the outputs: the logical operators that the network reads ---
 
@@ -152,8 +152,7 @@ class TorusGeometry:
         """(cells,): the memory-frame cell of each cell of the code."""
         if basis == "Z":
             return np.arange(self.code.cells)
-        x, y = np.divmod(np.arange(self.code.cells), self.code.m)
-        return np.asarray(-x % self.code.l * self.code.m + -y % self.code.m)
+        return negated_cells(self.code.l, self.code.m)
 
     def event_index(self, grid: DetectorGrid) -> npt.NDArray[np.int64]:
         """(rounds + 1, 2, cells): the detector at each round, slot (0: memory basis, 1: other) and cell.
