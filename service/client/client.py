@@ -1,36 +1,26 @@
 """Clients of the service in Python: `Client`, and `AsyncClient` for asyncio.
 
-What they send and how they read the answers is in `service.client.exchange`; here are the connections alone.
+What they send, and how they read the answers, is written once, in `service.client.exchange`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from types import TracebackType
-from typing import Generic, Self, TypeVar, Unpack
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 
-from service.client.exchange import (
-    DecodeOptions,
-    Exchange,
-    ExperimentOptions,
-    Flow,
-    Outcome,
-    RemoteDecoding,
-    Retries,
-    authorization,
-    checked_url,
-)
-from service.wire.schemas import ModelInfo
+from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url
 
 TIMEOUT_SECONDS = 150.0
 """Longer than a service takes by default to give up on a request (`Settings.decode_timeout_seconds`)."""
 
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -63,13 +53,69 @@ class _Connection(Generic[Http]):
         self._exchange = Exchange(self.url, self._http.build_request, retries=retries or Retries())
 
 
+def _blocking(method: Callable[Concatenate[Exchange, P], Flow[T]]) -> Callable[Concatenate[Client, P], T]:
+    """The method of `Client` that sends what a method of `Exchange` yields."""
+
+    @wraps(method)
+    def run(client: Client, /, *args: P.args, **options: P.kwargs) -> T:
+        flow = method(client._exchange, *args, **options)
+        try:
+            request, delay_seconds = next(flow)
+            while True:
+                time.sleep(delay_seconds)
+                try:
+                    outcome: Outcome = client._http.send(request)
+                except httpx.RequestError as error:
+                    outcome = error
+                request, delay_seconds = flow.send(outcome)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    return run
+
+
+def _awaited(
+    method: Callable[Concatenate[Exchange, P], Flow[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """The method of `AsyncClient` that sends what a method of `Exchange` yields."""
+
+    @wraps(method)
+    async def run(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> T:
+        flow = method(client._exchange, *args, **options)
+        try:
+            request, delay_seconds = next(flow)
+            while True:
+                await asyncio.sleep(delay_seconds)
+                try:
+                    outcome: Outcome = await client._http.send(request)
+                except httpx.RequestError as error:
+                    outcome = error
+                request, delay_seconds = flow.send(outcome)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    return run
+
+
 class Client(_Connection[httpx.Client]):
     """A connection to a service; close it, or use it in a `with` block. Not to be shared between threads.
 
-    All methods raise `ServiceError`, an OSError, if the service cannot be reached or refuses.
+    Its methods `models`, `model`, `circuit` and `decode` are those of `service.client.exchange.Exchange`. All raise
+    `ServiceError`, an OSError, if the service cannot be reached or refuses.
     """
 
     _http_client = httpx.Client
+
+    models = _blocking(Exchange.models)
+    model = _blocking(Exchange.model)
+    circuit = _blocking(Exchange.circuit)
+    decode = _blocking(Exchange.decode)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -79,62 +125,23 @@ class Client(_Connection[httpx.Client]):
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Closes the connection."""
-        self._http.close()
-
-    def models(self) -> list[ModelInfo]:
-        """All models of the service, each with its default experiment."""
-        return self._run(self._exchange.models())
-
-    def model(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> ModelInfo:
-        """One model, and the size of the shots of an experiment, by default its own.
-
-        Args:
-            model_id: which model.
-            **experiment: `basis`, `rounds` and `p`; see `ExperimentOptions`.
-        """
-        return self._run(self._exchange.model(model_id, **experiment))
-
-    def circuit(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> str:
-        """The circuit of an experiment as stim text: what makes the shots that the model decodes."""
-        return self._run(self._exchange.circuit(model_id, **experiment))
-
-    def decode(self, model_id: str, shots: npt.NDArray[np.generic], **options: Unpack[DecodeOptions]) -> RemoteDecoding:
-        """Decodes shots, in as many requests as the service's limits ask for.
-
-        Args:
-            model_id: which model.
-            shots: detection events, 0 or 1: bool or integer (shots, detectors), or with `bit_packed_shots` uint8
-                (shots, ceil(detectors / 8)), little-endian as in stim's b8.
-            **options: `basis`, `rounds`, `p`, `confidence`, `flip_probabilities`, `deadline_ms` and
-                `bit_packed_shots`; see `DecodeOptions`.
-
-        Raises:
-            ServiceError: no answer, or an error.
-            ValueError: the shape, the dtype or a value of `shots` is not as above.
-        """
-        return self._run(self._exchange.decode(model_id, shots, **options))
-
-    def _run(self, flow: Flow[T]) -> T:
-        try:
-            request, delay_seconds = next(flow)
-            while True:
-                time.sleep(delay_seconds)
-                try:
-                    outcome: Outcome = self._http.send(request)
-                except httpx.RequestError as error:
-                    outcome = error
-                request, delay_seconds = flow.send(outcome)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
 
 class AsyncClient(_Connection[httpx.AsyncClient]):
-    """`Client` for asyncio; close it with `aclose`, or use it in an `async with` block."""
+    """`Client` for asyncio; close it with `aclose`, or use it in an `async with` block.
+
+    The requests of one `decode` go one after the other, and several `decode` go side by side.
+    """
 
     _http_client = httpx.AsyncClient
+
+    models = _awaited(Exchange.models)
+    model = _awaited(Exchange.model)
+    circuit = _awaited(Exchange.circuit)
+    decode = _awaited(Exchange.decode)
+
+    async def aclose(self) -> None:
+        """Closes the connection."""
+        await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,39 +150,3 @@ class AsyncClient(_Connection[httpx.AsyncClient]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    async def aclose(self) -> None:
-        """Closes the connection."""
-        await self._http.aclose()
-
-    async def models(self) -> list[ModelInfo]:
-        """As `Client.models`."""
-        return await self._run(self._exchange.models())
-
-    async def model(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> ModelInfo:
-        """As `Client.model`."""
-        return await self._run(self._exchange.model(model_id, **experiment))
-
-    async def circuit(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> str:
-        """As `Client.circuit`."""
-        return await self._run(self._exchange.circuit(model_id, **experiment))
-
-    async def decode(
-        self, model_id: str, shots: npt.NDArray[np.generic], **options: Unpack[DecodeOptions]
-    ) -> RemoteDecoding:
-        """As `Client.decode`; requests go one after the other, and several `decode` side by side."""
-        return await self._run(self._exchange.decode(model_id, shots, **options))
-
-    async def _run(self, flow: Flow[T]) -> T:
-        try:
-            request, delay_seconds = next(flow)
-            while True:
-                await asyncio.sleep(delay_seconds)
-                try:
-                    outcome: Outcome = await self._http.send(request)
-                except httpx.RequestError as error:
-                    outcome = error
-                request, delay_seconds = flow.send(outcome)
-        except StopIteration as end:
-            result: T = end.value
-            return result

@@ -43,20 +43,6 @@ class ExperimentOptions(TypedDict, total=False):
     """Physical error rate."""
 
 
-class DecodeOptions(ExperimentOptions, total=False):
-    """The experiment that shots come from, and how to decode them."""
-
-    confidence: bool
-    """Whether to answer the probability of each prediction; by default not."""
-    flip_probabilities: bool
-    """Whether to answer the probability that each observable flipped; by default not."""
-    deadline_ms: float | None
-    """Of pairs: milliseconds after which a shot keeps the network's answer if its second opinion is not there; None:
-    the model's own. The answer's `opinions` tell which shots did."""
-    bit_packed_shots: bool
-    """Whether the shots are bit-packed; by default not."""
-
-
 class ServiceError(OSError):
     """A service that cannot be reached, or an answer that is an error.
 
@@ -105,7 +91,9 @@ class RemoteDecoding:
 
 
 class Exchange:
-    """What clients exchange with a service, whatever sends it (`Flow`).
+    """What can be asked of a service: each method yields requests and returns what the answers say (`Flow`).
+
+    `Client` and `AsyncClient` have these methods, too; theirs send the requests and return the result.
 
     Args:
         url: of the service.
@@ -121,12 +109,17 @@ class Exchange:
         self._models: dict[httpx.URL, ModelInfo] = {}
 
     def models(self) -> Flow[list[ModelInfo]]:
-        """See `Client.models`."""
+        """All models of the service, each with its default experiment."""
         response = yield from self._answered(self._build_request("GET", "v1/models"))
         return read(ModelList, response).models
 
     def model(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> Flow[ModelInfo]:
-        """See `Client.model`."""
+        """One model, and the size of the shots of an experiment.
+
+        Args:
+            model_id: which model.
+            **experiment: which experiment; see `ExperimentOptions`.
+        """
         params = experiment_params(**experiment)
         request = self._build_request("GET", model_path(model_id), params=params)
         info = self._models.get(request.url)
@@ -136,7 +129,7 @@ class Exchange:
         return info
 
     def circuit(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> Flow[str]:
-        """See `Client.circuit`."""
+        """The circuit of an experiment as stim text: what makes the shots that the model decodes."""
         params = experiment_params(**experiment)
         request = self._build_request("GET", f"{model_path(model_id)}/circuit", params=params)
         return (yield from self._answered(request)).text
@@ -152,7 +145,23 @@ class Exchange:
         bit_packed_shots: bool = False,
         **experiment: Unpack[ExperimentOptions],
     ) -> Flow[RemoteDecoding]:
-        """See `Client.decode`."""
+        """Decodes shots, in as many requests as the service's limits ask for.
+
+        Args:
+            model_id: which model.
+            shots: detection events, 0 or 1: bool or integer (shots, detectors), or with bit_packed_shots uint8
+                (shots, ceil(detectors / 8)), little-endian as in stim's b8.
+            confidence: whether to answer the probability of each prediction.
+            flip_probabilities: whether to answer the probability that each observable flipped.
+            deadline_ms: of pairs: milliseconds after which a shot keeps the network's answer if its second opinion is
+                not there; None: the model's own. The answer's `opinions` tell which shots did.
+            bit_packed_shots: whether `shots` is bit-packed.
+            **experiment: which experiment the shots come from; see `ExperimentOptions`.
+
+        Raises:
+            ServiceError: no answer, or an error.
+            ValueError: the shape, the dtype or a value of `shots` is not as above.
+        """
         info = yield from self.model(model_id, **experiment)
         num_detectors = info.experiment.num_detectors
         packed = pack_bits(unpack_shots(shots, num_detectors=num_detectors, bit_packed=bit_packed_shots))
