@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import logging.config
 import os
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from ray import serve
 
 from service.app import create_app
+from service.models.engine import Engine
 from service.settings import read_settings
 from service.telemetry.logs import log_config
-
-if TYPE_CHECKING:
-    from service.models.engine import Engine
 
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})  # as typer reads TANDEM_INSECURE
 

@@ -161,15 +161,15 @@ class Exchange:
         Raises:
             ServiceError: no answer, or an error.
             ValueError: the shape, the dtype or a value of `shots` is not as above.
+
+        Returns:
+            The predictions, and what else was asked for.
         """
         info = yield from self.model(model_id, **experiment)
         num_detectors = info.experiment.num_detectors
         packed = pack_bits(unpack_shots(shots, num_detectors=num_detectors, bit_packed=bit_packed_shots))
-        params: dict[str, object] = {
-            **experiment_params(**experiment),
-            "confidence": confidence,
-            "flip_probabilities": flip_probabilities,
-        }
+        params = experiment_params(**experiment)
+        params |= {"confidence": confidence, "flip_probabilities": flip_probabilities}
         if deadline_ms is not None:
             params["deadline_ms"] = deadline_ms
         if info.pair is not None:

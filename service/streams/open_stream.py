@@ -174,12 +174,8 @@ class OpenStream:
             shot = [*self._layers, np.zeros(self._cells, dtype=np.bool_)]
             self._running = self._host.start(self._run(t, shot))
         else:
-            await self._no_estimate(
-                t,
-                NoProbabilitiesError(
-                    f"the decoder of model {self._host.model_id} gives no probabilities; ask for the answer alone"
-                ),
-            )
+            detail = f"the decoder of model {self._model.id} gives no probabilities; ask for the answer alone"
+            await self._no_estimate(t, NoProbabilitiesError(detail))
 
     async def _run(self, t: int, shot: list[Bits]) -> None:
         try:

@@ -156,6 +156,13 @@ def test_wrong_shots_are_not_sent(url, shots, says):
         client.decode("bb72", shots)
 
 
+@pytest.mark.parametrize("method", ["model", "circuit", "decode"])
+def test_an_option_that_there_is_not(url, method):
+    shots = [np.zeros((1, 144), dtype=np.bool_)] if method == "decode" else []
+    with Client(url) as client, pytest.raises(TypeError, match="'round'"):
+        getattr(client, method)("bb72", *shots, round=3)
+
+
 def test_an_error_has_its_status_its_type_and_its_detail(url):
     with Client(url) as client:
         with pytest.raises(ServiceError, match="there is no model 'bb73'; this service has bb72") as caught:
