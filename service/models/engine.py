@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
 
 from decoder.scheduling import take_short_slices
 from service.errors import ClosingError, NotReadyError, UnknownModelError
@@ -18,8 +17,6 @@ from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class ModelLoadError(ValueError):
@@ -50,7 +47,8 @@ class Engine:
         """Grows with each model that is put in place or has been closed."""
         self.models: Mapping[str, Model] = {}
         self._make = make
-        self._builder = Builder()
+        self.builder = Builder()
+        """Makes what takes long, such as a circuit's text, beside the event loop."""
         self._closing = False
         self._loading: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -107,7 +105,7 @@ class Engine:
         if self._loading is not None:
             self._loading.cancel()
         await asyncio.gather(*(model.close() for model in self.models.values()), *self._retiring)
-        self._builder.close()
+        self.builder.close()
 
     def model(self, model_id: str) -> Model:
         """The model with an id. Whoever awaits anything while using it holds a `Model.lease`.
@@ -127,7 +125,7 @@ class Engine:
         Raises:
             ValueError: the settings name an unknown code, decoder or noise.
         """
-        return Model(model, self.settings, metrics=self.metrics, builder=self._builder, make=self._make)
+        return Model(model, self.settings, metrics=self.metrics, builder=self.builder, make=self._make)
 
     def replace(self, model: Model) -> None:
         """Serves a model that is loaded from now on. Requests at work on one of the same id end there."""
@@ -146,14 +144,6 @@ class Engine:
         self.models = {name: model for name, model in self.models.items() if name != model_id}
         self.metrics.remove_model(model_id)
         self._retire(old)
-
-    async def build(self, build: Callable[[], T]) -> T:
-        """Builds something slow, such as a circuit's text, beside the event loop.
-
-        Raises:
-            BusyError: too many builds wait.
-        """
-        return await self._builder.run(build)
 
     def _serve(self, model: Model) -> None:
         self.revision += 1

@@ -29,21 +29,21 @@ async def list_models(engine: EngineDependency) -> ModelList:
 async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
     experiment = model.experiment(query)
-    return await engine.build(lambda: model_info(engine, model, experiment))
+    return await engine.builder.run(lambda: model_info(engine, model, experiment))
 
 
 @router.get("/models/{model_id}/circuit", tags=["models"], response_class=PlainTextResponse, responses=PROBLEMS)
 async def get_circuit(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The experiment's circuit as stim text: what makes the shots that the model decodes."""
     experiment = model.experiment(query)
-    return await engine.build(lambda: f"{experiment.circuit}\n")
+    return await engine.builder.run(lambda: f"{experiment.circuit}\n")
 
 
 @router.get("/models/{model_id}/dem", tags=["models"], response_class=PlainTextResponse, responses=PROBLEMS)
 async def get_dem(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
     """The detector error model of the experiment's circuit as stim text."""
     experiment = model.experiment(query)
-    return await engine.build(lambda: f"{experiment.dem}\n")
+    return await engine.builder.run(lambda: f"{experiment.dem}\n")
 
 
 def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:

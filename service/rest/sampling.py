@@ -71,7 +71,7 @@ async def sample_shots(
     engine.metrics.sample_request(model.id)
     experiment = model.experiment(query)
     with gate.enter():
-        content = await engine.build(partial(_sample_json, model.id, experiment, query))
+        content = await engine.builder.run(partial(_sample_json, model.id, experiment, query))
     return Response(content, media_type="application/json")
 
 
