@@ -75,31 +75,24 @@ def _relay(events, sides, strengths, flips, rules, result):  # type: ignore[no-u
     scratch = np.zeros((3, most), np.float32)
 
     for b in range(len(events)):
-        for s in range(2):
-            for c in range(checks):
-                sign[s, c] = -one if events[b, s, sides[s].order[c]] else one
+        _read_events(events[b], sides, sign)
         total[:] = zero
         restart = True  # whether the next block starts from the priors of the model
         heard = zero  # 0 in a leg's first iteration, when no messages have come yet, else 1
         blocks = leg = leg_blocks = 0
         while True:
             # 1. Priors: those of the model, or those that the other side's posteriors give.
-            for s in range(2):
-                if restart:
-                    prior[s][:] = sides[s].prior
-                    posterior[s][:] = sides[s].prior
-                else:
-                    _chances(posterior[s], np.float32(rules.impossible), chance[s], scratch)
-            if not restart:
-                for s in range(2):
-                    _exchange(sides[s], chance[1 - s], rules, prior[s], scratch)
+            if restart:
+                _restart(sides, prior, posterior)
+            else:
+                _exchange(sides, posterior, rules, chance, prior, scratch)
             # 2. A block of iterations with this leg's memory strengths.
             row = _strengths_row(leg, result.found[b], len(strengths[0]))
             for _ in range(rules.iterations):
                 for s in range(2):
                     _bias(posterior[s], prior[s], strengths[s][row], following[s])
                     _check_update(sides[s], sign[s], heard, rules, posterior[s], sent[s], messages[s], by_check)
-                    _fault_update(sides[s].first_edge, sides[s].by_fault, messages[s].ravel(), following[s])
+                    _fault_update(sides[s], messages[s].ravel(), following[s])
                     posterior[s], following[s] = following[s], posterior[s]
                 heard = one
             # 3. Do the likelier faults explain the memory basis's events?
@@ -129,6 +122,23 @@ def _relay(events, sides, strengths, flips, rules, result):  # type: ignore[no-u
                 leg += 1
                 leg_blocks = 0
                 heard = zero
+
+
+@compiled
+def _read_events(events, sides, sign):  # type: ignore[no-untyped-def]
+    """The signs of both sides' checks from a shot's events (2, C): -1 at events, checks as in `order`."""
+    one = np.float32(1)
+    for s in range(2):
+        for c in range(sign.shape[1]):
+            sign[s, c] = -one if events[s, sides[s].order[c]] else one
+
+
+@compiled
+def _restart(sides, prior, posterior):  # type: ignore[no-untyped-def]
+    """Priors and posteriors as the model has them."""
+    for s in range(2):
+        prior[s][:] = sides[s].prior
+        posterior[s][:] = sides[s].prior
 
 
 @compiled
@@ -204,8 +214,9 @@ def _answer(sent, least, second, parity, messages):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _fault_update(first_edge, by_fault, messages, posterior):  # type: ignore[no-untyped-def]
+def _fault_update(side, messages, posterior):  # type: ignore[no-untyped-def]
     """Equation (3): adds to the biases, in place, all messages to their faults."""
+    first_edge, by_fault = side.first_edge, side.by_fault
     for v in range(len(first_edge) - 1):
         odds = posterior[v]
         for e in range(first_edge[v], first_edge[v + 1]):
@@ -261,6 +272,15 @@ def _record(b, solution, side, posterior, prior, flips, result):  # type: ignore
 
 
 @compiled
+def _exchange(sides, posterior, rules, chance, prior, scratch):  # type: ignore[no-untyped-def]
+    """New priors of each side's faults from the posteriors of the other side's."""
+    for s in range(2):
+        _chances(posterior[s], np.float32(rules.impossible), chance[s], scratch)
+    for s in range(2):
+        _priors_from(sides[s], chance[1 - s], rules, prior[s], scratch)
+
+
+@compiled
 def _chances(posterior, impossible, chance, scratch):  # type: ignore[no-untyped-def]
     """The probabilities 1 / (1 + e^M) of faults, 0 for those with log-odds of at least `impossible` against them."""
     faults = len(chance)
@@ -286,7 +306,7 @@ def _two_to(f):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _exchange(side, others, rules, prior, scratch):  # type: ignore[no-untyped-def]
+def _priors_from(side, others, rules, prior, scratch):  # type: ignore[no-untyped-def]
     """New priors of one side's faults from the probabilities of the other side's.
 
     A fault is caused by mechanisms that the other side does not see, with the probability `alone`, or by one that it
