@@ -53,7 +53,7 @@ class TorusGeometry:
         zero = (0, 0)
         return [*b, *(_minus(zero, d) for d in a), *a, *(_minus(zero, d) for d in b)]
 
-    def phases(self, displacements: list[Displacement]) -> npt.NDArray[np.float64]:
+    def angles(self, displacements: list[Displacement]) -> npt.NDArray[np.float64]:
         """2 pi k.d of each frequency k of the torus and displacement d: (frequencies, displacements).
 
         Frequencies: the self-conjugate ones (2k = 0), then one of each conjugate pair.

@@ -53,9 +53,9 @@ class GroupConv(nn.Module):
         fan_in = width_in * len(displacements)
         # Stored as one matrix (C_out, D * C_in), the linear map that it is, for optimizers that work on matrices.
         self.weight = nn.Parameter(torch.randn(width_out, fan_in) / math.sqrt(fan_in))
-        phases = torch.from_numpy(geometry.phases(displacements))
-        self.register_buffer("cosines", phases.cos().float(), persistent=False)  # (K, D)
-        self.register_buffer("sines", phases[self.num_real :].sin().float(), persistent=False)  # (K - real, D)
+        angles = torch.from_numpy(geometry.angles(displacements))
+        self.register_buffer("cosines", angles.cos().float(), persistent=False)  # (K, D)
+        self.register_buffer("sines", angles[self.num_real :].sin().float(), persistent=False)  # (K - real, D)
         fourier = torch.from_numpy(geometry.fourier_matrix).float()
         self.register_buffer("fourier", fourier, persistent=False)  # (N, N)
         self._frozen: tuple[Tensor, Tensor] | None = None

@@ -75,13 +75,9 @@ class Network(nn.Module, ABC):
     def freeze(self) -> None:
         """Computes once what depends on the weights alone; for decoding, on the device where it will run."""
 
-    def coset_of(self, flips: Tensor) -> Tensor:
-        """The number (B,) of the coset with these observable flips (B, k)."""
-        return coset_number(flips)
-
     def coset_loss(self, scores: Tensor, flips: Tensor) -> Tensor:
         """Cross-entropy of the true cosets."""
-        return F.cross_entropy(scores, self.coset_of(flips))
+        return F.cross_entropy(scores, coset_number(flips))
 
 
 class CosetVote(nn.Module):

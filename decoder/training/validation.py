@@ -10,7 +10,7 @@ from torch import Tensor
 from decoder.neural.backends.events import EventPlacement, as_tensor
 from decoder.neural.calibration import Calibration
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
-from decoder.neural.network import Network
+from decoder.neural.network import Network, coset_number
 from decoder.training.config import TrainingConfig
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
@@ -65,5 +65,5 @@ class Validation:
         parts = []
         for i in range(0, events.shape[-1], BATCH):
             scores = model.scores(events[..., i : i + BATCH], basis=NETWORK_BASES.index(basis))
-            parts.append((scores, model.coset_of(flips[i : i + BATCH])))
+            parts.append((scores, coset_number(flips[i : i + BATCH])))
         return parts
