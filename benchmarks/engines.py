@@ -89,6 +89,7 @@ class Setting:
         self.model, self.propagation = model, model.propagation
         sampler = made.circuit.compile_detector_sampler(seed=seed)
         self.shots, self.flips = sampler.sample(shots, separate_observables=True)
+        self.own: dict[str, Whole] = {EAGER: self.eager.decode_soft, COMPILED: self.decoder.decode_soft}
         self.engines: dict[str, Engine] = {}
         self.missing: dict[str, str] = {}
 
@@ -102,14 +103,14 @@ class Setting:
         """Builds an engine and tries it, alone and in a batch; one that cannot be built becomes a row that says why."""
         began = time.perf_counter()
         try:
-            network, whole = build(self, folder)
+            network = build(self, folder)
             for count in (1, self.batch):
                 network(self.given(self.shots[:count]))
         except Exception as error:
             self.missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             print(f"{name}: {self.missing[name]}", flush=True)
             return
-        self.engines[name] = Engine(network, whole or self.whole_of(network))
+        self.engines[name] = Engine(network, self.own.get(name) or self.whole_of(network))
         print(f"{name}: built in {time.perf_counter() - began:.1f} s", flush=True)
 
     def whole_of(self, network: Network) -> Whole:
@@ -123,27 +124,26 @@ class Setting:
 
         return whole
 
-    def by_parts(self, step: onnx_export.Run, readout: onnx_export.Run) -> tuple[Network, None]:
-        return lambda given: onnx_export.log_odds(
-            self.model, step, readout, given.events, given.beliefs, basis=BASIS
-        ), None
+    def by_parts(self, step: onnx_export.Run, readout: onnx_export.Run) -> Network:
+        """The network from another implementation of its round step and its readout."""
+        return lambda given: onnx_export.log_odds(self.model, step, readout, given.events, given.beliefs, basis=BASIS)
 
 
-Build = Callable[[Setting, Path], tuple[Network, Whole | None]]
+Build = Callable[[Setting, Path], Network]
 """Makes an engine; files may go into the folder, where later engines find them."""
 
 
-def eager(setting: Setting, folder: Path) -> tuple[Network, Whole]:
-    return lambda given: setting.model.log_odds(given.events, given.beliefs, basis=BASIS), setting.eager.decode_soft
+def eager(setting: Setting, folder: Path) -> Network:
+    return lambda given: setting.model.log_odds(given.events, given.beliefs, basis=BASIS)
 
 
-def kernel(setting: Setting, folder: Path) -> tuple[Network, Whole]:
+def kernel(setting: Setting, folder: Path) -> Network:
     backend = setting.decoder.backend
     assert isinstance(backend, NumbaBackend)
-    return lambda given: torch.from_numpy(backend.log_odds(given.bits, given.believed)[0]), setting.decoder.decode_soft
+    return lambda given: torch.from_numpy(backend.log_odds(given.bits, given.believed)[0])
 
 
-def bfloat16(setting: Setting, folder: Path) -> tuple[Network, None]:
+def bfloat16(setting: Setting, folder: Path) -> Network:
     narrow = copy.deepcopy(setting.model).bfloat16()
     for module in narrow.modules():
         if isinstance(module, GroupConv):  # the spectrum was computed in float32
@@ -154,15 +154,15 @@ def bfloat16(setting: Setting, folder: Path) -> tuple[Network, None]:
         beliefs = Beliefs(given.beliefs.features.bfloat16(), given.beliefs.evidence.bfloat16())
         return narrow.log_odds(given.events.bfloat16(), beliefs, basis=BASIS).float()
 
-    return network, None
+    return network
 
 
-def onnx(setting: Setting, folder: Path) -> tuple[Network, None]:
+def onnx(setting: Setting, folder: Path) -> Network:
     onnx_export.export(setting.decoder, folder, force=True)
     return setting.by_parts(*(onnx_export.session(folder / name) for name in PARTS))
 
 
-def int8(setting: Setting, folder: Path) -> tuple[Network, None]:
+def int8(setting: Setting, folder: Path) -> Network:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     for name in PARTS:
@@ -170,14 +170,14 @@ def int8(setting: Setting, folder: Path) -> tuple[Network, None]:
     return setting.by_parts(*(onnx_export.session(folder / f"int8-{name}") for name in PARTS))
 
 
-def inductor(setting: Setting, folder: Path) -> tuple[Network, None]:
+def inductor(setting: Setting, folder: Path) -> Network:
     # One compilation for shots alone and one for batches, as the shapes are constants then.
     step = torch.compile(onnx_export.RoundStep(setting.model), dynamic=False)
     readout = torch.compile(setting.model.readout, dynamic=False)
     return setting.by_parts(lambda inputs: step(**_with_constants(inputs)), lambda inputs: readout(**inputs))
 
 
-def aot_inductor(setting: Setting, folder: Path) -> tuple[Network, None]:
+def aot_inductor(setting: Setting, folder: Path) -> Network:
     programs = {}
 
     def compiled(name: str, part: nn.Module, inputs: dict[str, Any]) -> Any:

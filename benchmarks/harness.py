@@ -77,7 +77,8 @@ def arguments(doc: str | None, **options: tuple[float, str]) -> argparse.Namespa
 
 def command() -> str:
     """How this script was started, from the root of the repository."""
-    return shlex.join(["python", f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    script = Path(sys.argv[0]).resolve()
+    return shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
 
 
 def machine_and_versions(*packages: str) -> str:

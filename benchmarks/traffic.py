@@ -177,7 +177,7 @@ class Outcome:
 
 
 async def poisson(running: Service, shots: Shots, *, rate: float, seconds: float, per_request: int) -> Outcome:
-    """Sends requests as a Poisson process of `rate` a second, at least one, and waits for all answers."""
+    """Sends requests as a Poisson process of `rate` a second, at least two, and waits for all answers."""
     draw = np.random.default_rng(shots.seed)
     outcome, idle = Outcome(), list[Connection]()
 
@@ -210,10 +210,12 @@ async def poisson(running: Service, shots: Shots, *, rate: float, seconds: float
     watching = asyncio.create_task(watch())
     async with asyncio.TaskGroup() as tasks:
         due = started = time.perf_counter()
-        while due < started + seconds:
+        requests = 0
+        while due < started + seconds or requests < 2:
             due += draw.exponential(1 / rate)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             tasks.create_task(one())
+            requests += 1
     watching.cancel()
     for connection in idle:
         connection.close()
