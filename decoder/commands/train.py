@@ -12,7 +12,7 @@ import typer
 
 from decoder.commands.groups import with_groups
 from decoder.commands.options import OutputOptions, listed
-from decoder.commands.output import ProgressBar, print_json, print_table
+from decoder.commands.output import ProgressBar, print_result
 from decoder.commands.settings import as_toml, read_pairs, read_settings, setting_docs, training_config, with_recipe
 from decoder.training.config import TrainingConfig, dotted
 
@@ -110,10 +110,10 @@ def _run(config: TrainingConfig, out: Path, *, resume: bool, output: OutputOptio
     _, info = load_weights(weights)
     result = {"code": info.config.code, "out": str(out), "weights": str(weights), "sha256": info.sha256}
     result |= {key: info.provenance[key] for key in ("steps", "shots", "seconds", "device", "validation")}
-    if output.json_output:
-        print_json(result)
-    else:
-        print_table(["", "trained"], (result | {"validation": _failures(info.provenance["validation"])}).items())
+    if not output.json_output:
+        validation = info.provenance["validation"]
+        result["validation"] = f"of {validation['shots_each']:,} shots each, {_listed(validation['failures'])}"
+    print_result(result, title="trained", json_output=output.json_output)
 
 
 def _settings_of_run(out: Path) -> dict[str, Any]:
@@ -129,18 +129,12 @@ def _settings_of_run(out: Path) -> dict[str, Any]:
 
 
 def _describe(report: Progress) -> str:
-    line = (
+    validation = f"\nat the last validation: {_listed(report.validation)}" if report.validation else ""
+    return (
         f"step {report.step:,}, {report.shots_per_second:,.0f} shots/s, "
-        f"loss {report.loss:.4f}, learning rate {report.lr:.2g}"
+        f"loss {report.loss:.4f}, learning rate {report.lr:.2g}{validation}"
     )
-    if not report.validation:
-        return line
-    return f"{line}\nat the last validation: {_listed_failures(report.validation)}"
 
 
-def _failures(validation: Mapping[str, Any]) -> str:
-    return f"of {validation['shots_each']:,} shots each, {_listed_failures(validation['failures'])}"
-
-
-def _listed_failures(failures: Mapping[str, int]) -> str:
+def _listed(failures: Mapping[str, int]) -> str:
     return "failures " + ", ".join(f"{name}: {count}" for name, count in failures.items())

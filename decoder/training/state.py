@@ -121,21 +121,18 @@ class TrainingState:
                 f"{path} was trained with other settings for {', '.join(changed)}; resume with the same ones, "
                 "or start a new run in another directory with --init-from"
             )
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(".")
-            groups.setdefault(group, {})[rest] = tensor
-        load_tensors(self.model, groups.get("model", {}), path)
-        load_tensors(self.average, groups.get("average", {}), path)
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        load_tensors(self.model, below("model."), path)
+        load_tensors(self.average, below("average."), path)
         for i, optimizer in enumerate(self.optimizers):
-            state = optimizer.state_dict()
             entries: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in groups.get("optimizer", {}).items():
-                which, index, key = name.split(".")
-                if int(which) == i:
-                    entries.setdefault(int(index), {})[key] = tensor
-            state["state"] = entries
-            optimizer.load_state_dict(state)
+            for name, tensor in below(f"optimizer.{i}.").items():
+                index, key = name.split(".")
+                entries.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": entries})
         self.counters = Counters(**header["counters"])
 
 

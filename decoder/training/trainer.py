@@ -96,34 +96,25 @@ class Trainer:
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         if self.rank == 0:
             self.save()  # an unwritable directory shows now, not after an hour
-        last_save = time.monotonic()
-        mark = (time.monotonic(), self.state.counters.shots)
-        losses: list[torch.Tensor] = []
+        config, counters, losses = self.config, self.state.counters, []
+        saved = reported = time.monotonic()
+        shots = counters.shots
         with signals_caught() as stopped:
             while not self._agree(bool(stopped) or self.fraction >= 1):
                 started = time.monotonic()
                 losses.append(self.step())
-                counters = self.state.counters
-                if counters.step % self.config.log_every == 0:
-                    loss = torch.stack(losses).mean().item()  # the only host synchronisation of the loop
-                    losses.clear()
-                    if not math.isfinite(loss):
-                        raise ValueError(
-                            f"the loss is {loss} at step {counters.step}: lower muon_lr or adam_lr; the last "
-                            f"checkpoint in {self.out} is intact"
-                        )
-                    counters.seconds += time.monotonic() - started
-                    now = time.monotonic()
-                    rate = (counters.shots - mark[1]) / (now - mark[0])
+                due = counters.step % config.log_every == 0
+                loss = torch.stack(losses).mean().item() if due else None  # the only host synchronisation of the loop
+                counters.seconds += time.monotonic() - started
+                if loss is not None:
+                    rate = (counters.shots - shots) / (time.monotonic() - reported)
                     self._report(loss, rate, progress)
-                    if self.config.validate_every and counters.step % self.config.validate_every == 0:
+                    if config.validate_every and counters.step % config.validate_every == 0:
                         self.validate()
-                    mark = (time.monotonic(), counters.shots)
-                else:
-                    counters.seconds += time.monotonic() - started
-                if self.rank == 0 and time.monotonic() - last_save > self.config.checkpoint_seconds:
+                    losses, shots, reported = [], counters.shots, time.monotonic()
+                if self.rank == 0 and time.monotonic() - saved > config.checkpoint_seconds:
                     self.save()
-                    last_save = time.monotonic()
+                    saved = time.monotonic()
         if self.rank == 0:
             self.save()  # first: validation takes a while, and whoever ends a run may lose patience
         self.validate()
@@ -252,6 +243,11 @@ class Trainer:
 
     def _report(self, loss: float, rate: float, progress: Callable[[Progress], None] | None) -> None:
         counters = self.state.counters
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss} at step {counters.step}: lower muon_lr or adam_lr; the last checkpoint in "
+                f"{self.out} is intact"
+            )
         report = Progress(
             step=counters.step,
             shots=counters.shots,
