@@ -85,6 +85,14 @@ def make(echo: EchoDecoder) -> DecoderFactory:
     return echo.make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def logs() -> Iterator[None]:
+    """Servers in this process leave the logs to pytest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.Config, "configure_logging", lambda config: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
@@ -281,7 +289,6 @@ def lab_server() -> Callable[..., AbstractAsyncContextManager[LabServer]]:
         bounds = Settings(models=models, **quick | settings)  # type: ignore[arg-type]
         app = create_app(bounds, make_decoder=make)
         server = Server(app, bounds)
-        server.config.log_config = None
         with socket.create_server(("127.0.0.1", 0)) as listener:
             if buffer_bytes is not None:  # connections inherit it
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)

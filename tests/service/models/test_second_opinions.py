@@ -23,7 +23,7 @@ from service.settings import ModelSettings
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
-from tests.helpers import spawned_by
+from tests.helpers import PATIENCE_SECONDS, spawned_by
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ async def server(lab_server, others):
 
 @pytest.fixture
 async def http(server):
-    async with httpx.AsyncClient(base_url=server.http, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE_SECONDS) as client:
         yield client
 
 
@@ -191,7 +191,7 @@ async def test_a_second_decoder_that_hangs_is_flagged_and_replaced(lab_server, o
     patience = 15  # enough to start in
     async with lab_server(PAIR.model_copy(update={"second_patience_seconds": patience})) as server:
         await warmed_up()
-        async with httpx.AsyncClient(base_url=server.http, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE_SECONDS) as http:
             os.kill(worker_beside(others), signal.SIGSTOP)
             hung = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
             again = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
@@ -205,7 +205,7 @@ async def test_a_second_decoder_that_is_missing_is_flagged_and_the_model_is_serv
     (tmp_path / "tesseract_decoder.py").write_text("raise ImportError")
     monkeypatch.syspath_prepend(tmp_path)  # worker processes have it from here
     missing = PAIR.model_copy(update={"decoder": "tandem-tesseract", "threshold": 1.0})
-    async with lab_server(missing) as server, httpx.AsyncClient(base_url=server.http, timeout=60) as http:
+    async with lab_server(missing) as server, httpx.AsyncClient(base_url=server.http, timeout=PATIENCE_SECONDS) as http:
         answer = await http.post(f"{URL}?opinions=true", content=events[:2].tobytes(), headers=B8)
         assert answer.status_code == 200
         assert list(answer.content[-2:]) == [Opinion.FAILED] * 2

@@ -35,7 +35,6 @@ def serve(make) -> Callable:
         model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
         chosen = Settings(models=(model,), **{"drain_seconds": 0.3} | settings)  # type: ignore[arg-type]
         server = Server(create_app(chosen, make_decoder=make), chosen)
-        server.config.log_config = None
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))

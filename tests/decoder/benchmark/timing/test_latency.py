@@ -87,6 +87,7 @@ def test_a_decoder_that_streams_is_timed_once_more() -> None:
     assert list(seen[0].failures) == ["bposd-osd0", "neural", "neural streamed"]
 
 
+@pytest.mark.timing
 def test_only_what_follows_the_last_layer_is_timed(tmp_path: Path) -> None:
     """A network without belief propagation has taken 8 of 9 layers when the clock starts."""
     torch.manual_seed(0)
