@@ -85,7 +85,7 @@ class RemoteDecoding:
     confidence: npt.NDArray[np.float64] | None = None
     """(shots,); None if not asked for, or if the model's decoder does not say."""
     flip_probabilities: npt.NDArray[np.float32] | None = None
-    """(shots, observables); None likewise."""
+    """(shots, observables); None in the same cases."""
     opinions: npt.NDArray[np.uint8] | None = None
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 

@@ -86,7 +86,7 @@ class WebSocketProtocol(_CutsOffSlowReaders, WebSocketsSansIOProtocol):
     """uvicorn's WebSockets with a bound on slow readers."""
 
     def write_seconds(self) -> float:
-        # The application gives up after half of it, and may still say why.
+        # The application gives up after half of this time, and then still sends the reason.
         return 2 * self.bounds.stream_send_seconds
 
 

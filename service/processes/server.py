@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
 
 
 def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that the system has made and nobody has taken; closing the port would reset them."""
+    """Accepts the connections that wait in the listener's backlog; closing the port would reset them."""
     listener.setblocking(False)
     while True:
         try:

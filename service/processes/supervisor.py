@@ -28,7 +28,7 @@ from service.telemetry.logs import log_config
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 30.0
-"""A worker that was ready and says nothing for so long hangs, and is killed."""
+"""A worker that is ready and sends nothing for this long is taken to hang, and is killed."""
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """How long the next replacement waits: entry n after n workers in a row that did not get ready."""
 SPARE_SECONDS = 10

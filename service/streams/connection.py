@@ -151,7 +151,7 @@ class Connection:
         return task
 
     async def send(self, message: str) -> None:
-        """Sends a message, when there is room for it."""
+        """Queues a message; waits while `OUTBOX_SIZE` messages wait to be sent."""
         await self._outbox.put(message)
 
     def failed(self, error: RequestError) -> None:

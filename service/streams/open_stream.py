@@ -41,7 +41,7 @@ class Host(Protocol):
         """Runs work that ends with the connection at the latest."""
 
     async def send(self, message: str) -> None:
-        """Sends a message, when the messages before it have left room for it."""
+        """Queues a message to the client; waits while the queue is full."""
 
     def failed(self, error: RequestError) -> None:
         """Counts a failure."""
@@ -206,7 +206,7 @@ def _packed(shot: list[Bits]) -> PackedBits:
 
 
 def _request_error(error: Exception) -> RequestError:
-    """What to tell the client of an error; one that nobody expected goes into the log."""
+    """The error that the client gets: itself if it is a `RequestError`; any other goes into the log."""
     if isinstance(error, RequestError):
         return error
     logger.error("a stream failed", exc_info=error)
