@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from decoder.base import Decoder
 from decoder.classical.bp import PLAIN_BP
@@ -23,11 +23,9 @@ from decoder.classical.tesseract import (
     SHORT_BEAM_SPARSIFIED,
 )
 from simulation.bases import Detectors
+from simulation.circuits import MemoryExperiment
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
-
-if TYPE_CHECKING:
-    from simulation.circuits import MemoryExperiment
 
 
 class DecoderSettings(Protocol):

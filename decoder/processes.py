@@ -71,11 +71,16 @@ class ChildProcess:
 
     def __init__(self, *, size: int, patience_seconds: float | None = None, niceness: int = 0) -> None:
         self._size = size
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
         self._niceness = niceness
         self._lock = threading.Lock()
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None before the child has started."""
+        return None if self._process is None else self._process.pid
 
     def decoder(self, make: MakeDecoder, experiment: MemoryExperiment) -> ProcessDecoder | SoftProcessDecoder:
         """Makes a decoder in the child as it would be made here, with the same errors."""
@@ -94,8 +99,8 @@ class ChildProcess:
             pipe = self._pipe or self._start()
             try:
                 pipe.send((function, args, kwargs))
-                if not pipe.poll(self._patience_seconds):
-                    raise TimeoutError(f"the decoder's process did not answer within {self._patience_seconds:g} s")
+                if not pipe.poll(self.patience_seconds):
+                    raise TimeoutError(f"the decoder's process did not answer within {self.patience_seconds:g} s")
                 error, value = pipe.recv()
             except TimeoutError:
                 self._pipe = None

@@ -40,6 +40,9 @@ import stim
 
 from decoder.base import Decoder, SoftDecoder
 from decoder.catalog import DECODERS, decoder_spec
+from decoder.tandem.decoder import TandemDecoder
+from decoder.tandem.pairs import tuned_threshold
+from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
@@ -138,8 +141,6 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
 
     def _decoder(self, dem: stim.DetectorErrorModel) -> SoftDecoder:
         from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
-        from decoder.tandem.decoder import TandemDecoder
-        from decoder.tandem.pairs import tuned_threshold
 
         first = NeuralDecoder.for_dem(dem, weights=self.weights)
         if self.second is None:
@@ -169,8 +170,8 @@ class _Discarding(sinter.CompiledDecoder):  # type: ignore[misc]
         decoded = self._decoder.decode_soft(bit_packed_detection_event_data, bit_packed_shots=True)
         # sinter takes one byte more than the observables need for a flag: not 0 discards the shot
         # (classify_discards_and_errors in sinter/_decoding/_stim_then_decode_sampler.py).
-        doubtful = decoded.confidence < self._threshold
-        return np.column_stack([pack_bits(decoded.predictions), doubtful.astype(np.uint8)])
+        discarded = unsure(decoded.confidence, self._threshold)
+        return np.column_stack([pack_bits(decoded.predictions), discarded.astype(np.uint8)])
 
 
 def _thresholds(text: str) -> list[float]:

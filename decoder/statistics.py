@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import scipy.stats
 
 
@@ -14,3 +16,8 @@ def binomial_interval(failures: int, shots: int) -> tuple[float, float]:
     """The exact (Clopper-Pearson) 95 % interval of a failure probability."""
     interval = scipy.stats.binomtest(failures, shots).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)
+
+
+def shots_in_share(share: float, shots: int) -> int:
+    """How many shots a share of them is, rounded down but for the errors of floats: 0.07 * 100 is not quite 7."""
+    return math.floor(round(share * shots, 6))

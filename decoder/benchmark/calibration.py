@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -30,7 +29,7 @@ from decoder.benchmark.reporting.results import (
     experiment_columns,
 )
 from decoder.benchmark.runs import CalibrationRun
-from decoder.statistics import binomial_interval, rate_with_interval
+from decoder.statistics import binomial_interval, rate_with_interval, shots_in_share
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample, suggested_processes
@@ -169,9 +168,7 @@ def least_confident(answers: Answers, share: float) -> LeastConfident:
     """
     if not 0 < share < 1:
         raise ValueError(f"share={share} of the shots must be above 0 and below 1")
-    # Rounded, as 0.07 * 100 is not quite 7.
-    fits = math.floor(round(share * len(answers.confidence), 6))
-    threshold = float(answers.confidence[fits])
+    threshold = float(answers.confidence[shots_in_share(share, len(answers.confidence))])
     shots = int(np.searchsorted(answers.confidence, threshold, side="left"))
     failures, of = int(answers.failed[:shots].sum()), int(answers.failed.sum())
     low, high = binomial_interval(failures, of) if of else (None, None)

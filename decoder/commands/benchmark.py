@@ -15,7 +15,7 @@ from decoder.commands.report import report
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
-    from decoder.benchmark.reporting.results import BenchmarkResult, FailurePoint
+    from decoder.benchmark.reporting.results import BenchmarkResult
 
 benchmark = typer.Typer(help="Measures decoders: failures, times, or how far their confidence can be trusted.")
 benchmark.command()(report)
@@ -128,59 +128,7 @@ def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
     if json_output:
         print_json(result.to_json())
         return
-    from decoder.benchmark.reporting.tables import decoder_label
+    from decoder.benchmark.reporting.tables import terminal_table
 
-    first = result.points[0]
-    several = [name for name in ("code", "basis", "rounds") if len({getattr(q, name) for q in result.points}) > 1]
-    one = {"code": first.code, "basis": f"{first.basis} memory", "rounds": f"{first.rounds} rounds"}
-    title = [text for name, text in one.items() if name not in several]
-    print_table(
-        [*several, "p", "decoder", *_headings(first)],
-        (
-            [
-                *(str(getattr(point, name)) for name in several),
-                f"{point.p:g}",
-                f"{decoder_label(point)} {point.detectors}",
-                *_cells(point),
-            ]
-            for point in result.points
-        ),
-        title=", ".join([*title, f"{first.noise} noise", f"seed {first.seed}"]),
-    )
-
-
-_RATES = ("failures/shots", "block failure rate (95 % interval)", "CPU time a shot")
-_POST_SELECTED = ("accepted", "failures/accepted", "block failure rate of the accepted (95 % interval)", _RATES[2])
-_TIMES = ("mode", "batch", "failed", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max", "max/p50")
-_CALIBRATION = (*_RATES[:2], "mean confidence", "ECE", "Brier", "time a shot")
-
-
-def _headings(first: FailurePoint) -> tuple[str, ...]:
-    from decoder.benchmark.reporting.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
-
-    if isinstance(first, CalibrationPoint):
-        return _CALIBRATION
-    if isinstance(first, PostSelectedPoint):
-        return _POST_SELECTED
-    if isinstance(first, DeadlinePoint):
-        return (*_TIMES, "late")
-    return _TIMES if isinstance(first, LatencyPoint) else _RATES
-
-
-def _cells(point: FailurePoint) -> list[str]:
-    from decoder.benchmark.reporting.results import CalibrationPoint, DeadlinePoint, LatencyPoint, PostSelectedPoint
-    from decoder.benchmark.reporting.tables import format_accepted, format_late, format_rate, format_tail, format_time
-
-    failures = f"{point.failures:,}/{point.judged:,}"
-    if isinstance(point, LatencyPoint):
-        tail = (point.p99_us, point.p999_us, point.p9999_us, point.max_us)
-        times = map(format_time, (point.mean_us, point.p50_us, point.p90_us, *tail))
-        late = [format_late(point)] if isinstance(point, DeadlinePoint) else []
-        return [point.mode, str(point.batch), failures, *times, format_tail(point), *late]
-    time = format_time(1e6 * point.seconds / point.shots)
-    if isinstance(point, CalibrationPoint):
-        trust = (f"{100 * point.mean_confidence:.4g} %", f"{point.ece:.3g}", f"{point.brier:.3g}")
-        return [failures, format_rate(point), *trust, time]
-    if isinstance(point, PostSelectedPoint):
-        return [format_accepted(point.accepted, point.shots), failures, format_rate(point), time]
-    return [failures, format_rate(point), time]
+    title, (headings, *rows) = terminal_table(result.points)
+    print_table(headings, rows, title=title)

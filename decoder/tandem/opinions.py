@@ -1,6 +1,6 @@
 """Second opinions: single shots decoded in worker processes, each answer on its own.
 
-A worker that crashes or hangs costs the shot that it was at, never more; another takes its place.
+A worker that crashes or hangs costs the shot that it was decoding and no other; a new one takes its place.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,24 +25,28 @@ from simulation.sampling import sample, usable_cores
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
-"""A worker that is at one shot for longer has hung."""
+"""A worker that decodes one shot for longer is taken to hang."""
 MAX_WAITING = 4096
+"""Shots in the queue of a pool; further ones get no opinion."""
 ENOUGH_OPINIONS = 20
-"""After so many it counts how long the quickest took: shots with less time than that are not worth a worker's."""
+"""Opinions on an experiment from which the quickest is known: a shot that must be answered sooner is not queued."""
 MEMORY_SECONDS = 600.0
-"""So long after the last opinion; then they may be quicker."""
+"""How long after the last opinion on an experiment the quickest is believed; later, workers may have become faster."""
 MAX_REMEMBERED = 256
-"""Experiments of which it is known how long they take."""
+"""Experiments whose quickest opinion is kept."""
 WARM_UP_SAMPLES = 1000
+"""Shots that are drawn to find hard ones among them."""
 WARM_UP_SECONDS = 2.0
+"""A worker begins no further shot of the warm-up after that time."""
 CACHED_DECODERS = 8
-"""By each worker, one for each experiment."""
+"""Decoders that each worker keeps, one for each experiment."""
 NICENESS = 10
-"""The workers stand back, so that the first decoder, for which everything waits, has a core when it needs one."""
+"""Of the workers: when cores are scarce, the first decoder, on which all shots wait, goes first."""
 
 FAILURES_IN_A_ROW = 3
-"""After so many a worker is not tried again at once: starting processes that crash keeps cores busy."""
+"""Failures after which a worker is left alone for a while: starting processes that crash keeps cores busy."""
 MOST_REST_SECONDS = 10.0
+"""The longest such while."""
 
 Job = tuple[Future[Bits], MemoryExperiment, PackedBits]
 
@@ -55,19 +57,21 @@ class NoOpinionError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Quickest:
-    """Of the opinions on one experiment."""
+    """How long the opinions on one experiment take at least."""
 
     seconds: float
+    """Of the quickest opinion."""
     opinions: int
+    """How many there were."""
     when: float
-    """Of the last one."""
+    """The time of the last one, by `time.perf_counter`."""
 
 
 class _Rest:
-    """Leaves a worker alone that fails again and again, twice as long after each failure. Around what may fail.
+    """A context for calls that may fail: after several failures in a row it refuses, twice as long after each.
 
     Raises:
-        NoOpinionError: on entering, while it lasts.
+        NoOpinionError: on entering, while the worker is left alone.
     """
 
     def __init__(self) -> None:
@@ -123,20 +127,20 @@ class OpinionPool:
         self.closed = False
         self._last_warning = ""
         self._quickest: dict[MemoryExperiment, _Quickest] = {}
-        self._children = [
+        self.children = tuple(
             ChildProcess(size=CACHED_DECODERS, patience_seconds=patience_seconds, niceness=NICENESS)
             for _ in range(processes)
-        ]
+        )
         self._threads = [
             threading.Thread(target=self._work, args=(child,), name=f"opinion-{name}-{i}", daemon=True)
-            for i, child in enumerate(self._children)
+            for i, child in enumerate(self.children)
         ]
         for thread in self._threads:
             thread.start()
 
     @property
     def waiting(self) -> int:
-        """About how many shots wait, those at work not counted."""
+        """About how many shots are queued; those being decoded are not counted."""
         return self._jobs.qsize()
 
     def ask(
@@ -195,7 +199,7 @@ class OpinionPool:
             except NoOpinionError as error:
                 problems.append(error)
 
-        threads = [threading.Thread(target=warm, args=(child,)) for child in self._children]
+        threads = [threading.Thread(target=warm, args=(child,)) for child in self.children]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -204,28 +208,25 @@ class OpinionPool:
             raise problems[0]
 
     def close(self) -> None:
-        """Ends the workers, whatever they are at. What waits gets no answer."""
+        """Ends the workers in the midst of what they do. Shots that wait get no answer."""
         self.closed = True
         for _ in self._threads:
             self._jobs.put(None)
-        for child, thread in zip(self._children, self._threads, strict=True):
+        for child, thread in zip(self.children, self._threads, strict=True):
             child.close()
             while thread.is_alive():
                 thread.join(0.1)
                 child.close()  # again, as it may just have been starting
 
     def warn(self, error: NoOpinionError) -> None:
-        """Puts into the log why there is no opinion, the same reason once until there is one again."""
+        """Logs why there is no opinion; the same reason again only after an opinion has succeeded."""
         if str(error) != self._last_warning:
             self._last_warning = str(error)
             logger.warning("%s", error)
 
-    def run_everywhere(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """The answers of all workers to a function, such as `os.getpid`."""
-        return [child.call(function, *args) for child in self._children]
-
     def _work(self, child: ChildProcess) -> None:
-        take_short_slices()  # who waits for a core with the interpreter's lock in hand keeps all threads waiting
+        # This thread holds the interpreter's lock when it wakes up; while it waits for a core, no other thread runs.
+        take_short_slices()
         known: deque[MemoryExperiment] = deque(maxlen=CACHED_DECODERS)
         rest = _Rest()
         while (job := self._jobs.get()) is not None:
@@ -250,7 +251,7 @@ class OpinionPool:
             future.set_result(prediction)
 
     def _least_seconds(self, experiment: MemoryExperiment) -> float:
-        """What an opinion takes at least; 0 where too little is known of it."""
+        """The quickest opinion on an experiment so far; 0 where there were too few, or none lately."""
         known = self._quickest.get(experiment)
         if known is None or known.opinions < ENOUGH_OPINIONS or time.perf_counter() - known.when > MEMORY_SECONDS:
             return 0.0

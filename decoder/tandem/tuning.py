@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import SoftDecoder
-from decoder.statistics import binomial_interval
+from decoder.base import Decoding, SoftDecoder
+from decoder.statistics import binomial_interval, shots_in_share
 from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.rule import merge
-from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
@@ -67,8 +65,7 @@ class Curve:
 
     def threshold(self, share: float) -> float:
         """The confidence of the first shot that no longer fits into a share; equally sure shots stay together."""
-        # Rounded, as 0.07 * 100 is not quite 7.
-        fits = min(math.floor(round(share * len(self.confidence), 6)), len(self.second_failed))
+        fits = min(shots_in_share(share, len(self.confidence)), len(self.second_failed))
         return float(self.confidence[min(fits, len(self.confidence) - 1)])
 
     def at(self, threshold: float, *, share: float) -> TuningPoint:
@@ -119,32 +116,29 @@ def measure(
     if not 0 < most <= 1:
         raise ValueError(f"the share of the shots that are passed on, {most}, must be above 0 and at most 1")
     samples = sample(experiment.circuit, shots=shots, seed=seed)
-    parts = [
-        first.decode_soft(samples.detection_events[i : i + CHUNK_SHOTS], bit_packed_shots=True)
-        for i in range(0, shots, CHUNK_SHOTS)
-    ]
-    confidence = np.concatenate([part.confidence for part in parts])
-    truth = samples.unpacked_observable_flips()
-    first_predictions = np.concatenate([part.predictions for part in parts])
-    first_failed = _wrong(first_predictions, truth)
-    order = np.argsort(confidence, kind="stable")
-    asked = order[: math.floor(round(most * shots, 6))]
+    events, truth = samples.detection_events, samples.unpacked_observable_flips()
+    batches = range(0, shots, CHUNK_SHOTS)
+    decoded = Decoding.concatenate(
+        [first.decode_soft(events[start : start + CHUNK_SHOTS], bit_packed_shots=True) for start in batches]
+    )
+    order = np.argsort(decoded.confidence, kind="stable")
+    asked = order[: shots_in_share(most, shots)]
     if len(asked):
         pool.warm_up(experiment)
     began = time.perf_counter()
-    futures = [pool.ask(experiment, samples.detection_events[[row]])[0] for row in asked]
+    futures = pool.ask(experiment, events[asked])
     for done, _ in enumerate(as_completed(futures), 1):
         if progress is not None:
             progress(done, len(asked))
     seconds = time.perf_counter() - began
     if futures and all(future.exception() for future in futures):
-        futures[0].result()
-    predictions, _ = merge(first_predictions[asked], futures)
+        futures[0].result()  # raises why
+    predictions, _ = merge(decoded.predictions[asked], futures)
     return Curve(
         experiment,
-        confidence[order],
-        first_failed[order],
-        _wrong(predictions, truth[asked]),
+        decoded.confidence[order],
+        (decoded.predictions != truth).any(axis=1)[order],
+        (predictions != truth[asked]).any(axis=1),
         seconds * pool.processes / len(asked) if len(asked) else None,
     )
 
@@ -193,8 +187,3 @@ def check_choice(*, share: float | None, failure_rate: float | None) -> None:
 def _failure_rate(curves: Sequence[Curve], threshold: float) -> float:
     points = [curve.at(threshold, share=0) for curve in curves]
     return sum(point.failures for point in points) / sum(point.shots for point in points)
-
-
-def _wrong(predictions: Bits, truth: Bits) -> npt.NDArray[np.bool_]:
-    wrong: npt.NDArray[np.bool_] = (predictions != truth).any(axis=1)
-    return wrong

@@ -26,6 +26,7 @@ from decoder.base import Decoder
 from decoder.benchmark.common import count_failures, predict, with_confidence
 from decoder.benchmark.reporting.results import experiment_columns
 from decoder.making import make_decoder
+from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import CHUNK_SHOTS, sample
@@ -129,7 +130,7 @@ class Block:
         if trial.discard_below is None:
             return predict(decoder, events), np.ones(len(events), np.bool_)
         decoded = with_confidence(decoder, name=trial.decoder).decode_soft(events, bit_packed_shots=True)
-        return pack_bits(decoded.predictions), decoded.confidence >= trial.discard_below
+        return pack_bits(decoded.predictions), ~unsure(decoded.confidence, trial.discard_below)
 
 
 @lru_cache(maxsize=4)

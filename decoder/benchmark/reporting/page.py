@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +15,9 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from decoder.benchmark.reporting import glossary
-from decoder.benchmark.reporting.result_tree import ResultDirectory, Table, read_tree
+from decoder.benchmark.reporting.result_tree import Plot, ResultDirectory, Table, read_tree
 from decoder.benchmark.reporting.summary import commit_text, error_rates, machine_text, seeds, summarize, tree_text
+from decoder.benchmark.reporting.words import WORDS
 from simulation.files import atomic_write, check_output_path
 
 HTML = "report.html"
@@ -68,49 +68,6 @@ def render_markdown(results: Sequence[ResultDirectory], *, title: str) -> str:
     return environment.get_template(MARKDOWN).render(_context(results, title))
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlotView:
-    """A plot and its words."""
-
-    alt: str
-    caption: str
-    data: Markup
-    """As a data URI."""
-    url: Markup
-    """Relative to the top of the tree."""
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultView:
-    """One result as the templates show it."""
-
-    anchor: str
-    title: str
-    path: str
-    tables: tuple[Table, ...]
-    """Each with a title."""
-    notes: tuple[str, ...]
-    """Those that the section's other results do not share."""
-    plots: tuple[PlotView, ...]
-    command: str
-    origin: tuple[tuple[str, str], ...]
-    """Label and text."""
-    circuits: Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """The results of one kind."""
-
-    anchor: str
-    title: str
-    question: str
-    notes: tuple[str, ...]
-    results: tuple[ResultView, ...]
-
-
 def _environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = None) -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("decoder.benchmark.reporting"),
@@ -124,56 +81,62 @@ def _environment(*, autoescape: bool, finalize: Callable[[Any], Any] | None = No
 
 
 def _context(results: Sequence[ResultDirectory], title: str) -> dict[str, Any]:
-    by_kind = {kind: [r for r in results if r.kind == kind] for kind in glossary.KIND_TITLES}
+    by_kind = {kind: same for kind in WORDS["kinds"] if (same := [r for r in results if r.kind == kind])}
     ordered = [result for same in by_kind.values() for result in same]
     anchors = {result.path: f"result-{number}" for number, result in enumerate(ordered, 1)}
-    words = dict(glossary.WORDS)
-    for kind, same in by_kind.items():
-        words |= glossary.KIND_WORDS[kind] if same else {}
+    words = dict(WORDS["words"])
+    for kind in by_kind:
+        words |= WORDS["kinds"][kind]["words"]
     return {
         "title": " ".join(title.split()),
-        "introduction": glossary.INTRODUCTION,
+        "introduction": WORDS["introduction"],
         "words": words,
         "summary": summarize(results),
-        "sections": [_section(same, anchors) for same in by_kind.values() if same],
+        "sections": [_section(same, anchors) for same in by_kind.values()],
     }
 
 
-def _section(results: Sequence[ResultDirectory], anchors: Mapping[Path, str]) -> Section:
-    kind = results[0].kind
-    shared = tuple(note for note in results[0].notes if all(note in result.notes for result in results))
-    return Section(
-        anchor=kind,
-        title=glossary.KIND_TITLES[kind],
-        question=glossary.KIND_QUESTIONS[kind],
-        notes=shared,
-        results=tuple(_view(result, anchors[result.path], shared) for result in results),
-    )
+def _section(results: Sequence[ResultDirectory], anchors: Mapping[Path, str]) -> dict[str, Any]:
+    """The results of one kind; what all their notes say is said once."""
+    words = WORDS["kinds"][results[0].kind]
+    shared = [note for note in results[0].notes if all(note in result.notes for result in results)]
+    return {
+        "anchor": results[0].kind,
+        "title": words["title"],
+        "question": words["question"],
+        "notes": shared,
+        "results": [_view(result, anchors[result.path], shared) for result in results],
+    }
 
 
-def _view(result: ResultDirectory, anchor: str, shared: Sequence[str]) -> ResultView:
+def _view(result: ResultDirectory, anchor: str, shared: Sequence[str]) -> dict[str, Any]:
+    """One result as the templates show it."""
     title = _title(result)
-    return ResultView(
-        anchor=anchor,
-        title=title,
-        path=_readable(result.path),
-        tables=tuple(_titled(table) for table in result.tables),
-        notes=tuple(note for note in result.notes if note not in shared),
-        plots=tuple(
-            PlotView(
-                alt=f"Plot. {_plot_caption(plot.name)}. {title}.",
-                caption=_plot_caption(plot.name),
-                data=Markup(f"data:image/png;base64,{base64.b64encode(plot.png).decode()}"),
-                url=Markup(quote(os.fsencode(result.path / plot.name))),
-                width=plot.width,
-                height=plot.height,
-            )
-            for plot in result.plots
-        ),
-        command=result.provenance["command"],
-        origin=tuple(_origin(result)),
-        circuits=_circuits(result.provenance["circuits"]),
-    )
+    return {
+        "anchor": anchor,
+        "title": title,
+        # A path as text, whatever bytes it has.
+        "path": os.fsencode(result.path).decode("utf-8", "replace"),
+        "tables": [_titled(table) for table in result.tables],
+        "notes": [note for note in result.notes if note not in shared],
+        "plots": [_plot(plot, result.path, title) for plot in result.plots],
+        "command": result.provenance["command"],
+        "origin": list(_origin(result)),
+        "circuits": _circuits(result.provenance["circuits"]),
+    }
+
+
+def _plot(plot: Plot, folder: Path, title: str) -> dict[str, Any]:
+    """A plot, its words, and where it is: as a data URI, and relative to the top of the tree."""
+    caption = WORDS["plots"].get(plot.name, Path(plot.name).stem.replace("-", " ").replace("_", " "))
+    return {
+        "alt": f"Plot. {caption}. {title}.",
+        "caption": caption,
+        "data": Markup(f"data:image/png;base64,{base64.b64encode(plot.png).decode()}"),
+        "url": Markup(quote(os.fsencode(folder / plot.name))),
+        "width": plot.width,
+        "height": plot.height,
+    }
 
 
 def _title(result: ResultDirectory) -> str:
@@ -185,7 +148,7 @@ def _title(result: ResultDirectory) -> str:
 
     rounds = every("rounds")
     return (
-        f"{glossary.KIND_TITLES[result.kind]}: {every('code')}, {every('basis')} memory, "
+        f"{WORDS['kinds'][result.kind]['title']}: {every('code')}, {every('basis')} memory, "
         f"{rounds} round{'' if rounds == '1' else 's'}, p = {error_rates(points)}"
     )
 
@@ -193,17 +156,8 @@ def _title(result: ResultDirectory) -> str:
 def _titled(table: Table) -> Table:
     if table.title:
         return table
-    shows = (shown for heading, shown in glossary.TABLES if heading in table.headings)
-    return Table(title=next(shows, "Results"), headings=table.headings, rows=table.rows)
-
-
-def _plot_caption(name: str) -> str:
-    return glossary.PLOTS.get(name, Path(name).stem.replace("-", " ").replace("_", " "))
-
-
-def _readable(path: Path) -> str:
-    """A path as text, whatever bytes it has."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    shows = (shown for heading, shown in WORDS["tables"].items() if heading in table.headings)
+    return replace(table, title=next(shows, "Results"))
 
 
 def _origin(result: ResultDirectory) -> Iterable[tuple[str, str]]:

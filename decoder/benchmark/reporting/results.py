@@ -171,6 +171,11 @@ class LeastConfident:
     """Low end of its exact 95 % interval."""
     accepted_ler_high: float
 
+    @property
+    def accepted_rate(self) -> tuple[float, float, float]:
+        """The failure rate of the accepted shots and the ends of its interval."""
+        return self.accepted_ler, self.accepted_ler_low, self.accepted_ler_high
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPoint(FailurePoint):

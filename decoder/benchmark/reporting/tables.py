@@ -1,4 +1,4 @@
-"""Results as CSV and Markdown."""
+"""Results as CSV, as Markdown, and as tables of a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from decoder.benchmark.counting.slopes import fit_slopes
 from decoder.benchmark.reporting.results import (
     EXPERIMENT_COLUMNS,
-    AccuracyPoint,
     BenchmarkResult,
     CalibrationPoint,
     DeadlinePoint,
@@ -20,6 +19,7 @@ from decoder.benchmark.reporting.results import (
     PostSelectedPoint,
     point_columns,
 )
+from decoder.benchmark.reporting.words import WORDS
 
 
 def to_csv(points: Sequence[FailurePoint]) -> str:
@@ -48,13 +48,32 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def to_markdown(result: BenchmarkResult[Any]) -> str:
     """A table for people, for calibration a second one, then where they come from."""
-    parts = [_markdown(_table(_columns(result.points[0]), result.points))]
-    if isinstance(result.points[0], CalibrationPoint):
-        parts.append(_markdown(least_confident_table(result.points)))
-    if slopes := fit_slopes(result.points):
+    points = result.points
+    columns, _ = _columns(points[0])
+    parts = [_markdown(_table((*_EXPERIMENT, *columns), points))]
+    if isinstance(points[0], CalibrationPoint):
+        parts.append(_markdown(least_confident_table(points)))
+    if slopes := fit_slopes(points):
         parts.append("Fits of block LER = c p^slope, with 95 % intervals:\n")
         parts.append(_markdown(_table(_SLOPES, slopes)))
-    return "\n".join([*parts, f"{_caption(result.points)}\n", _provenance(result.provenance)])
+    return "\n".join([*parts, f"{_caption(points[0])}\n", _provenance(result.provenance)])
+
+
+def terminal_table(points: Sequence[FailurePoint]) -> tuple[str, list[list[str]]]:
+    """What a terminal has room for: a title of what all points share, headings, and a row for each point."""
+    first = points[0]
+    several = [name for name in ("code", "basis", "rounds") if len({getattr(point, name) for point in points}) > 1]
+    shared = {"code": first.code, "basis": f"{first.basis} memory", "rounds": f"{first.rounds} rounds"}
+    title = [text for name, text in shared.items() if name not in several]
+    varying = [column for column in _EXPERIMENT if column[0] in several]
+    varying.sort(key=lambda column: several.index(column[0]))
+    decoded: tuple[_Column, ...] = (
+        ("p", lambda point: f"{point.p:g}"),
+        ("decoder", lambda point: f"{decoder_label(point)} {point.detectors}"),
+    )
+    _, columns = _columns(first)
+    rows = _table((*varying, *decoded, *columns), points)
+    return ", ".join([*title, f"{first.noise} noise", f"seed {first.seed}"]), rows
 
 
 def least_confident_table(points: Sequence[CalibrationPoint]) -> list[list[str]]:
@@ -64,47 +83,13 @@ def least_confident_table(points: Sequence[CalibrationPoint]) -> list[list[str]]
 
 def format_rate(point: FailurePoint) -> str:
     """The block failure rate with its 95 % interval in percent; an upper bound where nothing failed."""
-    if point.failures == 0:
-        return f"< {_percent(point.ler_high)}"
-    return f"{_percent(point.ler)} ({_percent(point.ler_low)} to {_percent(point.ler_high)})"
+    return _interval(point.ler, point.ler_low, point.ler_high, failures=point.failures)
 
 
 def decoder_label(point: FailurePoint) -> str:
     """The decoder's name, with its deadline if it has one."""
     deadline_ms = point.deadline_ms if isinstance(point, DeadlinePoint) else None
     return point.decoder if deadline_ms is None else f"{point.decoder} ({deadline_ms:g} ms)"
-
-
-def format_late(point: DeadlinePoint) -> str:
-    """How many shots kept the first decoder's answer because of the deadline; a dash for decoders without one."""
-    return "-" if point.late is None else f"{point.late:,}"
-
-
-def format_accepted(accepted: int, shots: int) -> str:
-    """How many shots are left, and their share in percent."""
-    return f"{accepted:,}/{shots:,} ({100 * accepted / shots:.4g} %)"
-
-
-def _format_accepted_rate(least: LeastConfident) -> str:
-    """The failure rate without the least confident shots, as `format_rate` has it."""
-    if least.accepted_failures == 0:
-        return f"< {_percent(least.accepted_ler_high)}"
-    ends = f"{_percent(least.accepted_ler_low)} to {_percent(least.accepted_ler_high)}"
-    return f"{_percent(least.accepted_ler)} ({ends})"
-
-
-def _format_ends(point: AccuracyPoint, column: str) -> str:
-    """A rate that follows from the block failure rate, with its interval, in percent."""
-    rate, low, high = (100 * getattr(point, f"{column}{end}") for end in ("", "_low", "_high"))
-    return f"{rate:.3g} % ({low:.3g} % to {high:.3g} %)" if point.failures else f"< {high:.3g} %"
-
-
-def _format_share(least: LeastConfident) -> str:
-    """Which share of all failures the least confident shots hold, in percent, with its 95 % interval."""
-    if least.failures_share is None or least.failures_share_low is None or least.failures_share_high is None:
-        return "nothing failed"
-    ends = f"{_percent(least.failures_share_low)} to {_percent(least.failures_share_high)}"
-    return f"{_percent(least.failures_share)} ({ends})"
 
 
 def format_time(microseconds: float | None) -> str:
@@ -121,6 +106,33 @@ def format_tail(point: LatencyPoint) -> str:
     """How many times as long as the median call the slowest one took."""
     ratio = point.max_us / point.p50_us
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
+def _interval(rate: float, low: float, high: float, *, failures: int) -> str:
+    if failures == 0:
+        return f"< {_percent(high)}"
+    return f"{_percent(rate)} ({_percent(low)} to {_percent(high)})"
+
+
+def _ends_of(column: str) -> Callable[[Any], str]:
+    """Formats a rate of a point together with the ends of its interval."""
+    names = [f"{column}{end}" for end in ("", "_low", "_high")]
+    return lambda point: _interval(*(getattr(point, name) for name in names), failures=point.failures)
+
+
+def _accepted(accepted: int, shots: int) -> str:
+    return f"{accepted:,}/{shots:,} ({100 * accepted / shots:.4g} %)"
+
+
+def _share_of_failures(least: LeastConfident) -> str:
+    if least.failures_share is None:
+        return "nothing failed"
+    ends = least.failures_share_low or 0.0, least.failures_share_high or 0.0
+    return _interval(least.failures_share, *ends, failures=1)
+
+
+def _time_a_shot(point: FailurePoint) -> str:
+    return format_time(1e6 * point.seconds / point.shots)
 
 
 def _percent(rate: float) -> str:
@@ -143,29 +155,23 @@ _EXPERIMENT: tuple[_Column, ...] = (
     ("decoder", lambda point: decoder_label(point)),
     ("detectors", lambda point: point.detectors),
 )
-_FAILURES: tuple[_Column, ...] = (
-    ("failures/shots", lambda point: f"{point.failures:,}/{point.shots:,}"),
-    ("block LER", format_rate),
+_COUNTS: _Column = ("failures/shots", lambda point: f"{point.failures:,}/{point.judged:,}")
+_FAILURES: tuple[_Column, ...] = (_COUNTS, ("block LER", format_rate))
+_PER_ROUND: tuple[_Column, ...] = (
+    ("per round", _ends_of("per_round")),
+    ("per round and qubit", _ends_of("per_qubit_round")),
+    ("CPU time/shot", _time_a_shot),
 )
-_RATES: tuple[_Column, ...] = (
-    ("per round", lambda point: _format_ends(point, "per_round")),
-    ("per round and qubit", lambda point: _format_ends(point, "per_qubit_round")),
-    ("CPU time/shot", lambda point: format_time(1e6 * point.seconds / point.shots)),
-)
-_ACCURACY: tuple[_Column, ...] = (*_EXPERIMENT, *_FAILURES, *_RATES)
+_ACCEPTED: _Column = ("accepted", lambda point: _accepted(point.accepted, point.shots))
 _POST_SELECTED: tuple[_Column, ...] = (
-    *_EXPERIMENT,
     ("discarded below", lambda point: _confidence(point.discard_below)),
-    ("accepted", lambda point: format_accepted(point.accepted, point.shots)),
-    ("failures/accepted", lambda point: f"{point.failures:,}/{point.accepted:,}"),
+    _ACCEPTED,
+    ("failures/accepted", _COUNTS[1]),
     ("block LER of the accepted", format_rate),
-    *_RATES,
+    *_PER_ROUND,
 )
-_LATENCY: tuple[_Column, ...] = (
-    *_EXPERIMENT,
-    ("mode", lambda point: point.mode),
-    ("batch", lambda point: str(point.batch)),
-    *_FAILURES,
+_CALLS: tuple[_Column, ...] = (("mode", lambda point: point.mode), ("batch", lambda point: str(point.batch)))
+_TIMES: tuple[_Column, ...] = (
     ("mean", lambda point: format_time(point.mean_us)),
     ("p50", lambda point: format_time(point.p50_us)),
     ("p90", lambda point: format_time(point.p90_us)),
@@ -174,16 +180,18 @@ _LATENCY: tuple[_Column, ...] = (
     ("p99.99", lambda point: format_time(point.p9999_us)),
     ("max", lambda point: format_time(point.max_us)),
     ("max/p50", format_tail),
-    ("cores used", lambda point: f"{point.cores_used:.2f}"),
 )
-_DEADLINE: tuple[_Column, ...] = (*_LATENCY, ("late shots", format_late))
-_CALIBRATION: tuple[_Column, ...] = (
-    *_EXPERIMENT,
-    *_FAILURES,
+_CORES: _Column = ("cores used", lambda point: f"{point.cores_used:.2f}")
+
+
+def _late(point: DeadlinePoint) -> str:
+    return "-" if point.late is None else f"{point.late:,}"
+
+
+_TRUST: tuple[_Column, ...] = (
     ("mean confidence", lambda point: f"{100 * point.mean_confidence:.4g} %"),
     ("ECE", lambda point: f"{point.ece:.3g}"),
     ("Brier", lambda point: f"{point.brier:.3g}"),
-    ("time/shot", lambda point: format_time(1e6 * point.seconds / point.shots)),
 )
 _SLOPES: tuple[_Column, ...] = (
     ("code", lambda slope: slope.code),
@@ -202,21 +210,36 @@ _LEAST_CONFIDENT: tuple[_Column, ...] = (
     ("shots", lambda pair: f"{pair[1].shots:,}"),
     ("confidence below", lambda pair: _confidence(pair[1].threshold)),
     ("failures/all failures", lambda pair: f"{pair[1].failures:,}/{pair[0].failures:,}"),
-    ("share of failures", lambda pair: _format_share(pair[1])),
-    ("accepted without them", lambda pair: format_accepted(pair[1].accepted, pair[0].shots)),
+    ("share of failures", lambda pair: _share_of_failures(pair[1])),
+    ("accepted without them", lambda pair: _accepted(pair[1].accepted, pair[0].shots)),
     ("failures/accepted", lambda pair: f"{pair[1].accepted_failures:,}/{pair[1].accepted:,}"),
-    ("block LER of the accepted", lambda pair: _format_accepted_rate(pair[1])),
+    ("block LER of the accepted", lambda pair: _interval(*pair[1].accepted_rate, failures=pair[1].accepted_failures)),
+)
+_RATE: _Column = ("block failure rate (95 % interval)", format_rate)
+_ACCEPTED_RATES: tuple[_Column, ...] = (
+    ("failures/accepted", _COUNTS[1]),
+    ("block failure rate of the accepted (95 % interval)", format_rate),
 )
 
 
-def _columns(first: FailurePoint) -> tuple[_Column, ...]:
-    if isinstance(first, CalibrationPoint):
-        return _CALIBRATION
-    if isinstance(first, PostSelectedPoint):
-        return _POST_SELECTED
-    if isinstance(first, DeadlinePoint):
-        return _DEADLINE
-    return _LATENCY if isinstance(first, LatencyPoint) else _ACCURACY
+def _columns(point: FailurePoint) -> tuple[tuple[_Column, ...], tuple[_Column, ...]]:
+    """What follows the experiment's columns in a file, and what in a terminal."""
+    cpu_time = ("CPU time a shot", _time_a_shot)
+    if isinstance(point, CalibrationPoint):
+        return (*_FAILURES, *_TRUST, ("time/shot", _time_a_shot)), (
+            _COUNTS,
+            _RATE,
+            *_TRUST,
+            ("time a shot", _time_a_shot),
+        )
+    if isinstance(point, PostSelectedPoint):
+        return _POST_SELECTED, (_ACCEPTED, *_ACCEPTED_RATES, cpu_time)
+    if not isinstance(point, LatencyPoint):
+        return (*_FAILURES, *_PER_ROUND), (_COUNTS, _RATE, cpu_time)
+    in_file, in_terminal = (*_CALLS, *_FAILURES, *_TIMES, _CORES), (*_CALLS, ("failed", _COUNTS[1]), *_TIMES)
+    if isinstance(point, DeadlinePoint):
+        return (*in_file, ("late shots", _late)), (*in_terminal, ("late", _late))
+    return in_file, in_terminal
 
 
 def _table(columns: Sequence[_Column], rows: Sequence[Any]) -> list[list[str]]:
@@ -228,55 +251,22 @@ def _markdown(table: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in [headings, ["---"] * len(headings), *rows])
 
 
-def _caption(points: Sequence[FailurePoint]) -> str:
-    caption = (
-        "A block failure is a shot in which any observable is predicted wrongly, over all rounds. In "
-        "brackets, and as the bound where nothing failed: exact 95 % binomial intervals. XZ: the decoder "
-        "used the memory basis's detectors; XYZ: those of both bases. All decoders saw the same shots."
-    )
-    if isinstance(points[0], AccuracyPoint):
-        caption += (
-            " A decoder with fewer shots saw the first of them. Per round: 1 - (1 - block LER)^(1/rounds). Per round "
-            "and qubit: the rate at which one observable flips in a round, if all do so independently. CPU time: on "
-            "one thread, in batches of up to 1,024 shots, while other processes used the other cores."
-        )
-    if isinstance(points[0], PostSelectedPoint):
-        caption += (
-            " Accepted: the shots whose answer the decoder gives at least the stated probability to be right. Failures "
-            "and rates are those of them; the others are discarded."
-        )
-    if isinstance(points[0], LatencyPoint):
-        caption += (
-            " Times are for each call with one batch of shots, on one thread, warm. Quantiles are observed times: p99 "
-            "takes at least 100 calls, p99.9 1,000 and p99.99 10,000. Mode streamed: from the arrival of the last "
-            "layer of detection events to the answer, all other layers having been handed over before. Cores used: "
-            "CPU time of the process over the time that passed; less than 1 where others used the core."
-        )
-    if isinstance(points[0], DeadlinePoint):
-        caption += (
-            " A pair with a deadline, in brackets, has its second decoder in worker processes, on other cores where "
-            "there are any; late shots keep the first decoder's answer."
-        )
-    if isinstance(points[0], CalibrationPoint):
-        caption += (
-            " The confidence is the posterior probability of the predicted coset. ECE: expected calibration error "
-            f"over {len(points[0].bins)} bins of equal width (Guo et al., arXiv 1706.04599). Brier: mean squared "
-            "distance of the confidence from 1 for a shot decoded rightly and 0 for a failure. The least confident "
-            "shots are at most the given share of all; shots of equal confidence stay together. Accepted: all others."
-        )
-    return caption
+def _caption(point: FailurePoint) -> str:
+    """What is said of a point's class, and before of those that it derives from."""
+    captions = WORDS["captions"]
+    kinds = [kind.__name__ for kind in reversed(type(point).__mro__) if kind.__name__ in captions]
+    bins = len(point.bins) if isinstance(point, CalibrationPoint) else 0
+    return " ".join(captions[kind] for kind in kinds).replace("{bins}", str(bins))
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
-    git, machine = provenance["git"], provenance["machine"]
-    commit = "not in git"
-    if git is not None:
-        commit = git["commit"] + ("" if git["clean"] else " with changes")
+    git = provenance["git"]
+    commit = "not in git" if git is None else git["commit"] + ("" if git["clean"] else " with changes")
     lines = [
         f"command: `{provenance['command']}`",
         f"time: {provenance['time']}",
         f"commit: {commit}",
-        f"machine: {_machine(machine)}",
+        f"machine: {_machine(provenance['machine'])}",
         "versions: " + ", ".join(f"{name} {v}" for name, v in provenance["versions"].items() if v is not None),
     ]
     lines += [
@@ -284,23 +274,22 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
         f"sha256 {c['sha256']}"
         for c in provenance["circuits"]
     ]
-    lines += [f"weights: {_pairs(entry)}" for entry in provenance["weights"]]
+    for entry in provenance["weights"]:
+        known = (f"{name} {value}" for name, value in entry.items() if isinstance(value, str | int | float))
+        lines.append(f"weights: {', '.join(known)}")
     return "".join(f"- {line}\n" for line in lines)
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
+    memory, load = machine["memory_gib"], machine["load_average"]
     parts = [
         machine["cpu"],
         f"{machine['usable_cores']} of {machine['cores']} cores",
         f"torch threads {machine['threads']}",
+        *([] if memory is None else [f"{memory} GiB memory"]),
+        f"GPU {machine['gpu'] or 'none'}",
+        machine["system"],
     ]
-    if machine["memory_gib"] is not None:
-        parts.append(f"{machine['memory_gib']} GiB memory")
-    parts += [f"GPU {machine['gpu'] or 'none'}", machine["system"]]
-    if machine["load_average"] is not None:
-        parts.append(f"load average {', '.join(f'{load:.2f}' for load in machine['load_average'])} (1, 5, 15 minutes)")
+    if load is not None:
+        parts.append(f"load average {', '.join(f'{one:.2f}' for one in load)} (1, 5, 15 minutes)")
     return ", ".join(parts)
-
-
-def _pairs(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in entry.items() if isinstance(value, str | int | float))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from decoder.base import Decoder
 from decoder.benchmark.common import make_decoders
 from decoder.catalog import decoder_spec, has_weights
+from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.opinions import NoOpinionError, OpinionPool
+from decoder.tandem.pairs import make_pair
 from simulation.circuits import MemoryExperiment
 
 
@@ -21,7 +23,7 @@ def pairs_in_time(
 
     Args:
         experiments: what to decode.
-        names: decoders of the registry, one of them a pair at least.
+        names: decoders of the catalog, one of them a pair at least.
         weights: weights of the neural decoder; None for those that are shipped.
         deadline_ms: see `decoder.tandem.decoder.TandemDecoder`.
 
@@ -41,28 +43,21 @@ def pairs_in_time(
         )
     if not deadline_ms > 0:
         raise ValueError(f"deadline_ms={deadline_ms} must be above 0; leave it out to wait for all answers")
-    from decoder.tandem.pairs import make_pair  # torch takes seconds to import
-
     others = [name for name in names if name not in seconds]
+    others_weights = weights if any(map(has_weights, others)) else None
     with ExitStack() as stack:
-        pools = {}
-        for name, second in seconds.items():
-            pools[name] = OpinionPool(second)
-            stack.callback(pools[name].close)
+        pools = {name: stack.enter_context(closing(OpinionPool(second))) for name, second in seconds.items()}
+
+        def pair(name: str, experiment: MemoryExperiment) -> TandemDecoder:
+            made = make_pair(seconds[name], experiment, weights=weights, pool=pools[name], deadline_ms=deadline_ms)
+            try:
+                pools[name].warm_up(experiment)
+            except NoOpinionError as error:
+                raise ValueError(f"{error}; a deadline takes a second decoder that works") from None
+            return made
+
         made: list[dict[str, Decoder]] = []
         for experiment in experiments:
-            by_name = make_decoders(experiment, others, weights=weights if any(map(has_weights, others)) else None)
-            for name, second in seconds.items():
-                by_name[name] = make_pair(
-                    second, experiment, weights=weights, pool=pools[name], deadline_ms=deadline_ms
-                )
-                _warm_up(pools[name], experiment)
-            made.append({name: by_name[name] for name in names})
+            by_name = make_decoders(experiment, others, weights=others_weights)
+            made.append({name: pair(name, experiment) if name in seconds else by_name[name] for name in names})
         yield made
-
-
-def _warm_up(pool: OpinionPool, experiment: MemoryExperiment) -> None:
-    try:
-        pool.warm_up(experiment)
-    except NoOpinionError as error:
-        raise ValueError(f"{error}; a deadline takes a second decoder that works") from None

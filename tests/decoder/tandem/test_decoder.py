@@ -110,7 +110,7 @@ def test_worker_processes_answer_as_the_decoder_itself(pool, experiment):
 
 def test_a_late_opinion_is_not_waited_for(pool, experiment):
     pool.warm_up(experiment)
-    [pid] = pool.run_everywhere(os.getpid)
+    [pid] = [child.pid for child in pool.children]
     first = Parity(detectors=experiment.num_detectors)
     tandem = TandemDecoder(first, PooledDecoder(pool, experiment), threshold=1.0, deadline_ms=200)
     shot = np.zeros((1, experiment.num_detectors), np.bool_)
@@ -171,7 +171,7 @@ def test_nobody_waits_for_what_the_workers_were_too_slow_for_lately(experiment, 
 
 def test_a_worker_that_is_killed_costs_its_shot_and_no_more(pool, experiment):
     pool.warm_up(experiment)
-    [pid] = pool.run_everywhere(os.getpid)
+    [pid] = [child.pid for child in pool.children]
     shot = np.zeros((1, experiment.num_detectors), np.bool_)
     os.kill(pid, signal.SIGSTOP)
     [asked] = pool.ask(experiment, pack_bits(shot))
@@ -185,14 +185,14 @@ def test_a_worker_that_hangs_is_replaced(experiment):
     pool = OpinionPool("bposd-osd0", processes=1, patience_seconds=20)
     try:
         pool.warm_up(experiment)
-        [pid] = pool.run_everywhere(os.getpid)
-        pool._children[0]._patience_seconds = 0.1
+        [pid] = [child.pid for child in pool.children]
+        pool.children[0].patience_seconds = 0.1
         os.kill(pid, signal.SIGSTOP)
         shot = pack_bits(np.zeros((1, experiment.num_detectors), np.bool_))
         [asked] = pool.ask(experiment, shot)
         with pytest.raises(NoOpinionError, match="did not answer within"):
             asked.result(timeout=30)
-        pool._children[0]._patience_seconds = 20
+        pool.children[0].patience_seconds = 20
         assert not pool.ask(experiment, shot)[0].result(timeout=30).any()
     finally:
         pool.close()
