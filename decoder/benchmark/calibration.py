@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -79,10 +79,14 @@ def run_calibration(
     for experiment, one in zip(experiments, soft, strict=True):
         samples = sample(experiment.circuit, shots=run.shots, seed=seed, processes=processes)
         seed = samples.seed
-        decoded = _Decoded(experiment, decoder, report)
-        decoded.decode(one, samples, chunk_shots=run.chunk_shots)
-        answers.append(decoded.answers())
-        points.append(decoded.point(answers[-1], seed=seed))
+        of_shots, seconds = _decode(
+            one,
+            samples,
+            chunk_shots=run.chunk_shots,
+            progress=lambda shots, failures, of=experiment: report(shots, of, {decoder: failures}),  # type: ignore[misc]
+        )
+        answers.append(of_shots)
+        points.append(_point(experiment, decoder, of_shots, seconds=seconds, seed=seed))
     provenance = collect_provenance(experiments, made)
     result = BenchmarkResult(points=tuple(points), provenance=provenance, answers=tuple(answers))
     if run.out is not None:
@@ -190,44 +194,37 @@ def least_confident(answers: Answers, share: float) -> LeastConfident:
     )
 
 
-class _Decoded:
-    """The answers of one decoder on one experiment."""
+def _decode(
+    decoder: SoftDecoder, samples: Samples, *, chunk_shots: int, progress: Callable[[int, int], None]
+) -> tuple[Answers, float]:
+    """Decodes chunk by chunk and tells how many shots and how many failures so far; with it the seconds it took."""
+    decoder.decode_soft(samples.detection_events[:1], bit_packed_shots=True)  # to warm up
+    confidence, failed, seconds, failures = [], [], 0.0, 0
+    for start in range(0, samples.shots, chunk_shots):
+        events = samples.detection_events[start : start + chunk_shots]
+        began = time.perf_counter()
+        decoded = decoder.decode_soft(events, bit_packed_shots=True)
+        seconds += time.perf_counter() - began
+        confidence.append(decoded.confidence)
+        flips = samples.observable_flips[start : start + chunk_shots]
+        failed.append(failed_shots(pack_bits(decoded.predictions), flips))
+        failures += int(failed[-1].sum())
+        progress(len(events), failures)
+    return sorted_answers(np.concatenate(confidence), np.concatenate(failed)), seconds
 
-    def __init__(self, experiment: MemoryExperiment, name: str, report: Reporter) -> None:
-        self.experiment = experiment
-        self.name = name
-        self.report = report
-        self.confidence: list[npt.NDArray[np.float64]] = []
-        self.failed: list[npt.NDArray[np.bool_]] = []
-        self.failures = 0
-        self.seconds = 0.0
 
-    def decode(self, decoder: SoftDecoder, samples: Samples, *, chunk_shots: int) -> None:
-        decoder.decode_soft(samples.detection_events[:1], bit_packed_shots=True)  # to warm up
-        for start in range(0, samples.shots, chunk_shots):
-            events = samples.detection_events[start : start + chunk_shots]
-            began = time.perf_counter()
-            decoded = decoder.decode_soft(events, bit_packed_shots=True)
-            self.seconds += time.perf_counter() - began
-            flips = samples.observable_flips[start : start + chunk_shots]
-            self.failed.append(failed_shots(pack_bits(decoded.predictions), flips))
-            self.confidence.append(decoded.confidence)
-            self.failures += int(self.failed[-1].sum())
-            self.report(len(events), self.experiment, {self.name: self.failures})
-
-    def answers(self) -> Answers:
-        return sorted_answers(np.concatenate(self.confidence), np.concatenate(self.failed))
-
-    def point(self, answers: Answers, *, seed: int) -> CalibrationPoint:
-        bins = reliability_bins(answers)
-        return CalibrationPoint(
-            **experiment_columns(self.experiment, self.name),
-            **failure_columns(self.failures, len(answers.failed)),
-            seconds=self.seconds,
-            seed=seed,
-            ece=expected_calibration_error(bins),
-            brier=brier_score(answers),
-            mean_confidence=float(answers.confidence.mean()),
-            bins=bins,
-            least_confident=tuple(least_confident(answers, share) for share in SHARES),
-        )
+def _point(
+    experiment: MemoryExperiment, decoder: str, answers: Answers, *, seconds: float, seed: int
+) -> CalibrationPoint:
+    bins = reliability_bins(answers)
+    return CalibrationPoint(
+        **experiment_columns(experiment, decoder),
+        **failure_columns(int(answers.failed.sum()), len(answers.failed)),
+        seconds=seconds,
+        seed=seed,
+        ece=expected_calibration_error(bins),
+        brier=brier_score(answers),
+        mean_confidence=float(answers.confidence.mean()),
+        bins=bins,
+        least_confident=tuple(least_confident(answers, share) for share in SHARES),
+    )

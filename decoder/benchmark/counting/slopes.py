@@ -21,12 +21,8 @@ TWO_SIDED = 1.959964
 class Slope:
     """The fit to one decoder's points at several p of one code, rounds, basis and noise."""
 
-    code: str
-    rounds: int
-    basis: str
-    noise: str
-    decoder: str
-    detectors: str
+    first: FailurePoint
+    """One of the points, which differ in p and counts alone."""
     p_low: float
     """The least p of the fit."""
     p_high: float
@@ -68,14 +64,9 @@ def _fit(curve: Sequence[FailurePoint]) -> Slope:
     rate = np.exp(features @ found)
     information = (features * (shots * rate / (1 - rate))[:, None]).T @ features
     error = TWO_SIDED * float(np.sqrt(np.linalg.inv(information)[1, 1]))
-    first, slope = curve[0], float(found[1])
+    slope = float(found[1])
     return Slope(
-        code=first.code,
-        rounds=first.rounds,
-        basis=first.basis,
-        noise=first.noise,
-        decoder=first.decoder,
-        detectors=first.detectors,
+        first=curve[0],
         p_low=float(p.min()),
         p_high=float(p.max()),
         slope=slope,

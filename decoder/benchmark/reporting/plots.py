@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from matplotlib import color_sequences
@@ -17,7 +17,6 @@ from decoder.benchmark.reporting.results import (
     BenchmarkResult,
     CalibrationPoint,
     FailurePoint,
-    LeastConfident,
     PostSelectedPoint,
     ReliabilityBin,
 )
@@ -81,18 +80,15 @@ def _comparable(points: Sequence[FailurePoint]) -> bool:
 
 
 def _draw_failures(points: Sequence[FailurePoint]) -> Figure:
-    if _several_p(points):
-        figure, axes = _new_figure()
-        _draw_against_p(axes, points)
-    else:
-        figure, axes = _new_figure(height=1.5 + 0.35 * len(points))
-        _draw_rows(axes, points)
+    several = _several_p(points)
+    figure, axes = _new_figure(height=4.5 if several else 1.5 + 0.35 * len(points))
+    (_draw_against_p if several else _draw_rows)(axes, points)
     return figure
 
 
 def _draw_per_round(points: Sequence[AccuracyPoint]) -> Figure:
     figure, axes = _new_figure()
-    _draw_against_p(axes, points, rate=_PerRound)
+    _draw_against_p(axes, points, rate=_per_round)
     axes.set(ylabel="block failures / (shots, rounds) (arrow: none, upper bound)")
     return figure
 
@@ -105,15 +101,9 @@ def _draw_against_p(
         for name in _distinct(point.decoder for point in points):
             curve = sorted((q for q in points if _series(q) == series and q.decoder == name), key=lambda point: point.p)
             label = _label(curve[0], experiment=len(experiments) > 1)
-            style = {"color": COLORS[name], "label": label}
-            style |= {"marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
+            style = _numbered_style(number) | {"color": COLORS[name], "label": label}
             draw_curve(axes, [point.p for point in curve], [rate(point) for point in curve], **style)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="physical error rate p",
-        ylabel=_rate_label(points[0]),
-    )
+    axes.set(xscale="log", yscale="log", xlabel="physical error rate p", ylabel=_rate_label(points[0]))
     axes.legend(fontsize="small")
 
 
@@ -130,12 +120,22 @@ class Rate(Protocol):
     def ler_high(self) -> float: ...
 
 
-class _PerRound:
-    """A point's rate for each round."""
+class _Rate(NamedTuple):
+    failures: int
+    ler: float
+    ler_low: float
+    ler_high: float
 
-    def __init__(self, point: AccuracyPoint) -> None:
-        self.failures = point.failures
-        self.ler, self.ler_low, self.ler_high = point.per_round, point.per_round_low, point.per_round_high
+
+def _per_round(point: AccuracyPoint) -> Rate:
+    return _Rate(point.failures, point.per_round, point.per_round_low, point.per_round_high)
+
+
+def error_bar(rate: Rate) -> tuple[float, list[list[float]]]:
+    """Where a rate's mark stands and how far its bar reaches down and up; where nothing failed, of the upper bound."""
+    if rate.failures:
+        return rate.ler, [[rate.ler - rate.ler_low], [rate.ler_high - rate.ler]]
+    return rate.ler_high, [[0.6 * rate.ler_high], [0.0]]
 
 
 def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: Any) -> None:
@@ -147,32 +147,22 @@ def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: A
         rates: as many.
         style: matplotlib's, with a color.
     """
-    measured = [(at, rate) for at, rate in zip(x, rates, strict=True) if rate.failures]
-    below = [rate.ler - rate.ler_low for _, rate in measured]
-    above = [rate.ler_high - rate.ler for _, rate in measured]
-    axes.errorbar(
-        [at for at, _ in measured], [rate.ler for _, rate in measured], yerr=[below, above], capsize=3, **style
-    )
-    bounds = [(at, rate.ler_high) for at, rate in zip(x, rates, strict=True) if not rate.failures]
-    for at, bound in bounds:
-        axes.errorbar([at], [bound], yerr=[[0.6 * bound], [0.0]], uplims=[True], fmt="_", color=style["color"])
+    measured = [(at, *error_bar(rate)) for at, rate in zip(x, rates, strict=True) if rate.failures]
+    ends = np.array([bar for _, _, bar in measured]).reshape(-1, 2).T
+    axes.errorbar([at for at, _, _ in measured], [mark for _, mark, _ in measured], yerr=ends, capsize=3, **style)
+    for at, rate in zip(x, rates, strict=True):
+        if not rate.failures:
+            bound, bar = error_bar(rate)
+            axes.errorbar([at], [bound], yerr=bar, uplims=[True], fmt="_", color=style["color"])
 
 
 def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
     for row, point in enumerate(points):
-        color = COLORS[point.decoder]
-        if point.failures:
-            ends = [[point.ler - point.ler_low], [point.ler_high - point.ler]]
-            axes.errorbar([point.ler], [row], xerr=ends, fmt="o", capsize=3, color=color)
-        else:
-            bound = point.ler_high
-            axes.errorbar([bound], [row], xerr=[[0.6 * bound], [0.0]], xuplims=[True], fmt="|", color=color)
+        mark, bar = error_bar(point)
+        style: dict[str, Any] = {"fmt": "o", "capsize": 3} if point.failures else {"fmt": "|", "xuplims": [True]}
+        axes.errorbar([mark], [row], xerr=bar, color=COLORS[point.decoder], **style)
     axes.set_yticks(range(len(points)), [_label(point, experiment=True, p=True) for point in points])
-    axes.set(
-        xscale="log",
-        xlabel=_rate_label(points[0]),
-        ylim=(len(points) - 0.5, -0.5),
-    )
+    axes.set(xscale="log", xlabel=_rate_label(points[0]), ylim=(len(points) - 0.5, -0.5))
 
 
 def _draw_reliability(points: Sequence[CalibrationPoint]) -> Figure:
@@ -195,12 +185,9 @@ def _draw_reliability(points: Sequence[CalibrationPoint]) -> Figure:
 def _draw_bins(axes: Axes, bins: Sequence[ReliabilityBin], **style: Any) -> None:
     """The share decoded rightly in each bin that is not empty, with its exact 95 % interval."""
     filled = [one for one in bins if one.shots]
-    right = [1 - one.failures / one.shots for one in filled]
-    ends = [binomial_interval(one.shots - one.failures, one.shots) for one in filled]
-    errors = [
-        [value - low for value, (low, _) in zip(right, ends, strict=True)],
-        [high - value for value, (_, high) in zip(right, ends, strict=True)],
-    ]
+    right = np.array([1 - one.failures / one.shots for one in filled])
+    ends = np.array([binomial_interval(one.shots - one.failures, one.shots) for one in filled]).T
+    errors = np.abs(ends - right)
     axes.errorbar([one.mean_confidence or 0.0 for one in filled], right, yerr=errors, capsize=3, **style)
 
 
@@ -223,21 +210,13 @@ def _draw_least_confident(result: BenchmarkResult[Any]) -> Figure:
     return figure
 
 
-class _Accepted:
-    """The failure rate without the least confident shots."""
-
-    def __init__(self, least: LeastConfident) -> None:
-        self.failures = least.accepted_failures
-        self.ler, self.ler_low, self.ler_high = least.accepted_ler, least.accepted_ler_low, least.accepted_ler_high
-
-
 def _draw_accepted(points: Sequence[CalibrationPoint]) -> Figure:
     figure, axes = _new_figure()
     for number, point in enumerate(points):
         # Where so few shots fit that none is discarded, there is nothing to show.
         some = [least for least in point.least_confident if least.shots]
         style = _numbered_style(number) | {"label": _label(point, experiment=True, p=True)}
-        rates: list[Rate] = [point, *map(_Accepted, some)]
+        rates: list[Rate] = [point, *(_Rate(least.accepted_failures, *least.accepted_rate) for least in some)]
         draw_curve(axes, [0, *(least.shots / point.shots for least in some)], rates, **style)
     axes.set(yscale="log", xlabel="discarded shots / shots, the least confident", ylabel=ACCEPTED_RATE)
     axes.legend(fontsize="small")
@@ -253,11 +232,7 @@ def _share_curve(answers: Answers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
 
 
 def _numbered_style(number: int) -> dict[str, Any]:
-    return {
-        "color": f"C{number % 10}",
-        "marker": MARKERS[number % len(MARKERS)],
-        "ls": DASHES[number % len(DASHES)],
-    }
+    return {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
 
 
 def _timed(result: BenchmarkResult[Any]) -> list[TimedCalls]:

@@ -193,12 +193,9 @@ _TRUST: tuple[_Column, ...] = (
     ("ECE", lambda point: f"{point.ece:.3g}"),
     ("Brier", lambda point: f"{point.brier:.3g}"),
 )
+_CURVE = ("code", "rounds", "basis", "decoder", "detectors")
 _SLOPES: tuple[_Column, ...] = (
-    ("code", lambda slope: slope.code),
-    ("rounds", lambda slope: str(slope.rounds)),
-    ("basis", lambda slope: slope.basis),
-    ("decoder", lambda slope: slope.decoder),
-    ("detectors", lambda slope: slope.detectors),
+    *((name, lambda slope, name=name: str(getattr(slope.first, name))) for name in _CURVE),
     ("p", lambda slope: f"{_percent(slope.p_low)} to {_percent(slope.p_high)}"),
     ("slope", lambda slope: f"{slope.slope:.2f} ({slope.slope_low:.2f} to {slope.slope_high:.2f})"),
 )

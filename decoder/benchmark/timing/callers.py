@@ -2,93 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from functools import partial
 
 import numpy as np
 
-from decoder.base import Decoder, Stream, StreamingDecoder, unpack_shots
+from decoder.base import Decoder, StreamingDecoder, unpack_shots
 from decoder.benchmark.common import predict
 from decoder.benchmark.reporting.results import Mode
 from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.rule import Opinion
-from simulation.bits import Bits, PackedBits, pack_bits
+from simulation.bits import PackedBits, pack_bits
 
-
-class Call(Protocol):
-    """What is timed."""
-
-    def __call__(self) -> PackedBits:
-        """Bit-packed predictions."""
-
-
-class Caller(Protocol):
-    """Calls one decoder in one mode."""
-
-    mode: ClassVar[Mode]
-
-    @property
-    def decoder(self) -> str:
-        """The decoder's name."""
-
-    def prepare(self, events: PackedBits) -> Call:
-        """Does what comes before the clock starts, for one call's shots (shots, bytes)."""
+Call = Callable[[], tuple[PackedBits, int]]
+"""What is timed: gives bit-packed predictions, and how many shots had no second opinion in time."""
 
 
 @dataclass(frozen=True)
-class BatchCaller:
-    """Hands over all detection events at once."""
+class Caller:
+    """A decoder, and one way to hand shots to it."""
 
-    mode: ClassVar[Mode] = "batch"
     decoder: str
-    made: Decoder
-
-    def prepare(self, events: PackedBits) -> Call:
-        return lambda: predict(self.made, events)
-
-
-@dataclass(frozen=True)
-class StreamCaller:
-    """Hands over the last layer of detection events, the others having been folded in before."""
-
-    mode: ClassVar[Mode] = "streamed"
-    decoder: str
-    made: StreamingDecoder
-
-    def prepare(self, events: PackedBits) -> Call:
-        shots = unpack_shots(events, num_detectors=self.made.num_detectors, bit_packed=True)
-        *before, last = (np.ascontiguousarray(shots[:, detectors]) for detectors in self.made.layers)
-        stream = self.made.stream(shots=len(shots))
-        for layer in before:
-            stream.fold(layer)
-        return lambda: _finish(stream, last)
-
-
-class DeadlineCaller:
-    """Hands all detection events to a pair with a deadline."""
-
-    mode: ClassVar[Mode] = "batch"
-
-    def __init__(self, decoder: str, made: TandemDecoder) -> None:
-        self.decoder = decoder
-        self.made = made
-        self.deadline_ms = made.deadline_ms
-        self.late = 0
-        """Shots of the last call without a second opinion in time."""
-
-    def prepare(self, events: PackedBits) -> Call:
-        return lambda: self._call(events)
-
-    def _call(self, events: PackedBits) -> PackedBits:
-        decoded = self.made.decode_soft(events, bit_packed_shots=True)
-        self.late = int((decoded.opinions == Opinion.LATE).sum())
-        return pack_bits(decoded.predictions)
-
-
-def _finish(stream: Stream, last: Bits) -> PackedBits:
-    stream.fold(last)
-    return pack_bits(stream.finish().predictions)
+    """The decoder's name."""
+    mode: Mode
+    prepare: Callable[[PackedBits], Call]
+    """Does what comes before the clock starts, for one call's bit-packed shots (shots, bytes)."""
+    deadline_ms: float | None = None
+    """Of a pair; None for decoders without one."""
 
 
 def callers_of(decoders: Mapping[str, Decoder], *, batch: int) -> list[Caller]:
@@ -96,9 +37,36 @@ def callers_of(decoders: Mapping[str, Decoder], *, batch: int) -> list[Caller]:
     found: list[Caller] = []
     for name, made in decoders.items():
         if isinstance(made, TandemDecoder) and made.deadline_ms is not None:
-            found.append(DeadlineCaller(name, made))
+            found.append(Caller(name, "batch", partial(_in_time, made), made.deadline_ms))
         else:
-            found.append(BatchCaller(name, made))
+            found.append(Caller(name, "batch", partial(_at_once, made)))
         if batch == 1 and isinstance(made, StreamingDecoder):
-            found.append(StreamCaller(name, made))
+            found.append(Caller(name, "streamed", partial(_streamed, made)))
     return found
+
+
+def _at_once(decoder: Decoder, events: PackedBits) -> Call:
+    return lambda: (predict(decoder, events), 0)
+
+
+def _in_time(pair: TandemDecoder, events: PackedBits) -> Call:
+    def call() -> tuple[PackedBits, int]:
+        decoded = pair.decode_soft(events, bit_packed_shots=True)
+        return pack_bits(decoded.predictions), int(np.count_nonzero(decoded.opinions == Opinion.LATE))
+
+    return call
+
+
+def _streamed(decoder: StreamingDecoder, events: PackedBits) -> Call:
+    """Leaves the last layer of detection events to the call; the others have been folded in before."""
+    shots = unpack_shots(events, num_detectors=decoder.num_detectors, bit_packed=True)
+    *before, last = (np.ascontiguousarray(shots[:, detectors]) for detectors in decoder.layers)
+    stream = decoder.stream(shots=len(shots))
+    for layer in before:
+        stream.fold(layer)
+
+    def call() -> tuple[PackedBits, int]:
+        stream.fold(last)
+        return pack_bits(stream.finish().predictions), 0
+
+    return call

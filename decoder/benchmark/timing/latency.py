@@ -30,9 +30,8 @@ from decoder.benchmark.reporting.results import (
     experiment_columns,
 )
 from decoder.benchmark.runs import LatencyRun
-from decoder.benchmark.timing.callers import Caller, DeadlineCaller, callers_of
+from decoder.benchmark.timing.callers import Caller, callers_of
 from decoder.benchmark.timing.pairs_in_time import pairs_in_time
-from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
@@ -115,7 +114,7 @@ def _measure(
                 timing = _Timing(experiment, each, samples, batch=batch, report=report)
                 timing.warm_up(run.warmup_calls)
                 timing.time_all()
-                points += timing.points()
+                points += [timing.point(record) for record in timing.records]
                 times += [record.times for record in timing.records]
     return BenchmarkResult(points=tuple(points), provenance=provenance, times=tuple(times))
 
@@ -160,7 +159,7 @@ class _Timing:
         """Lets every decoder compile and fill its caches."""
         for record in self.records:
             for call in range(min(calls, self.calls)):
-                record.caller.prepare(self._events(call))()
+                record.caller.prepare(self.samples.detection_events[self._shots(call)])()
 
     def time_all(self) -> None:
         start = turn = 0
@@ -178,30 +177,25 @@ class _Timing:
 
     def _take_turn(self, record: _Record, calls: range) -> None:
         caller, times = record.caller, record.times
-        caller.prepare(self._events(calls[-1]))()
+        events, flips = self.samples.detection_events, self.samples.observable_flips
+        caller.prepare(events[self._shots(calls[-1])])()
         began, cpu_began = time.perf_counter(), time.process_time()
         for call in calls:
-            prepared = caller.prepare(self._events(call))
+            prepared = caller.prepare(events[self._shots(call)])
             called = time.perf_counter()
-            predictions = prepared()
+            predictions, late = prepared()
             times.microseconds[call] = (time.perf_counter() - called) * 1e6
-            times.failures[call] = count_failures(predictions, self._flips(call))
-            record.late += caller.late if isinstance(caller, DeadlineCaller) else 0
+            times.failures[call] = count_failures(predictions, flips[self._shots(call)])
+            record.late += late
         record.turn_seconds += time.perf_counter() - began
         record.cpu_seconds += time.process_time() - cpu_began
         record.failures += int(times.failures[calls.start : calls.stop].sum())
         self.report(len(calls) * self.batch, self.experiment, {other.name: other.failures for other in self.records})
 
-    def _events(self, call: int) -> PackedBits:
-        return self.samples.detection_events[call * self.batch : (call + 1) * self.batch]
+    def _shots(self, call: int) -> slice:
+        return slice(call * self.batch, (call + 1) * self.batch)
 
-    def _flips(self, call: int) -> PackedBits:
-        return self.samples.observable_flips[call * self.batch : (call + 1) * self.batch]
-
-    def points(self) -> list[LatencyPoint]:
-        return [self._point(record) for record in self.records]
-
-    def _point(self, record: _Record) -> LatencyPoint:
+    def point(self, record: _Record) -> LatencyPoint:
         ordered = np.sort(record.times.microseconds)
         point = LatencyPoint(
             **experiment_columns(self.experiment, record.caller.decoder),
@@ -219,11 +213,10 @@ class _Timing:
             max_us=float(ordered[-1]),
             cores_used=record.cpu_seconds / record.turn_seconds,
         )
-        if not any(isinstance(other.caller, DeadlineCaller) for other in self.records):
+        if all(other.caller.deadline_ms is None for other in self.records):
             return point
-        caller = record.caller
-        deadline_ms, late = (caller.deadline_ms, record.late) if isinstance(caller, DeadlineCaller) else (None, None)
-        return DeadlinePoint(**vars(point), deadline_ms=deadline_ms, late=late)
+        deadline_ms = record.caller.deadline_ms
+        return DeadlinePoint(**vars(point), deadline_ms=deadline_ms, late=None if deadline_ms is None else record.late)
 
 
 def _quantile(ordered: npt.NDArray[np.float64], numerator: int, denominator: int) -> float:
