@@ -172,6 +172,11 @@ class StreamingDecoder(SoftDecoder, Protocol):
         """
 
 
+def predict_packed(decoder: Decoder, shots: PackedBits) -> PackedBits:
+    """`Decoder.decode_batch` from bit-packed shots (shots, bytes) to bit-packed predictions (shots, bytes), uint8."""
+    return decoder.decode_batch(shots, bit_packed_shots=True, bit_packed_predictions=True).view(np.uint8)
+
+
 def unpack_shots(shots: npt.NDArray[np.generic], *, num_detectors: int, bit_packed: bool = False) -> Bits:
     """Checks detection events and turns them into bools.
 

@@ -1,8 +1,8 @@
 """Decoders in a child process, for those that hold the interpreter's lock while they compute.
 
-`ldpc` does: measured at the size of bb72, one hard BP-OSD shot keeps all other threads waiting for 0.4 s,
-so that in one process neither another model nor /healthz would be answered meanwhile. Handing a batch over
-costs some 0.3 ms, little beside the milliseconds that BP-OSD takes.
+`ldpc` does: at the size of bb72, one hard BP-OSD shot keeps all other threads waiting for 0.4 s, during which a
+service could answer nothing else. Sending a batch to the child costs some 0.3 ms, little beside the milliseconds that
+BP-OSD takes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
-
-from decoder.base import BatchDecoder, Decoder, Decoding, SoftBatchDecoder, SoftDecoder
+from decoder.base import BatchDecoder, Decoder, Decoding, SoftBatchDecoder, SoftDecoder, predict_packed
 from decoder.scheduling import take_usual_slices
 from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.circuits import MemoryExperiment
@@ -43,9 +41,9 @@ class DecoderKey:
     experiment: MemoryExperiment
 
 
-@lru_cache(64)  # copying checks the code again, which takes longer than all else that sending a shot does
+@lru_cache(64)  # a copy checks the code again, which takes longer than the rest of sending a shot
 def decoder_key(make: MakeDecoder, experiment: MemoryExperiment) -> DecoderKey:
-    """The key without the circuit and matrices that the experiment has cached."""
+    """The key with a copy of the experiment, which has not cached a circuit and matrices that would be sent along."""
     return DecoderKey(make, replace(experiment, code=replace(experiment.code)))
 
 
@@ -66,7 +64,7 @@ class ChildProcess:
         size: decoders that it keeps, the least recently used dropped first and made again when wanted.
         patience_seconds: a call that takes longer ends the child; None waits for ever. A call that starts the child
             takes some seconds more than others.
-        niceness: how much further back the child stands when there are fewer cores than work, as `os.nice` takes it.
+        niceness: as `os.nice` takes it; the higher, the later the child's turn when there is more work than cores.
     """
 
     def __init__(self, *, size: int, patience_seconds: float | None = None, niceness: int = 0) -> None:
@@ -115,7 +113,7 @@ class ChildProcess:
         return result
 
     def close(self) -> None:
-        """Ends the child, whatever it is at."""
+        """Kills the child, also in the midst of a call."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -134,7 +132,7 @@ class ChildProcess:
 
 
 class ProcessDecoder(BatchDecoder):
-    """A `Decoder` that lives in a child process."""
+    """A `Decoder` in a child process."""
 
     def __init__(self, child: ChildProcess, key: DecoderKey, facts: _Facts) -> None:
         super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
@@ -147,7 +145,7 @@ class ProcessDecoder(BatchDecoder):
 
 
 class SoftProcessDecoder(SoftBatchDecoder):
-    """A `SoftDecoder` that lives in a child process."""
+    """A `SoftDecoder` in a child process."""
 
     def __init__(self, child: ChildProcess, key: DecoderKey, facts: _Facts) -> None:
         super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
@@ -202,7 +200,7 @@ def _facts(key: DecoderKey) -> _Facts:
 
 def decode_packed(key: DecoderKey, shots: PackedBits) -> PackedBits:
     """For `ChildProcess.call`: makes the decoder, unless the child has it, and decodes a bit-packed batch."""
-    return _decoder(key).decode_batch(shots, bit_packed_shots=True, bit_packed_predictions=True).view(np.uint8)
+    return predict_packed(_decoder(key), shots)
 
 
 def _decode_soft(key: DecoderKey, shots: PackedBits) -> Decoding:

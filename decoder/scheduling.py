@@ -1,4 +1,4 @@
-"""Threads for which others wait: they shall have a core as soon as they want one, even where all are busy."""
+"""Shorter time slices for threads that others wait for, so that Linux gives them a core sooner when all are busy."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import struct
 import sys
 
 SLICE_SECONDS = 1e-4
-"""The least that Linux allows."""
+"""The shortest slice that Linux allows."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 
 
 def take_short_slices() -> bool:
     """Lets the calling thread, and those that it starts, preempt others of their priority when they wake up.
 
-    Linux, from 6.12 on, lets a thread that wakes up begin at once if it asks for shorter slices of time than the one
-    that has the core; otherwise it may wait for the end of that one's slice, some milliseconds. It gets no larger share
-    of the core by that. Takes no privilege. See `man sched_setattr`, where the slice is `sched_runtime`.
+    From version 6.12 on, Linux runs a thread that wakes up at once if its slices are shorter than those of the thread
+    on the core; otherwise it may have to wait some milliseconds for the end of that thread's slice. It gets no larger
+    part of the core's time. No privilege is needed. See `man sched_setattr`, where the slice is `sched_runtime`.
 
     Returns:
         Whether it was done: False where the operating system does not offer it.
@@ -27,7 +27,7 @@ def take_short_slices() -> bool:
 
 
 def take_usual_slices() -> bool:
-    """Takes `take_short_slices` back, as for a process that such a thread started."""
+    """Undoes `take_short_slices`, which a process inherits from the thread that starts it."""
     return _set_slice(0)
 
 

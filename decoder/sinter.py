@@ -38,7 +38,7 @@ import numpy.typing as npt
 import sinter
 import stim
 
-from decoder.base import Decoder, SoftDecoder
+from decoder.base import Decoder, SoftDecoder, predict_packed
 from decoder.catalog import DECODERS, decoder_spec
 from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.pairs import tuned_threshold
@@ -155,10 +155,7 @@ class _Compiled(sinter.CompiledDecoder):  # type: ignore[misc]
         self._decoder = decoder
 
     def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: npt.NDArray[np.uint8]) -> PackedBits:
-        predictions = self._decoder.decode_batch(
-            bit_packed_detection_event_data, bit_packed_shots=True, bit_packed_predictions=True
-        )
-        return predictions.view(np.uint8)
+        return predict_packed(self._decoder, bit_packed_detection_event_data)
 
 
 class _Discarding(sinter.CompiledDecoder):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +89,6 @@ def with_confidence(decoder: Decoder, *, name: str) -> SoftDecoder:
     if not isinstance(decoder, SoftDecoder):
         raise ValueError(f"the decoder {name!r} does not say how sure it is; use 'neural' or a pair with it")
     return decoder
-
-
-def predict(decoder: Decoder, events: PackedBits) -> PackedBits:
-    """Decodes packed detection events to packed predictions, the form that the service uses."""
-    return cast(PackedBits, decoder.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True))
 
 
 def failed_shots(predictions: PackedBits, flips: PackedBits) -> npt.NDArray[np.bool_]:

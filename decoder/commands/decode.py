@@ -158,7 +158,7 @@ def _decode_all(
     """The predictions, and for a pair how many shots the second decoder answered, or should have."""
     import numpy as np
 
-    from decoder.benchmark.common import predict
+    from decoder.base import predict_packed
     from decoder.tandem.decoder import TandemDecoder
     from decoder.tandem.rule import Opinion
     from simulation.bits import pack_bits
@@ -172,7 +172,7 @@ def _decode_all(
                 batches.append(pack_bits(decoded.predictions))
                 opinions.append(decoded.opinions)
             else:
-                batches.append(predict(decoder, batch))
+                batches.append(predict_packed(decoder, batch))
             progress(min(start + BATCH_SHOTS, len(shots)))
     finally:
         if isinstance(decoder, TandemDecoder):

@@ -56,7 +56,7 @@ def print_result(result: Mapping[str, object], *, title: str, json_output: bool)
 
 
 def wants_progress(*, json_output: bool) -> bool:
-    """Whether a person looks on: stderr is a terminal, and the results are not piped into a program."""
+    """Whether somebody watches: stderr is a terminal, and the results are not piped into a program."""
     return sys.stderr.isatty() and not (json_output and not sys.stdout.isatty())
 
 

@@ -122,7 +122,7 @@ def tune(
         _store(weights, about, threshold, run, chosen)
     headings, *rows = _table([*points, *chosen], chosen=len(chosen))
     if out is not None:
-        write_text(out, _markdown(about, threshold, headings, rows), force=True)
+        write_text(out, _markdown(about, threshold, [headings, *rows]), force=True)
     if json_output:
         print_json({**about, "threshold": threshold, "points": [asdict(point) for point in points]})
         return
@@ -197,16 +197,15 @@ def _store(
     store_threshold(weights, about["second"], facts)
 
 
-def _table(points: list[TuningPoint], *, chosen: int) -> list[list[str]]:
+def _table(points: Sequence[TuningPoint], *, chosen: int) -> list[list[str]]:
     rows = [["basis", "p", "share", "threshold", "passed on", "failures/shots", "95 % interval", "network alone"]]
     for number, point in enumerate(points):
         low, high = point.interval
-        mark = "chosen" if number >= len(points) - chosen else f"{100 * point.share:g} %"
         rows.append(
             [
                 point.basis,
                 f"{point.p:g}",
-                mark,
+                "chosen" if number >= len(points) - chosen else f"{100 * point.share:g} %",
                 f"{point.threshold:.5f}",
                 f"{100 * point.passed_on / point.shots:.3g} %",
                 f"{point.failures:,}/{point.shots:,}",
@@ -217,14 +216,12 @@ def _table(points: list[TuningPoint], *, chosen: int) -> list[list[str]]:
     return rows
 
 
-def _markdown(about: dict[str, Any], threshold: float, headings: list[str], rows: list[list[str]]) -> str:
-    lines = [
-        f"# {about['code']}: the network, then {about['second']}",
-        "",
+def _markdown(about: dict[str, Any], threshold: float, rows: list[list[str]]) -> str:
+    from decoder.benchmark.reporting.tables import markdown_table
+
+    return (
+        f"# {about['code']}: the network, then {about['second']}\n\n"
         f"{about['rounds']} rounds, uniform noise, detectors XYZ, {about['shots']:,} shots for each basis and p, "
-        f"seed {about['seed']}. Chosen: second opinions below a confidence of {threshold:.6g}.",
-        "",
-        *("| " + " | ".join(cells) + " |" for cells in [headings, ["---"] * len(headings), *rows]),
-        "",
-    ]
-    return "\n".join(lines)
+        f"seed {about['seed']}. Chosen: second opinions below a confidence of {threshold:.6g}.\n\n"
+        f"{markdown_table(rows)}"
+    )

@@ -19,10 +19,10 @@ from simulation.circuits import MemoryExperiment
 
 @dataclass(frozen=True, eq=False)
 class TandemDecoding(Decoding):
-    """Predictions of the pair. The probabilities are those of the first decoder throughout.
+    """Predictions of the pair, with the first decoder's probabilities for all shots.
 
-    So in a shot that the second answered the confidence is how sure the first was of its own prediction, which may be
-    another: it is below the threshold, and a shot with little of it is a doubtful one still.
+    Where the second decoder answered, the confidence is still that of the first in its own prediction, which may be a
+    different one; it is below the threshold, and the lower, the more doubtful the shot.
     """
 
     opinions: npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ class TandemDecoding(Decoding):
 
 
 class PooledDecoder(BatchDecoder):
-    """Worker processes as the second decoder of one experiment: with them answers can be had by a deadline."""
+    """The worker processes of a pool as the second decoder of one experiment, which can be left when time is up."""
 
     def __init__(self, pool: OpinionPool, experiment: MemoryExperiment) -> None:
         super().__init__(num_detectors=experiment.num_detectors, num_observables=experiment.num_observables)

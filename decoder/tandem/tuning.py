@@ -1,4 +1,4 @@
-"""Which threshold? Failures of a pair against the share of the shots that are passed on, on held-out shots."""
+"""Choosing a pair's threshold: its failures against the share of shots that the second decoder gets, measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
 CHUNK_SHOTS = 1024
 
 Progress = Callable[[int, int], None]
-"""Is told how many second opinions are there, and how many are wanted."""
+"""Called with the number of second opinions that have come, and of all that are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +101,9 @@ def measure(
         first: the first decoder, for this experiment.
         pool: the second decoder.
         experiment: where the shots come from.
-        shots: how many.
-        seed: theirs.
-        most: the share of them that the second gets.
+        shots: how many are drawn.
+        seed: of the shots.
+        most: the share of the shots that the second decoder gets.
         progress: called after each second opinion.
 
     Raises:

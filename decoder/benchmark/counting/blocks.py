@@ -22,8 +22,8 @@ import numpy.typing as npt
 import sinter
 import stim
 
-from decoder.base import Decoder
-from decoder.benchmark.common import count_failures, predict, with_confidence
+from decoder.base import Decoder, predict_packed
+from decoder.benchmark.common import count_failures, with_confidence
 from decoder.benchmark.reporting.results import experiment_columns
 from decoder.making import make_decoder
 from decoder.tandem.rule import unsure
@@ -128,7 +128,7 @@ class Block:
         """Bit-packed predictions, and which shots are accepted: bool (shots,)."""
         trial, decoder = self.trial, _warm_decoder(self.trial)
         if trial.discard_below is None:
-            return predict(decoder, events), np.ones(len(events), np.bool_)
+            return predict_packed(decoder, events), np.ones(len(events), np.bool_)
         decoded = with_confidence(decoder, name=trial.decoder).decode_soft(events, bit_packed_shots=True)
         return pack_bits(decoded.predictions), ~unsure(decoded.confidence, trial.discard_below)
 
@@ -139,7 +139,7 @@ def _warm_decoder(trial: Trial) -> Decoder:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)  # a process a core is enough
-    predict(decoder, sample(trial.experiment.circuit, shots=1, seed=0).detection_events)
+    predict_packed(decoder, sample(trial.experiment.circuit, shots=1, seed=0).detection_events)
     return decoder
 
 

@@ -81,7 +81,7 @@ def _interrupted_if_a_worker_dies(working: Callable[[], bool]) -> Iterator[None]
         workers: set[multiprocessing.process.BaseProcess] = set()
         while not ended.wait(0.1):
             workers |= set(multiprocessing.active_children()) - before
-            # A worker that ended by itself has told sinter why.
+            # A worker that ends by itself, with exit code 0, has reported its error to sinter.
             if working() and any(worker.exitcode for worker in workers):
                 died.set()
                 signal.pthread_kill(main.ident or 0, signal.SIGINT)

@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_type_hints
+
+from decoder.benchmark.reporting.results import FailurePoint
 
 Kind = Literal["accuracy", "latency", "calibration"]
 
@@ -20,18 +22,7 @@ TABLES = "results.md"
 
 Fields = Mapping[str, type | tuple[type, ...]]
 
-_POINT: Fields = {
-    "code": str,
-    "rounds": int,
-    "basis": str,
-    "p": (int, float),
-    "noise": str,
-    "decoder": str,
-    "detectors": str,
-    "shots": int,
-    "failures": int,
-    "seed": int,
-}
+_POINT: Fields = {name: (int, float) if kind is float else kind for name, kind in get_type_hints(FailurePoint).items()}
 _PROVENANCE: Fields = {
     "time": str,
     "command": str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,9 +30,10 @@ class Summary:
 def summarize(results: Sequence[ResultDirectory]) -> Summary:
     """Sums up at least one result."""
     points = [point for result in results for point in result.points]
+    kinds = Counter(result.kind for result in results)
     times = sorted(result.provenance["time"] for result in results)
     facts = (
-        ("results", f"{len(results)} ({_counts(result.kind for result in results)})"),
+        ("results", f"{len(results)} ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"),
         ("codes", ", ".join(_code(code) for code in _distinct(point["code"] for point in points))),
         ("rounds", ", ".join(str(rounds) for rounds in sorted({point["rounds"] for point in points}))),
         ("physical error rates", error_rates(points)),
@@ -89,19 +91,19 @@ def _code(name: str) -> str:
 
 def _decoders(points: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
-    for name, detectors in _distinct((point["decoder"], point["detectors"]) for point in points):
-        own = [point for point in points if (point["decoder"], point["detectors"]) == (name, detectors)]
+    shots: Counter[tuple[str, str]] = Counter()
+    for point in points:
+        shots[point["decoder"], point["detectors"]] += point["shots"]
+    for (name, detectors), decoded in shots.items():
         about = DECODERS[name].summary if name in DECODERS else ""
-        rows.append((name, detectors, about, f"{sum(point['shots'] for point in own):,}"))
+        rows.append((name, detectors, about, f"{decoded:,}"))
     return Table(title="Decoders", headings=("decoder", "detectors", "what it is", "shots decoded"), rows=tuple(rows))
 
 
 def _origins(results: Sequence[ResultDirectory]) -> Table:
-    origins = [
-        (commit_text(result.provenance), tree_text(result.provenance), machine_text(result.provenance))
-        for result in results
-    ]
-    rows = tuple((*origin, str(origins.count(origin))) for origin in _distinct(origins))
+    everything = [result.provenance for result in results]
+    origins = Counter((commit_text(one), tree_text(one), machine_text(one)) for one in everything)
+    rows = tuple((*origin, str(count)) for origin, count in origins.items())
     return Table(title="Origin of the results", headings=("commit", "tree", "machine", "results"), rows=rows)
 
 
@@ -147,8 +149,3 @@ def _packages_that_differ(everything: Sequence[Mapping[str, Any]]) -> list[str]:
 def _distinct(values: Iterable[Value]) -> list[Value]:
     """Each value once, in the order in which they first come."""
     return list(dict.fromkeys(values))
-
-
-def _counts(values: Iterable[str]) -> str:
-    every = list(values)
-    return ", ".join(f"{value} {every.count(value)}" for value in _distinct(every))

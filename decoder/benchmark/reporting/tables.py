@@ -50,12 +50,12 @@ def to_markdown(result: BenchmarkResult[Any]) -> str:
     """A table for people, for calibration a second one, then where they come from."""
     points = result.points
     columns, _ = _columns(points[0])
-    parts = [_markdown(_table((*_EXPERIMENT, *columns), points))]
+    parts = [markdown_table(_table((*_EXPERIMENT, *columns), points))]
     if isinstance(points[0], CalibrationPoint):
-        parts.append(_markdown(least_confident_table(points)))
+        parts.append(markdown_table(least_confident_table(points)))
     if slopes := fit_slopes(points):
         parts.append("Fits of block LER = c p^slope, with 95 % intervals:\n")
-        parts.append(_markdown(_table(_SLOPES, slopes)))
+        parts.append(markdown_table(_table(_SLOPES, slopes)))
     return "\n".join([*parts, f"{_caption(points[0])}\n", _provenance(result.provenance)])
 
 
@@ -243,7 +243,8 @@ def _table(columns: Sequence[_Column], rows: Sequence[Any]) -> list[list[str]]:
     return [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
 
 
-def _markdown(table: Sequence[Sequence[str]]) -> str:
+def markdown_table(table: Sequence[Sequence[str]]) -> str:
+    """Headings and rows as a table in Markdown."""
     headings, *rows = table
     return "".join(f"| {' | '.join(line)} |\n" for line in [headings, ["---"] * len(headings), *rows])
 

@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from decoder.base import Decoder, StreamingDecoder, unpack_shots
-from decoder.benchmark.common import predict
+from decoder.base import Decoder, StreamingDecoder, predict_packed, unpack_shots
 from decoder.benchmark.reporting.results import Mode
 from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.rule import Opinion
@@ -46,7 +45,7 @@ def callers_of(decoders: Mapping[str, Decoder], *, batch: int) -> list[Caller]:
 
 
 def _at_once(decoder: Decoder, events: PackedBits) -> Call:
-    return lambda: (predict(decoder, events), 0)
+    return lambda: (predict_packed(decoder, events), 0)
 
 
 def _in_time(pair: TandemDecoder, events: PackedBits) -> Call:
