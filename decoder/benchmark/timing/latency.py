@@ -207,9 +207,9 @@ class _Timing:
             mean_us=float(ordered.mean()),
             p50_us=_quantile(ordered, 50, 100),
             p90_us=_quantile(ordered, 90, 100),
-            p99_us=_tail_quantile(ordered, 100),
-            p999_us=_tail_quantile(ordered, 1_000),
-            p9999_us=_tail_quantile(ordered, 10_000),
+            p99_us=tail_quantile(ordered, 100),
+            p999_us=tail_quantile(ordered, 1_000),
+            p9999_us=tail_quantile(ordered, 10_000),
             max_us=float(ordered[-1]),
             cores_used=record.cpu_seconds / record.turn_seconds,
         )
@@ -224,7 +224,7 @@ def _quantile(ordered: npt.NDArray[np.float64], numerator: int, denominator: int
     return float(ordered[max(0, -(-len(ordered) * numerator // denominator) - 1)])
 
 
-def _tail_quantile(ordered: npt.NDArray[np.float64], one_in: int) -> float | None:
+def tail_quantile(ordered: npt.NDArray[np.float64], one_in: int) -> float | None:
     """The value that one in so many exceeds; None where not even one is expected to."""
     return _quantile(ordered, one_in - 1, one_in) if len(ordered) >= one_in else None
 

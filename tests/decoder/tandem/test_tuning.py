@@ -92,21 +92,22 @@ def test_a_shot_without_an_opinion_keeps_the_firsts_answer(monkeypatch):
     experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.01)
     first: Any = make_decoder("neural", experiment)
     pool = OpinionPool("bposd-osd0", processes=1)
-    decode = pool._decode
+    [worker] = pool.children
+    call = worker.call
     decoded = []
 
     def often(*args):
         decoded.append(args)
         if len(decoded) % 2:
-            raise NoOpinionError("hung")
-        return ~decode(*args)  # certainly wrong where that is right
+            raise TimeoutError("hung")
+        return ~call(*args)  # certainly wrong where that is right
 
     try:
         pool.warm_up(experiment)
-        monkeypatch.setattr(pool, "_decode", often)
+        monkeypatch.setattr(worker, "call", often)
         monkeypatch.setattr(pool, "warm_up", lambda _: None)
         c = measure(first, pool, experiment, shots=100, seed=5, most=0.2)
-        monkeypatch.setattr(pool, "_decode", lambda *_: failing())
+        monkeypatch.setattr(worker, "call", lambda *_: failing())
         with pytest.raises(NoOpinionError, match="crashed"):
             measure(first, pool, experiment, shots=100, seed=5, most=0.2)
     finally:
@@ -116,4 +117,4 @@ def test_a_shot_without_an_opinion_keeps_the_firsts_answer(monkeypatch):
 
 
 def failing():
-    raise NoOpinionError("crashed")
+    raise RuntimeError("crashed")

@@ -10,7 +10,7 @@ from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.results import BenchmarkResult, LatencyPoint
 from decoder.benchmark.runs import AccuracyRun, LatencyRun
-from decoder.benchmark.timing.latency import LEAST_TURN, _tail_quantile, run_latency
+from decoder.benchmark.timing.latency import LEAST_TURN, run_latency, tail_quantile
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.weights import build_network, save_weights
@@ -61,9 +61,9 @@ def test_statistics_are_those_of_the_calls(result: BenchmarkResult[LatencyPoint]
 @pytest.mark.parametrize("one_in", [100, 1_000, 10_000])
 def test_a_quantile_far_out_takes_a_call_beyond_it(one_in: int) -> None:
     times = np.arange(one_in, dtype=np.float64)
-    assert _tail_quantile(times, one_in) == one_in - 2  # observed, and one call takes longer
-    assert _tail_quantile(times[1:], one_in) is None
-    assert _tail_quantile(np.arange(3.0 * one_in + 1), one_in) == 3 * one_in - 3
+    assert tail_quantile(times, one_in) == one_in - 2  # observed, and one call takes longer
+    assert tail_quantile(times[1:], one_in) is None
+    assert tail_quantile(np.arange(3.0 * one_in + 1), one_in) == 3 * one_in - 3
 
 
 def test_a_decoder_that_streams_is_timed_once_more() -> None:
