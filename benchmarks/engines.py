@@ -61,6 +61,8 @@ Whole = Callable[[Bits], Decoding]
 
 @dataclass(eq=False)
 class Engine:
+    """One way to compute the network, and what was measured of it."""
+
     network: Network
     whole: Whole
     seconds: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -72,6 +74,7 @@ class Engine:
     """Of log-odds, from those of torch's float32."""
 
     def p50_and_p99(self, what: str) -> str:
+        """Milliseconds of single shots."""
         return " / ".join(f"{value:.2f}" for value in harness.milliseconds(self.seconds[what, 1], 0.5, 0.99))
 
 
@@ -94,6 +97,7 @@ class Setting:
         self.missing: dict[str, str] = {}
 
     def given(self, shots: Bits) -> Given:
+        """What the engines get of shots, bool (B, detectors)."""
         bits, device = self.decoder.placement.dense(shots), self.decoder.device
         believed = self.propagation.propagate(bits, basis=BASIS)
         beliefs = self.propagation.tensors(believed, device=device)

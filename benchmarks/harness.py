@@ -106,6 +106,7 @@ class Resources:
 
     @classmethod
     def of(cls, pid: int) -> Resources:
+        """Those of a process of Linux."""
         status = Path(f"/proc/{pid}/status").read_text()
         values = dict(line.split(":", 1) for line in status.splitlines())
         # After the command, which may hold spaces, in brackets: state, ..., utime and stime as fields 14 and 15.
@@ -131,6 +132,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     def resources(self) -> Resources:
+        """What its first process holds."""
         return Resources.of(self.process.pid)
 
     def workers(self) -> list[int]:
@@ -140,6 +142,7 @@ class Service:
         return [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
 
     def failure(self, what: str) -> RuntimeError:
+        """An error that shows the log."""
         return RuntimeError(f"{what}; it said:\n{self.log.read_text()}")
 
 
@@ -293,6 +296,7 @@ class Report:
     """What was wanted, what was found, and whether that is enough."""
 
     def goal(self, wanted: str, found: str, *, met: bool) -> None:
+        """Adds a goal."""
         self.goals.append((wanted, found, bool(met)))
 
     def goal_of_growth(self, wanted: str, before: float, after: float, *, most: float) -> None:
@@ -301,11 +305,13 @@ class Report:
         self.goal(wanted, f"{before:.0f} to {after:.0f} MiB ({100 * grown:+.1f} %)", met=grown <= most)
 
     def goal_of_tracebacks(self, running: Service, *, prefix: str = "") -> None:
+        """A goal for the service's log."""
         tracebacks = running.log.read_text().count("Traceback")
         self.goal(f"{prefix}no traceback in the log", f"{tracebacks}", met=tracebacks == 0)
 
     @property
     def met(self) -> bool:
+        """Whether all goals are."""
         return all(met for *_, met in self.goals)
 
     def write(self, folder: Path) -> int:

@@ -44,6 +44,7 @@ class Reply:
     body: bytes
 
     def header(self, name: str) -> str | None:
+        """A header's value, whatever the case of its name."""
         found = re.search(rf"\r\n{name}: *([^\r]*)".encode(), self.head, re.IGNORECASE)
         return found[1].decode() if found else None
 
@@ -173,6 +174,7 @@ class Outcome:
     """MiB of the service, every second."""
 
     def seconds(self) -> list[float]:
+        """What each answered request took."""
         return [answered - sent for sent, answered in self.accepted]
 
 
@@ -267,6 +269,7 @@ class Callers:
                     tasks.create_task(repeat(number, retrying))
 
     def stop(self) -> None:
+        """Ends `ask`, once the requests under way are answered."""
         self._stopped = True
 
     async def _once(self, client: httpx.AsyncClient, index: int) -> str:
