@@ -136,11 +136,11 @@ class NeuralDecoder(SoftBatchDecoder):
 
     def judge(self, events: Bits) -> Decoding:
         """Predictions with the posterior of the chosen coset and of each flip; see `decoder.base.SoftDecoder`."""
-        k = self.num_observables
-        parts = [Decoding(np.zeros((0, k), bool), np.zeros(0, np.float64), np.zeros((0, k), np.float32))]
-        for i in range(0, len(events), self.max_batch):
-            parts.append(self.backend.decode(self.placement.dense(events[i : i + self.max_batch])))
-        return Decoding.concatenate(parts)
+        if not len(events):
+            none = np.zeros((0, self.num_observables), np.bool_)
+            return Decoding(none, np.zeros(0, np.float64), none.astype(np.float32))
+        batches = (events[i : i + self.max_batch] for i in range(0, len(events), self.max_batch))
+        return Decoding.concatenate([self.backend.decode(self.placement.dense(batch)) for batch in batches])
 
     def stream(self, *, shots: int = 1) -> Stream:
         """Begins to decode experiments whose events arrive layer by layer; see `decoder.base.StreamingDecoder`.
