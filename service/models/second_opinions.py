@@ -42,22 +42,22 @@ class SecondOpinions:
         self.info = PairInfo(second=second, threshold=threshold, deadline_ms=model.deadline_ms)
         self._model = model.id
         self._metrics = metrics
-        self._pool = OpinionPool(
+        self.pool = OpinionPool(
             second,
             processes=model.second_processes,
             patience_seconds=model.second_patience_seconds or PATIENCE_SECONDS,
         )
-        metrics.add_model(model.id, waiting=lambda: self._pool.waiting)
+        metrics.add_model(model.id, waiting=lambda: self.pool.waiting)
 
     def warm_up(self, experiment: MemoryExperiment) -> None:
         """Starts the workers without waiting for them. If the decoder cannot be made, the reason is logged."""
 
         def warm() -> None:
             try:
-                self._pool.warm_up(experiment)
+                self.pool.warm_up(experiment)
             except NoOpinionError as error:
-                if not self._pool.closed:
-                    self._pool.warn(error)
+                if not self.pool.closed:
+                    self.pool.warn(error)
 
         threading.Thread(target=warm, name=f"warm-up-{self._model}", daemon=True).start()
 
@@ -74,14 +74,14 @@ class SecondOpinions:
         """
         assert first.confidence is not None
         rows = np.flatnonzero(unsure(first.confidence, self.threshold)).tolist()
-        opinions = self._pool.ask(experiment, shots[rows], seconds=seconds)
+        opinions = self.pool.ask(experiment, shots[rows], seconds=seconds)
         self._metrics.count(self._model, Opinion.FIRST, shots=len(shots) - len(rows))
         count = partial(self._metrics.count, self._model)
         return AskedOpinions(first, dict(zip(rows, opinions, strict=True)), seconds=seconds, count=count)
 
     def close(self) -> None:
         """Ends the workers."""
-        self._pool.close()
+        self.pool.close()
         self._metrics.remove_model(self._model)
 
 

@@ -31,7 +31,6 @@ def run(program: str, *arguments: str, folder: Path, **environment: str) -> subp
     )
 
 
-@pytest.mark.timeout(900)  # half a minute on a free core
 def test_sinters_own_tests_pass(tmp_path: Path) -> None:
     # One decoder of each kind, as the others of it differ by numbers alone, and XYZ ones do the same as XZ ones in
     # models without both bases, as all of these are; the exact search where it does not take long.

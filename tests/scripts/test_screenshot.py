@@ -22,7 +22,6 @@ def test_it_takes_a_picture_of_the_running_page(tmp_path):
         cwd=REPOSITORY,
         env={**os.environ, "TANDEM_MODELS": models},
         check=True,
-        timeout=250,
     )
     picture = matplotlib.image.imread(out)
     assert picture.shape[1] == 1120

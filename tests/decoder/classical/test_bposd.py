@@ -32,7 +32,6 @@ def test_decodes_the_shots_of_another_project(vectors: Path) -> None:
     np.testing.assert_array_equal(SyndromeDecoder(FaultModel.from_dem(dem), BRAVYI).decode_batch(shots), flips)
 
 
-@pytest.mark.timeout(900)  # ten seconds on a free core
 def test_fails_as_often_as_measured_elsewhere() -> None:
     # bb72, Z, 6 rounds, p = 0.3 %, XZ, Bravyi's settings on another project's circuit: 137 of 10,000.
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003)

@@ -17,7 +17,6 @@ TOY = {"code": "3,3,1+x+y,1+x+y", "rounds": 3, "p": 0.002}
 """A code of 18 qubits, for slow decoders."""
 
 
-@pytest.mark.timeout(900)  # half a minute all together on a free core
 @pytest.mark.parametrize(
     ("name", "experiment", "shots", "failures", "of"),
     [

@@ -172,10 +172,10 @@ async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up
 ):
     unsure = expected.opinions == Opinion.SECOND
     one = events[unsure][:1].tobytes()
+    batches = await server.metric('tandem_batches_total{model="pair"}')
     os.kill(worker, signal.SIGSTOP)
     waiting = asyncio.create_task(http.post(f"{URL}?opinions=true", content=one, headers=B8))
-    await server.until_metric('tandem_requests_total{model="pair"}', 1)
-    await asyncio.sleep(0.3)
+    await server.until_metric('tandem_batches_total{model="pair"}', batches + 1)  # the network has answered
     os.kill(worker, signal.SIGKILL)
     failed = await waiting
     assert failed.status_code == 200
