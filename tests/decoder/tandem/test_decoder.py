@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from concurrent.futures import Future, wait
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from decoder.tandem.rule import Opinion, merge
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
+from tests.helpers import PATIENCE_SECONDS, eventually
 
 
 class Parity:
@@ -54,6 +56,10 @@ def pool():
     pool = OpinionPool("bposd-osd0", processes=1)
     yield pool
     pool.close()
+
+
+def answer(asked: Future[Any]) -> Any:
+    return asked.result(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -124,7 +130,7 @@ def test_a_late_opinion_is_not_waited_for(pool, experiment):
         os.kill(pid, signal.SIGCONT)
     assert decoded.opinions.tolist() == [Opinion.LATE]
     assert decoded.predictions[0, 0]  # the first's
-    assert 0.19 < took < 5
+    assert took > 0.19
 
 
 class SlowParity(Parity):
@@ -152,7 +158,7 @@ def test_nobody_waits_for_what_the_workers_were_too_slow_for_lately(experiment, 
     shot = pack_bits(np.zeros((1, experiment.num_detectors), np.bool_))
     pool = OpinionPool("bposd-osd0", processes=1)
     try:
-        assert not pool.ask(experiment, shot, seconds=1e-6)[0].result(timeout=30).any()  # nothing is known yet
+        assert not answer(pool.ask(experiment, shot, seconds=1e-6)[0]).any()  # nothing is known yet
         pool.warm_up(experiment)
         decoded = []
         [worker] = pool.children
@@ -161,11 +167,11 @@ def test_nobody_waits_for_what_the_workers_were_too_slow_for_lately(experiment, 
         [hopeless] = pool.ask(experiment, shot, seconds=1e-6)
         assert hopeless.cancelled()
         assert wait([hopeless], timeout=0).done == {hopeless}
-        assert not pool.ask(experiment, shot, seconds=30)[0].result(timeout=30).any()
+        assert not answer(pool.ask(experiment, shot, seconds=PATIENCE_SECONDS)[0]).any()
         assert len(decoded) == 1
 
         monkeypatch.setattr(opinions, "MEMORY_SECONDS", 0)
-        assert not pool.ask(experiment, shot, seconds=1e-6)[0].result(timeout=30).any()  # they may be quicker by now
+        assert not answer(pool.ask(experiment, shot, seconds=1e-6)[0]).any()  # they may be quicker by now
     finally:
         pool.close()
 
@@ -178,12 +184,12 @@ def test_a_worker_that_is_killed_costs_its_shot_and_no_more(pool, experiment):
     [asked] = pool.ask(experiment, pack_bits(shot))
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(NoOpinionError, match="ended"):
-        asked.result(timeout=30)
+        answer(asked)
     assert not PooledDecoder(pool, experiment).decode_batch(shot).any()
 
 
 def test_a_worker_that_hangs_is_replaced(experiment):
-    pool = OpinionPool("bposd-osd0", processes=1, patience_seconds=120)
+    pool = OpinionPool("bposd-osd0", processes=1, patience_seconds=PATIENCE_SECONDS)
     try:
         pool.warm_up(experiment)
         [pid] = [child.pid for child in pool.children]
@@ -192,9 +198,9 @@ def test_a_worker_that_hangs_is_replaced(experiment):
         shot = pack_bits(np.zeros((1, experiment.num_detectors), np.bool_))
         [asked] = pool.ask(experiment, shot)
         with pytest.raises(NoOpinionError, match="did not answer within"):
-            asked.result(timeout=30)
-        pool.children[0].patience_seconds = 120
-        assert not pool.ask(experiment, shot)[0].result(timeout=30).any()
+            answer(asked)
+        pool.children[0].patience_seconds = PATIENCE_SECONDS
+        assert not answer(pool.ask(experiment, shot)[0]).any()
     finally:
         pool.close()
 
@@ -216,7 +222,7 @@ def test_a_second_decoder_that_is_missing_is_flagged(experiment, tmp_path, monke
 
 
 def test_a_decoder_that_fails_again_and_again_is_left_alone_for_a_while(experiment, monkeypatch):
-    monkeypatch.setattr(opinions, "MOST_REST_SECONDS", 0.5)
+    monkeypatch.setattr(opinions, "MOST_REST_SECONDS", 1)
     pool = OpinionPool("bposd-osd0", processes=1)
     shot = pack_bits(np.zeros((1, experiment.num_detectors), np.bool_))
     tried = []
@@ -227,7 +233,7 @@ def test_a_decoder_that_fails_again_and_again_is_left_alone_for_a_while(experime
 
     def outcome():
         try:
-            return pool.ask(experiment, shot)[0].result(timeout=30).any()
+            return answer(pool.ask(experiment, shot)[0]).any()
         except NoOpinionError as error:
             return str(error)
 
@@ -237,13 +243,12 @@ def test_a_decoder_that_fails_again_and_again_is_left_alone_for_a_while(experime
         monkeypatch.setattr(worker, "call", crash)
         crashed = "no second opinion of bposd-osd0: crashed"
         assert [outcome() for _ in range(3)] == [crashed] * 3
-        assert "3 times in a row" in outcome()
-        assert len(tried) == 3
-        time.sleep(0.5)
-        assert outcome() == crashed
-        assert "4 times in a row" in outcome()
-        time.sleep(0.5)
+        for _ in range(2):
+            refused = eventually(lambda: (found := outcome()) != crashed and found)
+            assert f"{len(tried)} times in a row" in refused
+            eventually(lambda: outcome() == crashed)
         monkeypatch.setattr(worker, "call", call)
+        eventually(lambda: not isinstance(outcome(), str))
         assert [outcome() for _ in range(2)] == [False] * 2
     finally:
         pool.close()
@@ -254,7 +259,7 @@ def test_a_full_pool_gives_no_opinion(experiment):
     try:
         asked = pool.ask(experiment, np.zeros((5, 5), np.uint8))
         with pytest.raises(NoOpinionError, match="wait for bposd-osd0 already"):
-            asked[-1].result(timeout=30)
+            answer(asked[-1])
     finally:
         pool.close()
     with pytest.raises(RuntimeError, match="closed"):

@@ -188,12 +188,14 @@ async def test_a_second_decoder_that_crashes_is_flagged_and_the_service_stays_up
 async def test_a_second_decoder_that_hangs_is_flagged_and_replaced(lab_server, others, events, expected):
     unsure = expected.opinions == Opinion.SECOND
     one = events[unsure][:1].tobytes()
-    patience = 15  # enough to start in
-    async with lab_server(PAIR.model_copy(update={"second_patience_seconds": patience})) as server:
+    async with lab_server(PAIR.model_copy(update={"second_patience_seconds": PATIENCE_SECONDS})) as server:
         await warmed_up()
+        [child] = server.app.state.engine.models["pair"].second.pool.children
+        child.patience_seconds = 0.5  # now that it has started
         async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE_SECONDS) as http:
             os.kill(worker_beside(others), signal.SIGSTOP)
             hung = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
+            child.patience_seconds = PATIENCE_SECONDS
             again = await http.post(f"{URL}?opinions=true", content=one, headers=B8)
     assert (hung.status_code, hung.content[-1]) == (200, Opinion.FAILED)
     assert again.content == pack_bits(expected.predictions[unsure][:1]).tobytes() + bytes([Opinion.SECOND])
