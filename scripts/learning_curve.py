@@ -3,21 +3,18 @@
     python scripts/learning_curve.py runs/bb72/log.csv --validation-shots 4000 --out docs/results/learning-curve.png
 
 Beside the plot the points go into a CSV file of the same name. Several logs continue each other, in the order
-given: the shots of each are added to those of the ones before. With --target 0.002=3.5e-4 a power law through the
-last points of each curve tells how many shots would lead to that failure rate; that is an extrapolation.
+given: the shots of each are added to those of the ones before.
 """
 
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from matplotlib.figure import Figure
 
@@ -26,22 +23,12 @@ from decoder.benchmark.common import failure_columns
 from decoder.benchmark.reporting.plots import DASHES, FAILURE_RATE, MARKERS, draw_curve
 from decoder.benchmark.reporting.tables import rows_to_csv
 from decoder.commands.options import check_outputs, listed
-from decoder.commands.output import print_table
 from simulation.files import atomic_write, write_text
-
-CAUTION = (
-    "Extrapolated: a power law need not hold beyond the points. The ranges (95 %) are those of the counts alone; all "
-    "validations use the same shots, and a falling learning rate makes the end of a run look steeper than it is."
-)
-FARTHEST = 1e18
-"""Training shots; what a power law puts beyond that is out of reach."""
 
 Curve = tuple[str, float]
 """Memory basis and p."""
 Curves = dict[Curve, list["Point"]]
 """The points of each basis and p, ascending in training shots."""
-Laws = dict[Curve, tuple["PowerLaw", float, float]]
-"""Power laws, and the training shots from and to which each is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,48 +47,6 @@ class Point:
     ler_low: float
     ler_high: float
     """Ends of the exact 95 % interval."""
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """log(failure rate) = level + exponent * (log(training shots) - center)."""
-
-    center: float
-    level: float
-    exponent: float
-    covariance: np.ndarray
-    """(2, 2), of exponent and level."""
-
-    @property
-    def exponent_error(self) -> float:
-        """The standard error."""
-        return math.sqrt(self.covariance[0, 0])
-
-    def rate(self, training_shots: float) -> float:
-        return math.exp(self.level + self.exponent * (math.log(training_shots) - self.center))
-
-    def shots_for(self, rate: float) -> tuple[float, float, float] | None:
-        """Training shots for a failure rate, and the ends of their 95 % range; None where the law never gets there.
-
-        The range is where the rate lies in the law's own 95 % band (Fieller's interval). Its high end is infinite
-        where the exponent may be 0 as far as the counts tell.
-        """
-        if self.exponent >= 0:
-            return None
-        distance = (math.log(rate) - self.level) / self.exponent
-        if self.center + distance > math.log(FARTHEST):
-            return None
-        # (level - log rate + exponent x)^2 <= 1.96^2 variance(x) for x = log(shots) - center, in powers of x.
-        gap, slack = self.level - math.log(rate), 1.96**2 * self.covariance
-        square = self.exponent**2 - slack[0, 0]
-        ends = np.roots([square, 2 * (self.exponent * gap - slack[0, 1]), gap**2 - slack[1, 1]])
-        if square > 0:
-            low, high = ends.real.min(), ends.real.max()
-        else:
-            low, high = ends.max() if np.isrealobj(ends) else -math.inf, math.inf
-        with np.errstate(over="ignore"):
-            middle, low, high = np.exp(np.array([distance, low, high]) + self.center).tolist()
-        return middle, low, high
 
 
 def read_logs(paths: Sequence[Path], *, validation_shots: Sequence[int], start_shots: int = 0) -> Curves:
@@ -168,27 +113,8 @@ def _failures(text: str, *, where: str) -> Iterable[tuple[Curve, int]]:
         yield (found[1], float(found[2])), int(found[3])
 
 
-def fit_power_law(points: Sequence[Point], *, last: int) -> PowerLaw:
-    """Fits the last points that have failures, each weighted by the error of its count's logarithm.
-
-    Raises:
-        ValueError: fewer than two are asked for or there.
-    """
-    used = [point for point in points if point.failures][-last:]
-    if last < 2 or len(used) < 2:
-        raise ValueError(
-            f"a power law needs at least 2 points with failures, but {points[0].basis} memory at p = {points[0].p:g} "
-            f"has {len(used)} and --fit-points is {last}; take more, or leave --target out"
-        )
-    x, y = np.log([q.training_shots for q in used]), np.log([q.ler for q in used])
-    center = float(x.mean())
-    weights = np.sqrt([q.failures for q in used])  # a Poisson count n has the logarithmic error 1 / sqrt(n)
-    (exponent, level), covariance = np.polyfit(x - center, y, 1, w=weights, cov="unscaled")
-    return PowerLaw(center=center, level=float(level), exponent=float(exponent), covariance=covariance)
-
-
-def draw(curves: Curves, laws: Laws) -> Figure:
-    """The curves with their intervals, and the laws."""
+def draw(curves: Curves) -> Figure:
+    """The curves with their intervals."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     rates, bases = sorted({p for _, p in curves}), sorted({basis for basis, _ in curves}, reverse=True)
@@ -196,59 +122,10 @@ def draw(curves: Curves, laws: Laws) -> Figure:
         color, number = f"C{rates.index(p) % 10}", bases.index(basis)
         style = {"color": color, "marker": MARKERS[number], "ls": DASHES[number]}
         draw_curve(axes, [one.training_shots for one in points], points, label=f"{basis} memory, p = {p:g}", **style)
-        if (basis, p) in laws:
-            law, first, last = laws[basis, p]
-            x = np.geomspace(first, last, 50)
-            axes.plot(x, [law.rate(shots) for shots in x], color=color, ls=":", lw=1)
     axes.set(xscale="log", yscale="log", xlabel="training shots seen", ylabel=FAILURE_RATE)
     axes.grid(which="major", alpha=0.3)
     axes.legend(fontsize="small")
     return figure
-
-
-def project(curves: Curves, targets: dict[float, float], *, last: int) -> tuple[list[list[str]], Laws]:
-    """Fits each curve that has a target: the rows of a table, and the laws.
-
-    Raises:
-        ValueError: a target for a p without points, or too few points to fit.
-    """
-    if unknown := set(targets) - {p for _, p in curves}:
-        there = ", ".join(f"{p:g}" for p in sorted({p for _, p in curves}))
-        raise ValueError(f"there is a target for p = {min(unknown):g}, but the logs have validations at {there}")
-    rows: list[list[str]] = []
-    laws: Laws = {}
-    for (basis, p), points in curves.items():
-        if p not in targets:
-            continue
-        law = fit_power_law(points, last=last)
-        reached = points[-1].training_shots
-        needed = law.shots_for(targets[p])
-        row = [basis, f"{p:g}", f"{points[-1].failures:,}/{points[-1].shots:,}", f"{reached:.3g}"]
-        row += [f"{law.exponent:.2f} ± {law.exponent_error:.2f}", f"{targets[p]:.3g}", _projection(needed)]
-        rows.append(row)
-        first = [point for point in points if point.failures][-last:][0].training_shots
-        laws[basis, p] = (law, first, max(reached, min(needed[0], 100 * reached) if needed else reached))
-    return rows, laws
-
-
-def _projection(needed: tuple[float, float, float] | None) -> str:
-    if needed is None:
-        return "out of reach on this trend"
-    middle, low, high = needed
-    return f"{middle:.2g} ({low:.2g} to {high:.2g})" if high < FARTHEST else f"{middle:.2g} (from {low:.2g} on)"
-
-
-def _targets(texts: Sequence[str]) -> dict[float, float]:
-    targets = {}
-    for text in texts:
-        try:
-            p, rate = (float(part) for part in text.split("="))
-        except ValueError:
-            raise ValueError(f"--target {text!r} must be P=RATE, such as 0.002=3.5e-4") from None
-        if not (0 < p < 1 and 0 < rate < 1):
-            raise ValueError(f"--target {text!r}: p and the failure rate must be above 0 and below 1")
-        targets[p] = rate
-    return targets
 
 
 def learning_curve(
@@ -259,10 +136,6 @@ def learning_curve(
     ],
     out: Annotated[Path, typer.Option(help="The plot (.png); the points go beside it (.csv).")],
     start_shots: Annotated[int, typer.Option(help="Training shots before the first log.")] = 0,
-    target: Annotated[
-        list[str] | None, typer.Option(metavar="P=RATE", help="Project the shots that lead to this failure rate.")
-    ] = None,
-    fit_points: Annotated[int, typer.Option(help="Last points of each curve that a projection uses.")] = 5,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Draws learning curves, with exact 95 % intervals."""
@@ -272,15 +145,10 @@ def learning_curve(
     check_outputs(out, points_file, force=force, inputs=tuple(logs))
     numbers = listed("--validation-shots", validation_shots, int)
     curves = read_logs(logs, validation_shots=numbers, start_shots=start_shots)
-    rows, laws = project(curves, _targets(target or []), last=fit_points)
     table = rows_to_csv([asdict(point) for points in curves.values() for point in points])
     write_text(points_file, table, force=force)
     with atomic_write(out, force=force) as partial:
-        draw(curves, laws).savefig(partial, format="png", dpi=150)
-    if rows:
-        headings = ("basis", "p", "failures/shots at the end", "training shots", "exponent", "target", "shots needed")
-        print_table(headings, rows)
-        print(CAUTION)
+        draw(curves).savefig(partial, format="png", dpi=150)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
