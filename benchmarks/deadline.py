@@ -240,9 +240,9 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
         ("pages read from disk meanwhile", f"{found['major_page_faults']:,}"),
         ("longest wait beyond deadline or network, unsure shots", f"{found['largest_wait_beyond_need_ms']:.3g} ms"),
     ]
-    quantiles = [["", *found["total_ms"]]]
+    times = [["", *found["total_ms"]]]
     for name, key in (("call", "total_ms"), ("network alone, in it", "network_ms")):
-        quantiles.append([name, *(f"{value:.3g} ms" for value in found[key].values())])
+        times.append([name, *(f"{value:.3g} ms" for value in found[key].values())])
     machine = provenance["machine"]
     priority = "niceness -20 and memory locked" if setup["realtime"] else "no priority"
     return (
@@ -251,7 +251,7 @@ def markdown(setup: dict[str, Any], found: dict[str, Any], provenance: dict[str,
         f"{setup['basis']} memory, {setup['rounds']} rounds, p = {100 * setup['p']:g} %, seed {setup['seed']}: "
         f"{shots:,} single shots, worker processes: {setup['processes']}, busy processes: {setup['load']}, "
         f"{priority}, short slices: {'yes' if setup['short_slices'] else 'no'}.\n\n"
-        f"{markdown_table([('', ''), *rows])}\n\n{markdown_table(quantiles)}\n\n"
+        f"{markdown_table([('', ''), *rows])}\n\n{markdown_table(times)}\n\n"
         f"- command: `{provenance['command']}`\n- time: {provenance['time']}\n"
         f"- machine: {machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, load average before "
         f"{machine['load_average']}\n"
