@@ -52,7 +52,7 @@ class TuningPoint:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What both decoders make of the shots of one experiment, the least confident first."""
+    """Which shots of one experiment each of the two decoders got wrong, in the order of the first one's confidence."""
 
     experiment: MemoryExperiment
     confidence: npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class Curve:
     first_failed: npt.NDArray[np.bool_]
     """(shots,)."""
     second_failed: npt.NDArray[np.bool_]
-    """(asked,): of the least confident."""
+    """(asked,): for the least confident shots, which the second decoder was asked for."""
     seconds_per_opinion: float | None
 
     def threshold(self, share: float) -> float:

@@ -51,7 +51,7 @@ class FailurePoint:
 
 
 Mode = Literal["batch", "streamed"]
-"""batch: all detection events of a call at once. streamed: those of the last layer, when the others have been taken."""
+"""batch: a call gets all detection events at once. streamed: it gets the last layer's; the others were given before."""
 
 
 @dataclass(frozen=True, kw_only=True)

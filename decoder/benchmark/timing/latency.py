@@ -39,7 +39,7 @@ DEFAULT_BATCHES = (1, 8, 64, 512)
 TURN_SECONDS = 0.5
 """How long one decoder runs before the next has its turn, so that all meet the same state of the machine."""
 LEAST_TURN = 8
-"""Calls of a turn at least, however slow a decoder is: a fast one beside it would hardly ever be warm otherwise."""
+"""The fewest calls of a turn: beside a slow decoder a fast one would otherwise seldom run with warm caches."""
 
 
 def run_latency(
@@ -220,12 +220,12 @@ class _Timing:
 
 
 def _quantile(ordered: npt.NDArray[np.float64], numerator: int, denominator: int) -> float:
-    """The least observed value that so large a share of them does not exceed: none is made up between two."""
+    """An observed time, the least that this fraction of the calls does not exceed; nothing is interpolated."""
     return float(ordered[max(0, -(-len(ordered) * numerator // denominator) - 1)])
 
 
 def tail_quantile(ordered: npt.NDArray[np.float64], one_in: int) -> float | None:
-    """The value that one in so many exceeds; None where not even one is expected to."""
+    """The time that one call in `one_in` exceeds; None where there are fewer calls than that."""
     return _quantile(ordered, one_in - 1, one_in) if len(ordered) >= one_in else None
 
 
@@ -246,6 +246,7 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _collector_resting() -> Iterator[None]:
+    """Keeps Python's garbage collector from running during a call that is timed."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
