@@ -16,6 +16,9 @@ from service.models.engine import Engine
 from service.settings import read_settings
 from service.telemetry.logs import log_config
 
+DEPLOYMENT = "tandem"
+"""As deploy/ray/serve.yaml calls it."""
+
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})  # as typer reads TANDEM_INSECURE
 
 
@@ -51,4 +54,4 @@ class Replica:
         engine.check_ready()
 
 
-app = serve.deployment(name="tandem")(serve.ingress(make_app)(Replica)).bind()
+app = serve.deployment(name=DEPLOYMENT)(serve.ingress(make_app)(Replica)).bind()

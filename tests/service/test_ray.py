@@ -111,6 +111,7 @@ def test_without_keys_a_replica_does_not_start(ray_replica: ModuleType, monkeypa
 
 
 def test_the_configuration_is_one_that_serve_takes(ray_replica: ModuleType):
+    from ray.serve import Application
     from ray.serve.schema import ServeDeploySchema
 
     config = yaml.safe_load(CONFIG.read_text())
@@ -118,9 +119,9 @@ def test_the_configuration_is_one_that_serve_takes(ray_replica: ModuleType):
     [application] = parsed.applications
     module, _, name = application.import_path.partition(":")
     assert module == ray_replica.__name__
-    bound = getattr(ray_replica, name)
+    assert isinstance(getattr(ray_replica, name), Application)
     [deployment] = application.deployments
-    assert bound._bound_deployment.name == deployment.name
+    assert deployment.name == ray_replica.DEPLOYMENT
     assert deployment.num_replicas == 2
     # Ray ignores names that it does not know.
     for given, schema in (

@@ -39,8 +39,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) -> None:
     experiments = [MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=p) for p in (0.004, 0.007)]
     decoders = ["bposd-osd0", "bposd"]
-    here = run_accuracy(experiments, decoders, AccuracyRun(shots=600, seed=4, processes=2, out=tmp_path / "here"))
-    there = run_accuracy(experiments, decoders, AccuracyRun(shots=600, seed=4, ray=cluster, out=tmp_path / "there"))
+    here = run_accuracy(experiments, decoders, AccuracyRun(shots=300, seed=4, processes=2, out=tmp_path / "here"))
+    there = run_accuracy(experiments, decoders, AccuracyRun(shots=300, seed=4, ray=cluster, out=tmp_path / "there"))
     assert [point.failures for point in there.points] == [point.failures for point in here.points]
     assert there.points[-1].failures > 0
     assert there.provenance["ray"] == cluster
@@ -49,7 +49,7 @@ def test_a_cluster_of_two_workers_counts_the_same(cluster: str, tmp_path: Path) 
     lines = (tmp_path / "there" / "blocks.csv").read_text().splitlines()
     (tmp_path / "there" / "blocks.csv").write_text("\n".join(lines[:8]) + "\n")
     again = run_accuracy(
-        experiments, decoders, AccuracyRun(shots=600, processes=2, out=tmp_path / "there", resume=True)
+        experiments, decoders, AccuracyRun(shots=300, processes=2, out=tmp_path / "there", resume=True)
     )
     assert [point.failures for point in again.points] == [point.failures for point in here.points]
     after = (tmp_path / "there" / "blocks.csv").read_text().splitlines()
