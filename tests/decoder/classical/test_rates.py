@@ -27,7 +27,7 @@ TOY = {"code": "3,3,1+x+y,1+x+y", "rounds": 3, "p": 0.002}
         ("relay-1", BB72, 4000, 752, 40_000),
         ("relay-5", BB72, 2000, 586, 40_000),
         ("relay-1-xyz", TOY, 2000, 1810, 10_000),
-        ("relay-5-xyz", TOY, 2000, 1477, 10_000),
+        ("relay-5-xyz", TOY, 1000, 1477, 10_000),
         ("tesseract-short-sparsify", TOY, 1000, 1369, 10_000),
         ("tesseract-short", TOY, 200, 406, 3000),
         ("tesseract-long", TOY, 100, 406, 3000),
