@@ -159,11 +159,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start(on_load_error=on_load_error)
-        streams.start()
-        following = asyncio.create_task(changes.follow())
+        helpers = [asyncio.create_task(work) for work in (streams.sweep(), changes.follow())]
         yield
-        following.cancel()
-        await streams.close()
+        for helper in helpers:
+            helper.cancel()
         await engine.close()
 
     def surround(inner: ASGIApp) -> ASGIApp:

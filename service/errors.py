@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from pydantic import ValidationError
+
 
 @dataclass(frozen=True)
 class Flaw:
@@ -47,6 +49,18 @@ class RequestError(Exception):
     def of(cls, detail: str, *, parameter: str | None = None, pointer: str | None = None) -> Self:
         """An error with one flaw, which has the same detail; see `Flaw`."""
         return cls(detail, flaws=[Flaw(detail, parameter, pointer)])
+
+    @classmethod
+    def because(cls, *flaws: Flaw) -> Self:
+        """An error whose detail is the first flaw, and where that is."""
+        where, detail = flaws[0].parameter or flaws[0].pointer, flaws[0].detail
+        return cls(f"{where}: {detail}" if where else detail, flaws=flaws)
+
+    @classmethod
+    def of_body(cls, error: ValidationError) -> Self:
+        """An error with the flaws that pydantic found in a body."""
+        found = error.errors(include_url=False)
+        return cls.because(*(Flaw.in_body(flaw["msg"].removeprefix("Value error, "), *flaw["loc"]) for flaw in found))
 
     @property
     def headers(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ReplicaLostError
-from service.http.problems import form_for, problem_of
+from service.http.problems import answer_for, problem_of
 from service.oip.errors import FORMS
 
 
@@ -32,8 +32,7 @@ class AnswerLostRequests:
         await self._app(scope, receive, watched)
         if scope["type"] == "http" and not started:
             error = ReplicaLostError("the replica at work on this request is lost; send it again", retry_after=0)
-            respond = form_for(scope["path"], FORMS)
-            response = respond(problem_of(error), headers=error.headers)
+            response = answer_for(scope["path"], problem_of(error), forms=FORMS, headers=error.headers)
             await response(scope, receive, send)
 
 

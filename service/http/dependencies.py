@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,23 +20,20 @@ from service.models.engine import Engine
 from service.models.model import Model
 from service.wire.schemas import ExperimentQuery
 
-Schema = TypeVar("Schema", bound=BaseModel)
-
 # Dependencies are coroutines because FastAPI hands plain functions to threads, which takes some 0.4 ms each.
 
 
-async def get_engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
+def state(name: str) -> Any:
+    """The dependency on what `create_app` has put into `app.state` under a name."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
-async def get_gate(request: Request) -> Gate:
-    gate: Gate = request.app.state.gate
-    return gate
-
-
-EngineDependency = Annotated[Engine, Depends(get_engine)]
-GateDependency = Annotated[Gate, Depends(get_gate)]
+EngineDependency = Annotated[Engine, state("engine")]
+GateDependency = Annotated[Gate, state("gate")]
 
 
 async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
@@ -64,24 +61,15 @@ class DirectRoute(APIRoute):
         no_query = schema()
 
         async def handle(request: Request) -> Response:
-            state = request.app.state
-            model: Model = state.engine.model(request.path_params["model_id"])
+            bound, given = request.app.state, request.scope["query_string"]
+            model: Model = bound.engine.model(request.path_params["model_id"])
             with model.lease():
-                query = read_query(request, schema) if request.scope["query_string"] else no_query
-                response: Response = await endpoint(request=request, gate=state.gate, model=model, query=query)
+                try:  # of a parameter that is given more than once the last value counts
+                    query = schema.model_validate(dict(request.query_params)) if given else no_query
+                except ValidationError as error:
+                    flaws = [dict(flaw) | {"loc": ("query", *flaw["loc"])} for flaw in error.errors(include_url=False)]
+                    raise RequestValidationError(flaws) from None
+                response: Response = await endpoint(request=request, gate=bound.gate, model=model, query=query)
                 return response
 
         return handle
-
-
-def read_query(request: Request, schema: type[Schema]) -> Schema:
-    """Reads the query of a request. Of a parameter that is given more than once the last value counts.
-
-    Raises:
-        RequestValidationError: the query does not fit the schema.
-    """
-    try:
-        return schema.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        flaws = [dict(flaw) | {"loc": ("query", *flaw["loc"])} for flaw in error.errors(include_url=False)]
-        raise RequestValidationError(flaws) from None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Set
+from contextlib import nullcontext
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import KeyRing, bearer
 from service.errors import UnauthorizedError
-from service.http.problems import ErrorForm, form_for, problem_of
+from service.http.problems import ErrorForm, answer_for, problem_of
 from service.telemetry.logs import ACCESS
 from service.telemetry.metrics import Metrics
 from service.telemetry.record import RequestRecord, current_record, recording
@@ -65,7 +66,8 @@ class Observe:
         wanted_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         with recording(wanted_id) as record:
             try:
-                with self._metrics.in_flight(counted=scope["type"] == "http" and not quiet):
+                counted = scope["type"] == "http" and not quiet
+                with self._metrics.in_flight.track_inprogress() if counted else nullcontext():
                     await self._app(scope, receive, send_with_id)
             finally:
                 level = logging.DEBUG if quiet else logging.INFO
@@ -82,7 +84,7 @@ class RequireKey:
         app: what answers.
         keys: the known keys.
         open_paths: paths that need no key.
-        forms: see `service.http.problems.form_for`.
+        forms: see `service.http.problems.answer_for`.
         on_refused: is called for each refused request, with the kind of problem.
     """
 
@@ -124,8 +126,8 @@ class RequireKey:
         wrong = "this API key is not known, or not any more" if secret else "an API key is needed"
         error = UnauthorizedError(f"{wrong}; send one as Authorization: Bearer KEY, or as X-API-Key")
         challenge = 'Bearer realm="tandem"' + (', error="invalid_token"' if secret else "")  # RFC 6750, 3
-        respond = form_for(scope["path"], self._forms)
-        response = respond(problem_of(error), headers={"WWW-Authenticate": challenge})
+        headers = {"WWW-Authenticate": challenge}
+        response = answer_for(scope["path"], problem_of(error), forms=self._forms, headers=headers)
         await response(scope, receive, send)
 
 

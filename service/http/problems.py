@@ -64,15 +64,19 @@ def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = No
     )
 
 
-def form_for(path: str, forms: Mapping[str, ErrorForm]) -> ErrorForm:
-    """How to write problems at a path.
+def answer_for(
+    path: str, problem: Problem, *, forms: Mapping[str, ErrorForm], headers: Mapping[str, str] | None
+) -> Response:
+    """The answer for a problem in the form that belongs to a path.
 
     Args:
         path: of the request.
+        problem: what to tell.
         forms: the forms other than problem+json, each by the path at and below which it is used.
+        headers: of the answer.
     """
     below = (form for root, form in forms.items() if path == root or path.startswith(f"{root}/"))
-    return next(below, problem_response)
+    return next(below, problem_response)(problem, headers=headers)
 
 
 def problem_of(error: RequestError) -> Problem:
@@ -110,11 +114,8 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
     Args:
         app: the application.
         on_problem: is called for each problem.
-        forms: see `form_for`.
+        forms: see `answer_for`.
     """
-
-    def respond(request: Request, problem: Problem, *, headers: Mapping[str, str] | None) -> Response:
-        return form_for(request.scope["path"], forms)(problem, headers=headers)
 
     async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
@@ -122,11 +123,11 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
         problem = problem_of(error)
         if problem.instance:
             logger.error("%s %s: %s (%s)", request.method, request.url.path, error.detail, problem.instance)
-        return respond(request, problem, headers=error.headers)
+        return answer_for(request.scope["path"], problem, forms=forms, headers=error.headers)
 
     async def invalid_parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return await service_error(request, _invalid_parameters(error))
+        return await service_error(request, InvalidParametersError.because(*map(_parameter_flaw, error.errors())))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -134,7 +135,7 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
         on_problem(request, status.phrase.lower().replace(" ", "-"))
         detail = f"{request.method} {request.url.path}: {status.description or error.detail}; see /docs"
         problem = Problem(type="about:blank", title=status.phrase, status=status, detail=detail)
-        return respond(request, problem, headers=error.headers)
+        return answer_for(request.scope["path"], problem, forms=forms, headers=error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         # Starlette raises the error again after this, and the server logs its traceback.
@@ -149,12 +150,6 @@ def add_problem_handlers(app: FastAPI, *, on_problem: OnProblem, forms: Mapping[
     app.add_exception_handler(RequestValidationError, invalid_parameters)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, unexpected)
-
-
-def _invalid_parameters(error: RequestValidationError) -> InvalidParametersError:
-    flaws = [_parameter_flaw(flaw) for flaw in error.errors()]
-    first = flaws[0]
-    return InvalidParametersError(f"{first.parameter}: {first.detail}", flaws=flaws)
 
 
 def _parameter_flaw(flaw: Mapping[str, Any]) -> Flaw:

@@ -41,7 +41,7 @@ class Engine:
         self.draining = threading.Event()
         """Set once `drain` has been called."""
         self.awaits_others = False
-        """Whether to be ready only when all other worker processes are: see `others_are_ready`."""
+        """Whether other worker processes are still loading their models, and this one is to be ready with them."""
         self.load_error: ModelLoadError | None = None
         self.revision = 0
         """Grows with each model that is put in place or has been closed."""
@@ -90,14 +90,10 @@ class Engine:
     def loaded(self) -> bool:
         return all(model.ready for model in self.models.values())
 
-    def others_are_ready(self) -> None:
-        """To be called when all worker processes have loaded their models."""
-        self.awaits_others = False
-
     def drain(self) -> None:
         """Stops being ready, so that load balancers send no new work here; what comes nevertheless is done."""
         self.draining.set()
-        self.metrics.ready(False)
+        self.metrics.ready.set(0)
 
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the threads."""
@@ -174,4 +170,4 @@ class Engine:
                 return
             logger.info("model %s is ready after %.1f s", model_id, time.perf_counter() - started)
         if not self.draining.is_set():
-            self.metrics.ready(True)
+            self.metrics.ready.set(1)

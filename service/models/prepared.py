@@ -78,7 +78,7 @@ class Prepared:
             raise DecodeTimeoutError(
                 f"no answer within {seconds:g} s; send fewer shots at once, or try again later", retry_after=1
             ) from None
-        model.metrics.queued(model.id, seconds=result.queue_seconds)
+        model.metrics.queue_seconds.labels(model.id).observe(result.queue_seconds)
         if (record := current_record()) is not None:
             record.decoded(shots=len(shots), queue_seconds=result.queue_seconds, compute_seconds=result.compute_seconds)
         return result

@@ -135,7 +135,7 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
     its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p; `timeout_ms` says how
     long the answer is wanted.
     """
-    model.metrics.request(model.id)
+    model.metrics.requests.labels(model.id).inc()
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
     header_length = request.headers.get(HEADER_LENGTH)

@@ -39,7 +39,7 @@ def work(listener: socket.socket, pipe: Connection, *, create_app: Callable[...,
         with suppress(EOFError, OSError):
             while True:
                 pipe.recv()
-                engine.others_are_ready()
+                engine.awaits_others = False
         server.stop()
 
     try:

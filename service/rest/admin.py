@@ -22,7 +22,7 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.http.bounds import JSON, content_type, read_body
-from service.http.dependencies import EngineDependency
+from service.http.dependencies import EngineDependency, state
 from service.http.problems import problem_responses
 from service.models.changes import ModelChanges
 from service.rest.models import model_info
@@ -44,12 +44,7 @@ async def administrators_only() -> None:
         raise ForbiddenError("models are changed with a key for administrators only: name:admin:key")
 
 
-async def get_changes(request: Request) -> ModelChanges:
-    changes: ModelChanges = request.app.state.changes
-    return changes
-
-
-ChangesDependency = Annotated[ModelChanges, Depends(get_changes)]
+ChangesDependency = Annotated[ModelChanges, state("changes")]
 router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(administrators_only)])
 
 

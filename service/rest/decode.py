@@ -58,7 +58,7 @@ async def decode(
     With `partial=true` a pair answers a line of JSON at once, in which unsure shots are `pending`, then a line for each
     second opinion (`shot`, `prediction`, `answered_by`), and at the end `{"done": true}`.
     """
-    model.metrics.request(model.id)
+    model.metrics.requests.labels(model.id).inc()
     sent = content_type(request, (JSON, B8))
     wanted = best_answer_type(request, (sent, JSON if sent == B8 else B8))
     if query.model_fields_set:
@@ -100,19 +100,8 @@ def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: s
         "X-Tandem-Num-Shots": str(len(result.predictions)),
     }
     if wanted == JSON:
-        content = result_object(
-            result,
-            model=model_id,
-            confidence=query.confidence is not False,
-            flip_probabilities=query.flip_probabilities,
-        )
-        return Response(to_json(content), headers=headers, media_type=JSON)
-    parts = result_parts(
-        result,
-        confidence=query.confidence is True,
-        flip_probabilities=query.flip_probabilities,
-        opinions=query.opinions,
-    )
+        return Response(to_json(result_object(result, query, model=model_id)), headers=headers, media_type=JSON)
+    parts = result_parts(result, query)
     headers["X-Tandem-Parts"] = ", ".join(f"{name}={len(part)}" for name, part in parts.items())
     return Response(b"".join(parts.values()), headers=headers, media_type=B8)
 

@@ -31,12 +31,7 @@ class PartialAnswer(StreamingResponse):
 
 
 async def _lines(asked: AskedOpinions, model_id: str, query: DecodeQuery) -> AsyncIterator[bytes]:
-    content = result_object(
-        asked.first,
-        model=model_id,
-        confidence=query.confidence is not False,
-        flip_probabilities=query.flip_probabilities,
-    )
+    content = result_object(asked.first, query, model=model_id)
     answered_by = ["pending" if row in asked.pending else "first" for row in range(len(asked.first.predictions))]
     yield _line(content | {"answered_by": answered_by})
     async for row, prediction, opinion in asked.each():

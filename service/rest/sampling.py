@@ -68,7 +68,7 @@ async def sample_shots(
     Send `shots_b8` to `/v1/models/{id}/decode` for the same basis, rounds and p, and compare the predictions with
     `observable_flips`. Shots of a seed are those of `tandem sample` with that seed.
     """
-    engine.metrics.sample_request(model.id)
+    engine.metrics.samples.labels(model.id).inc()
     experiment = model.experiment(query)
     with gate.enter():
         content = await engine.builder.run(partial(_sample_json, model.id, experiment, query))

@@ -172,7 +172,7 @@ class Connection:
                     self.stop(None)
                     return
                 self._touched = time.monotonic()
-                self.metrics.received(self.model_id)
+                self.metrics.messages.labels(self.model_id, "in").inc()
                 await self._handle(message.get("text"), message.get("bytes") or b"")
         except ProtocolError as error:
             self._engine.metrics.failure(self.model_id, "stream-protocol")
@@ -187,7 +187,7 @@ class Connection:
                 message = await self._outbox.get()
                 async with asyncio.timeout(seconds):
                     await self._websocket.send_text(message)
-                self.metrics.sent(self.model_id)
+                self.metrics.messages.labels(self.model_id, "out").inc()
                 self._outbox.task_done()
         except TimeoutError:
             self._engine.metrics.failure(self.model_id, "slow-reader")

@@ -23,7 +23,7 @@ router = APIRouter()
 
 
 class StreamHub:
-    """All connections with streams. The application's lifespan calls `start` and `close`.
+    """All connections with streams. The application's lifespan runs `sweep`.
 
     Args:
         engine: whose models; its settings have the bounds.
@@ -37,17 +37,7 @@ class StreamHub:
         self._gate = Gate(settings.max_stream_connections, what="connections for streams are open")
         self._places = Gate(settings.max_streams, what="streams are open")
         self._connections: set[Connection] = set()
-        self._sweeping: asyncio.Task[None] | None = None
         self._draining = False
-
-    def start(self) -> None:
-        """Begins to end what is idle."""
-        self._sweeping = asyncio.create_task(self._sweep())
-
-    async def close(self) -> None:
-        """Ends what `start` began; `drain` ends the connections."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
 
     async def drain(self, *, seconds: float) -> None:
         """Refuses new streams, answers those that have all their layers, and ends all connections.
@@ -90,7 +80,8 @@ class StreamHub:
             finally:
                 self._connections.discard(connection)
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Ends what is idle, or was begun with a key that has been revoked, until cancelled."""
         while True:
             await asyncio.sleep(min(self._engine.settings.stream_idle_seconds / 4, MAX_SWEEP_SECONDS))
             keys = self._keys.all()

@@ -20,7 +20,6 @@ from service.streams.protocol import (
     answer_message,
     problem_message,
     running_message,
-    running_problem_message,
     unpack_layer,
 )
 from service.telemetry.metrics import StreamMetrics
@@ -83,7 +82,7 @@ class OpenStream:
 
     def begin(self, opened: str) -> None:
         """Makes the decoder, if the number of rounds is known already, and then sends the message `opened`."""
-        self._host.metrics.opened(self._host.model_id)
+        self._host.metrics.open.labels(self._host.model_id).inc()
         self._preparing = self._host.start(self._prepare(opened))
 
     async def take(self, message: LayerMessage) -> None:
@@ -120,7 +119,7 @@ class OpenStream:
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
         self._held.close()
-        self._host.metrics.ended(self._host.model_id)
+        self._host.metrics.open.labels(self._host.model_id).dec()
         self._host.ended(self)
 
     async def answered(self) -> None:
@@ -187,7 +186,7 @@ class OpenStream:
 
     async def _no_estimate(self, t: int, error: RequestError) -> None:
         self._host.failed(error)
-        await self._host.send(running_problem_message(self.request.stream, error, round=t))
+        await self._host.send(problem_message(self.request.stream, error, round=t))
 
     async def _prepared(self, shot: list[Bits]) -> Prepared:
         """The model with the decoder for as many rounds as a shot has."""

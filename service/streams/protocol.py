@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from service.errors import Flaw, InvalidLayerError, InvalidParametersError, RequestError
+from service.errors import InvalidLayerError, InvalidParametersError, RequestError
 from service.http.problems import problem_of
 from service.wire.schemas import ExperimentQuery, Milliseconds
 from service.wire.shots import ANSWERED_BY, DecodeResult
@@ -104,10 +104,7 @@ def parse_text(text: str) -> OpenRequest | CloseRequest:
     try:
         return _ACTIONS[action].model_validate(fields)
     except ValidationError as error:
-        flaws = [Flaw.in_body(part["msg"], *part["loc"]) for part in error.errors()]
-        raise StreamRefused(
-            stream, InvalidParametersError(f"{flaws[0].pointer}: {flaws[0].detail}", flaws=flaws)
-        ) from None
+        raise StreamRefused(stream, InvalidParametersError.of_body(error)) from None
 
 
 def parse_binary(data: bytes) -> LayerMessage:
@@ -181,19 +178,13 @@ def closed_message(stream: StreamNumber) -> str:
     return _message("closed", stream)
 
 
-def problem_message(stream: StreamNumber, error: RequestError) -> str:
-    """What ended a stream: RFC 9457 problem details beside the number of the stream."""
-    return _message("problem", stream, **_problem(error))
-
-
-def running_problem_message(stream: StreamNumber, error: RequestError, *, round: int) -> str:
-    """Why flip probabilities that were asked for do not come; the stream goes on."""
-    return _message("running_problem", stream, round=round, **_problem(error))
-
-
-def _problem(error: RequestError) -> dict[str, Any]:
+def problem_message(stream: StreamNumber, error: RequestError, *, round: int | None = None) -> str:
+    """RFC 9457 problem details of what ended a stream, or of why the flip probabilities as of a round do not come."""
     retry = {} if error.retry_after is None else {"retry_after": error.retry_after}
-    return problem_of(error).model_dump(exclude_none=True) | retry
+    problem = problem_of(error).model_dump(exclude_none=True) | retry
+    if round is None:
+        return _message("problem", stream, **problem)
+    return _message("running_problem", stream, round=round, **problem)
 
 
 def _message(event: str, stream: StreamNumber, **members: object) -> str:

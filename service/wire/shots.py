@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from decoder.tandem.rule import Opinion
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
-from service.wire.schemas import Bit, DecodeRequest
+from service.wire.schemas import Bit, DecodeQuery, DecodeRequest
 from simulation.bits import Bits, PackedBits, pack_bits, packed_size
 
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
@@ -58,17 +58,18 @@ def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
     try:
         request = DecodeRequest.model_validate_json(body)
     except ValidationError as error:
-        flaws = [Flaw.in_body(part["msg"].removeprefix("Value error, "), *part["loc"]) for part in error.errors()]
-        raise _invalid(*flaws) from None
+        raise InvalidShotsError.of_body(error) from None
     if "shots" in request.model_fields_set:
         return _from_lists(request.shots, expected)
     try:
         data = base64.b64decode(request.shots_b8, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _invalid(Flaw.in_body(f"this is not base64: {error}", "shots_b8")) from None
+        raise InvalidShotsError.because(Flaw.in_body(f"this is not base64: {error}", "shots_b8")) from None
     shots = parse_b8(data, expected)
     if "num_shots" in request.model_fields_set and request.num_shots != len(shots):
-        raise _invalid(Flaw.in_body(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots"))
+        raise InvalidShotsError.because(
+            Flaw.in_body(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots")
+        )
     return shots
 
 
@@ -85,32 +86,33 @@ def parse_b8(data: bytes, expected: ExpectedShots) -> PackedBits:
     num_detectors = expected.num_detectors
     length = packed_size(num_detectors)
     if not data:
-        raise _invalid(Flaw(f"there are no shots; send {length} bytes (b8) for each"))
+        raise InvalidShotsError.of(f"there are no shots; send {length} bytes (b8) for each")
     if len(data) % length:
         with_observables = packed_size(num_detectors + expected.num_observables)
         hint = "make them with the circuit of the same basis and rounds, /v1/models/{id}/circuit"
         if len(data) % with_observables == 0:
             hint = "this looks as if observables were appended: leave them out"
-        raise _invalid(Flaw(f"{len(data)} bytes are no whole shots: {num_detectors} detectors take {length}; {hint}"))
+        raise InvalidShotsError.of(
+            f"{len(data)} bytes are no whole shots: {num_detectors} detectors take {length}; {hint}"
+        )
     shots = np.frombuffer(data, dtype=np.uint8).reshape(-1, length)
     if len(shots) > expected.max_shots:
         raise _too_many(len(shots), expected)
     used = num_detectors % 8
     if used and (shots[:, -1] >> used).any():
-        raise _invalid(
-            Flaw(f"bits are set past a shot's {num_detectors} detectors; pack lowest bit first, one shot a row")
-        )
+        detail = f"bits are set past a shot's {num_detectors} detectors; pack lowest bit first, one shot a row"
+        raise InvalidShotsError.of(detail)
     return shots
 
 
-def result_object(result: DecodeResult, *, model: str, confidence: bool, flip_probabilities: bool) -> dict[str, object]:
-    """A `DecodeResponse` as an object; of models that are no pairs without `answered_by`."""
+def result_object(result: DecodeResult, query: DecodeQuery, *, model: str) -> dict[str, object]:
+    """A `DecodeResponse` as an object, as the query wants it; of models that are no pairs without `answered_by`."""
     content: dict[str, object] = {
         "model": model,
         "num_shots": len(result.predictions),
         "predictions": result.predictions.view(np.uint8).tolist(),
-        "confidence": _listed(result.confidence if confidence else None),
-        "flip_probabilities": _listed(result.flip_probabilities if flip_probabilities else None),
+        "confidence": _listed(None if query.confidence is False else result.confidence),
+        "flip_probabilities": _listed(result.flip_probabilities if query.flip_probabilities else None),
         "queue_seconds": result.queue_seconds,
         "compute_seconds": result.compute_seconds,
     }
@@ -119,16 +121,14 @@ def result_object(result: DecodeResult, *, model: str, confidence: bool, flip_pr
     return content
 
 
-def result_parts(
-    result: DecodeResult, *, confidence: bool, flip_probabilities: bool, opinions: bool = False
-) -> dict[str, bytes]:
+def result_parts(result: DecodeResult, query: DecodeQuery) -> dict[str, bytes]:
     """The parts of a binary answer in their order: predictions in b8, little-endian float32, and opinions in bytes."""
     parts = {"predictions": pack_bits(result.predictions).tobytes()}
-    if confidence and result.confidence is not None:
+    if query.confidence and result.confidence is not None:
         parts["confidence"] = result.confidence.astype("<f4").tobytes()
-    if flip_probabilities and result.flip_probabilities is not None:
+    if query.flip_probabilities and result.flip_probabilities is not None:
         parts["flip_probabilities"] = result.flip_probabilities.astype("<f4").tobytes()
-    if opinions and result.opinions is not None:
+    if query.opinions and result.opinions is not None:
         parts["opinions"] = result.opinions.tobytes()
     return parts
 
@@ -140,7 +140,7 @@ def _from_lists(shots: list[list[Bit]], expected: ExpectedShots) -> PackedBits:
     for index, shot in enumerate(shots):
         if len(shot) != num_detectors:
             detail = f"a shot of {len(shot)} values; this experiment has {num_detectors} detectors"
-            raise _invalid(Flaw.in_body(detail, "shots", index))
+            raise InvalidShotsError.because(Flaw.in_body(detail, "shots", index))
     return pack_bits(np.array(shots, dtype=np.bool_))
 
 
@@ -148,12 +148,6 @@ def _too_many(count: int, expected: ExpectedShots) -> TooManyShotsError:
     return TooManyShotsError(
         f"{count} shots in one request, at most {expected.max_shots} are allowed; send them in parts"
     )
-
-
-def _invalid(*flaws: Flaw) -> InvalidShotsError:
-    first = flaws[0]
-    where = f"{first.pointer}: " if first.pointer else ""
-    return InvalidShotsError(f"{where}{first.detail}", flaws=flaws)
 
 
 def _listed(values: npt.NDArray[np.floating] | None) -> list[float] | None:
