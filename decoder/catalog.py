@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Protocol
 
 from decoder.base import Decoder
-from decoder.classical.bp import PLAIN_BP
-from decoder.classical.bplsd import LSD
-from decoder.classical.bposd import BRAVYI, OSD0
-from decoder.classical.extras import Extra
+from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
+from decoder.classical.settings import DecoderSettings
 from decoder.classical.split_relay import DEEP_RELAY, SplitRelaySettings
 from decoder.classical.tesseract import (
     LONG_BEAM,
@@ -26,28 +23,6 @@ from simulation.bases import Detectors
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
-
-
-class DecoderSettings(Protocol):
-    """A kind of classical decoder with all its settings: what makes a decoder of a fault model."""
-
-    extra: ClassVar[Extra | None]
-    """What has to be installed beside the packages that Tandem always needs."""
-    any_model: ClassVar[bool]
-    """Whether fault models other than those of memory experiments can be decoded."""
-
-    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> Decoder:
-        """Makes a decoder that takes the shots of a fault model.
-
-        Args:
-            fault_model: the mechanisms and their priors.
-            grid: its detectors, where they are those of a memory experiment.
-            detectors: XZ: use the memory basis's detectors alone where the grid has those of both bases; every
-                detector where it has not. XYZ: always every detector.
-
-        Raises:
-            ValueError: the fault model is none that can be decoded so, or a package is not installed.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)

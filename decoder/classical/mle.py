@@ -15,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from decoder.classical.problem import Problem
 from decoder.classical.syndrome import Indices, Solver, SyndromeSettings
+from decoder.limits import check_fields
 
 INFEASIBLE = 2
 """The status of `scipy.optimize.milp` where no solution exists."""
@@ -37,8 +38,7 @@ class MleSettings(SyndromeSettings):
     """For each shot; one that takes longer ends the batch with a ValueError."""
 
     def __post_init__(self) -> None:
-        if self.max_mechanisms < 1:
-            raise ValueError(f"max_mechanisms={self.max_mechanisms} must be at least 1")
+        check_fields(self, max_mechanisms=1)
         if not self.seconds > 0:
             raise ValueError(f"seconds={self.seconds} must be above 0")
 

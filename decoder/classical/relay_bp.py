@@ -5,20 +5,21 @@ Müller et al., arXiv 2506.01779.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 
-from decoder.classical.extras import Extra
 from decoder.classical.problem import Problem
+from decoder.classical.settings import Extra
 from decoder.classical.syndrome import Solver, SyndromeSettings, errors_of
+from decoder.limits import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelayBpSettings(SyndromeSettings):
-    """Settings of `relay_bp.RelayDecoderF32`.
+    """Settings of `relay_bp.RelayDecoderF32`, by its names.
 
     The defaults are the package's, but for gamma0, which NVIDIA's documentation of its nv-qldpc-decoder recommends
     for bb72 and bb144.
@@ -49,35 +50,27 @@ class RelayBpSettings(SyndromeSettings):
     """Draws the memory strengths."""
 
     def __post_init__(self) -> None:
-        for name in ("pre_iter", "set_max_iter", "stop_nconv", "num_sets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_fields(self, pre_iter=1, set_max_iter=1, stop_nconv=1, num_sets=1, seed=0)
         if not -1 < self.gamma0 < 1:
             raise ValueError(f"gamma0={self.gamma0} must be above -1 and below 1")
         low, high = self.gamma_dist_interval
         if not -1 < low <= high < 1:
             raise ValueError(f"gamma_dist_interval={low, high} must ascend, above -1 and below 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must be 0 or more")
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`."""
         import relay_bp
 
-        faults = problem.faults
+        faults, options = problem.faults, asdict(self)
         shape = self.num_sets, faults.num_mechanisms
+        gammas = np.random.default_rng(options.pop("seed")).uniform(*self.gamma_dist_interval, shape)
         return errors_of(
             relay_bp.RelayDecoderF32(
                 sp.csr_matrix(faults.check_matrix),
                 error_priors=faults.priors,
-                gamma0=self.gamma0,
-                pre_iter=self.pre_iter,
-                num_sets=self.num_sets,
-                set_max_iter=self.set_max_iter,
-                gamma_dist_interval=self.gamma_dist_interval,
-                explicit_gammas=np.random.default_rng(self.seed).uniform(*self.gamma_dist_interval, shape),
-                stop_nconv=self.stop_nconv,
+                explicit_gammas=gammas,
                 stopping_criterion="nconv",
+                **options,
             )
         )
 

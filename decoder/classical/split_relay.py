@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from decoder.base import BatchDecoder
-from decoder.classical.extras import Extra
+from decoder.classical.settings import DecoderSettings
 from decoder.relay.graph import FaultGraphs, split
 from decoder.relay.rules import RelayResult, Rules, strengths
 from simulation.bases import Detectors
@@ -24,17 +23,16 @@ DEEP_RELAY = Rules(blocks=2000, solutions=50)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitRelaySettings:
+class SplitRelaySettings(DecoderSettings):
     """Settings of `SplitRelayDecoder`."""
 
-    extra: ClassVar[Extra | None] = None
     any_model: ClassVar[bool] = False
 
     rules: Rules = SPLIT_RELAY
     """When legs begin and shots stop."""
 
     def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SplitRelayDecoder:
-        """Makes a decoder, which uses all detectors that there are; see `decoder.catalog.DecoderSettings`."""
+        """Makes a decoder, which uses all detectors that there are; see `DecoderSettings.decoder`."""
         if grid is None:
             raise ValueError(
                 "relay belief propagation on both check types needs detectors with the coordinates (x, y, round, type) "
@@ -59,11 +57,13 @@ class SplitRelayDecoder(BatchDecoder):
         """
         super().__init__(num_detectors=fault_model.num_detectors, num_observables=fault_model.num_observables)
         self.rules, self.threads = rules, threads
-        self._detectors = [np.flatnonzero(mine) for mine in (_in_memory_basis(grid), ~_in_memory_basis(grid))]
+        memory_basis = np.zeros(fault_model.num_detectors, dtype=np.bool_)
+        memory_basis[grid.indices_of(grid.memory_basis)] = True
+        self._detectors = np.flatnonzero(memory_basis), np.flatnonzero(~memory_basis)
         check = np.empty(fault_model.num_detectors, dtype=np.int64)
         for detectors in self._detectors:
             check[detectors] = np.arange(len(detectors))
-        parts = split(fault_model, memory_basis=_in_memory_basis(grid), check=check)
+        parts = split(fault_model, memory_basis=memory_basis, check=check)
         seen = np.flatnonzero(parts.memory_fault >= 0)
         flips = np.zeros((len(parts.memory.prior), fault_model.num_observables), dtype=np.float32)
         # Mechanisms that look the same flip the same, unless they differ by a logical operator: the likeliest decides.
@@ -89,9 +89,3 @@ class SplitRelayDecoder(BatchDecoder):
         for side, detectors in enumerate(self._detectors):
             by_check[:, side, : len(detectors)] = events[:, detectors]
         return relay(by_check, self._graphs, self._strengths, self.rules, threads=self.threads)
-
-
-def _in_memory_basis(grid: DetectorGrid) -> npt.NDArray[np.bool_]:
-    mine = np.zeros(len(grid.coordinates), dtype=np.bool_)
-    mine[grid.indices_of(grid.memory_basis)] = True
-    return mine

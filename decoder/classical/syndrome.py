@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from decoder.base import BatchDecoder
-from decoder.classical.extras import Extra
 from decoder.classical.problem import Problem
+from decoder.classical.settings import DecoderSettings
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.detectors import DetectorGrid
@@ -23,19 +23,14 @@ Solver = Callable[[npt.NDArray[np.uint8]], Indices]
 """From a syndrome, uint8 (detectors,), not all 0, to the mechanisms of an error that is to explain it."""
 
 
-class SyndromeSettings(ABC):
+class SyndromeSettings(DecoderSettings):
     """How to decode any fault model syndrome by syndrome; each kind is a frozen dataclass."""
-
-    extra: ClassVar[Extra | None] = None
-    """What has to be installed beside the packages that Tandem always needs."""
-    any_model: ClassVar[bool] = True
-    """Whether fault models other than those of memory experiments can be decoded."""
 
     @abstractmethod
     def solver(self, problem: Problem) -> Solver:
         """Prepares to find errors; the problem has detectors and mechanisms."""
 
-    def check(self, problem: Problem) -> None:  # noqa: B027, most take any
+    def check(self, problem: Problem) -> None:
         """Refuses a problem that is out of reach.
 
         Raises:
@@ -43,7 +38,7 @@ class SyndromeSettings(ABC):
         """
 
     def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SyndromeDecoder:
-        """Makes a decoder; see `decoder.catalog.DecoderSettings`."""
+        """Makes a decoder; see `DecoderSettings.decoder`."""
         both_bases = grid is not None and grid.has_both_bases
         chosen = grid.indices_of(grid.memory_basis) if grid and both_bases and detectors == "XZ" else None
         return SyndromeDecoder(fault_model, self, detectors=chosen)
@@ -59,11 +54,7 @@ class SyndromeDecoder(BatchDecoder):
     """
 
     def __init__(
-        self,
-        fault_model: FaultModel,
-        settings: SyndromeSettings,
-        *,
-        detectors: Indices | None = None,
+        self, fault_model: FaultModel, settings: SyndromeSettings, *, detectors: Indices | None = None
     ) -> None:
         """Prepares a decoder.
 
@@ -104,17 +95,6 @@ class SyndromeDecoder(BatchDecoder):
             if syndrome.any():
                 prediction ^= np.bitwise_xor.reduce(problem.flips[self._solver(syndrome)], axis=0)
         return predictions
-
-
-def check_choices(settings: object, **choices: tuple[str, ...]) -> None:
-    """Checks that settings are among those that there are.
-
-    Raises:
-        ValueError: one is not.
-    """
-    for name, allowed in choices.items():
-        if getattr(settings, name) not in allowed:
-            raise ValueError(f"unknown {name} {getattr(settings, name)!r}: use one of {', '.join(allowed)}")
 
 
 def errors_of(decoder: Any) -> Solver:

@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from decoder.classical.extras import Extra
 from decoder.classical.problem import Problem
+from decoder.classical.settings import Extra
 from decoder.classical.syndrome import Indices, Solver, SyndromeSettings
+from decoder.limits import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,7 @@ class TesseractSettings(SyndromeSettings):
     """Draws the orders; this is the package's own in sinter."""
 
     def __post_init__(self) -> None:
-        for name in ("pqlimit", "det_beam", "num_det_orders", "sparsify_base_degree"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must be 0 or more")
+        check_fields(self, pqlimit=1, det_beam=1, num_det_orders=1, sparsify_base_degree=1, seed=0)
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from decoder.neural.config import ModelConfig
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
-from decoder.neural.model import GatedMLP, RMSNorm
+from decoder.neural.model import BiasedAttention, GatedMLP, RMSNorm
 from decoder.neural.network import Network, Phase
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
@@ -92,24 +92,17 @@ def _interpolated(table: Tensor, bits: Tensor, cells: int) -> Tensor:
     return torch.lerp(off, on, bits.to(table.dtype))
 
 
-class CooccurrenceAttention(nn.Module):
-    """Self-attention between detectors that share a mechanism, biased by the logarithm of how many they share."""
+class CooccurrenceAttention(BiasedAttention):
+    """Attention between detectors that share a mechanism, biased by the logarithm of how many they share."""
 
     def __init__(self, width: int, inner: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, width, bias=False)
+        super().__init__(width, inner, heads)
         self.scale = nn.Parameter(torch.ones(heads))
 
     def forward(self, x: Tensor, couplings: Tensor) -> Tensor:
         """Mixes the tokens (B, S, C); couplings (2, S, S): ln(count), and 0 where it is open, -inf where not."""
         log_counts, wall = couplings.unbind(0)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, S, -1)
-        bias = self.scale[:, None, None] * log_counts + wall
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return out
+        return self.mixed(x, self.scale[:, None, None] * log_counts + wall)
 
 
 class BlueBlock(nn.Module):

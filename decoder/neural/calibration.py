@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
@@ -50,8 +51,14 @@ class Calibration:
             truth: the true cosets (B,) of each batch.
         """
         gaps, true_gap = _gaps(scores, truth)
+
+        def negative_log_likelihood(logarithms: npt.NDArray[np.float64]) -> float:
+            temperature, power = np.exp(logarithms)
+            evidence = torch.logsumexp(-((gaps / temperature) ** power), dim=1)
+            return float(((true_gap / temperature) ** power + evidence).mean())
+
         best = minimize(
-            lambda x: _negative_log_likelihood(gaps, true_gap, *np.exp(x)),
+            negative_log_likelihood,
             x0=np.array([np.log(np.clip(float(gaps.mean()), 1e-3, 1e4)) / 2, -0.5]),
             method="Nelder-Mead",
             bounds=BOUNDS,  # networks that know nothing would run away to infinite temperatures
@@ -59,10 +66,6 @@ class Calibration:
         )
         temperature, power = np.exp(best.x)
         return Calibration(float(temperature), float(power))
-
-    def negative_log_likelihood(self, scores: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
-        """Nats a shot; arguments as of `fit`."""
-        return _negative_log_likelihood(*_gaps(scores, truth), self.temperature, self.power)
 
 
 def _gaps(scores: Sequence[Tensor], truth: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -73,8 +76,3 @@ def _gaps(scores: Sequence[Tensor], truth: Sequence[Tensor]) -> tuple[Tensor, Te
         best.append((top[:, :1] - top).double())
         true.append((top[:, 0] - batch.gather(1, coset[:, None]).squeeze(1)).double())
     return torch.cat(best).cpu(), torch.cat(true).cpu()
-
-
-def _negative_log_likelihood(gaps: Tensor, true_gap: Tensor, temperature: float, power: float) -> float:
-    evidence = torch.logsumexp(-((gaps / temperature) ** power), dim=1)
-    return float(((true_gap / temperature) ** power + evidence).mean())

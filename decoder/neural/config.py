@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from decoder.limits import check_fields
 
 Architecture = Literal["tandem", "blue"]
 Mixing = Literal["conv", "attention", "both"]
@@ -44,12 +46,7 @@ class ModelConfig:
     """logical operators read: all translates, or k that form a basis"""
 
     def __post_init__(self) -> None:
-        for name in ("width", "readout_blocks", "heads", "bp_solutions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("round_blocks", "bp_iterations"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        check_fields(self, width=1, readout_blocks=1, heads=1, bp_solutions=1, round_blocks=0, bp_iterations=0)
         if self.architecture == "blue" and self.bp_iterations:
             raise ValueError(
                 f"bp_iterations={self.bp_iterations} needs architecture=tandem; set it to 0 with architecture=blue"
@@ -59,15 +56,6 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} leaves no channel of width={self.width}")
         if self.channels(self.attention_ratio) % self.heads:
             raise ValueError(f"attention_ratio * width must be a multiple of heads={self.heads}")
-        choices = {
-            "architecture": Architecture,
-            "round_mixing": Mixing,
-            "readout_mixing": Mixing,
-            "outputs": Outputs,
-        }
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(kind))}")
 
     def channels(self, ratio: float) -> int:
         return round(ratio * self.width)

@@ -14,7 +14,7 @@ from decoder.devices import usable_device
 from decoder.neural.backends.choice import BackendName, choose_backend
 from decoder.neural.backends.events import EventPlacement
 from decoder.neural.geometry import NETWORK_BASES
-from decoder.neural.stream import FoldingStream, KeepingStream
+from decoder.neural.stream import LayerStream
 from decoder.neural.weights import load_weights, shipped_weights
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
@@ -146,10 +146,9 @@ class NeuralDecoder(SoftBatchDecoder):
         """Begins to decode experiments whose events arrive layer by layer; see `decoder.base.StreamingDecoder`.
 
         A network of architecture tandem without belief propagation (``bp_iterations=0``) folds each layer into its
-        state on arrival, so after the last one a single step and the readout remain. The iterations of belief
-        propagation need the last layer before they can begin, so with them, as in the shipped weights, and with
-        other architectures, layers are merely kept, and `finish` does all the work: it takes as long as
-        `decode_soft`.
+        state on arrival, so after the last one a single step and the readout remain. Belief propagation, as in the
+        shipped weights, and other architectures need the last layer before they can begin: layers are merely kept,
+        and `finish` takes as long as `decode_soft`.
 
         Args:
             shots: experiments side by side, from 1 to max_batch.
@@ -161,8 +160,7 @@ class NeuralDecoder(SoftBatchDecoder):
             raise ValueError(
                 f"a stream of shots={shots} must hold 1 to {self.max_batch} of them (the decoder's max_batch)"
             )
-        stream = FoldingStream if self.model.folds_on_arrival else KeepingStream
-        return stream(self.backend, self.placement, shots=shots)
+        return LayerStream(self.backend, self.placement, shots=shots, folds=self.model.folds_on_arrival)
 
 
 def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode:

@@ -91,28 +91,37 @@ class GroupConv(nn.Module):
         return (self.fourier.t() @ out.flatten(1)).view(n, batch, self.width_out)
 
 
-class TorusAttention(nn.Module):
-    """Self-attention over the cells with a learned bias for each displacement on the torus."""
+class BiasedAttention(nn.Module):
+    """Self-attention between S tokens, with a bias on their scores that subclasses learn."""
 
-    displacement: Tensor
-
-    def __init__(self, geometry: TorusGeometry, width: int, inner: int, heads: int) -> None:
+    def __init__(self, width: int, inner: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
         self.out = nn.Linear(inner, width, bias=False)
+
+    def mixed(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The tokens (B, S, C) after attention with a bias (heads, S, S), which may be -inf."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, S, -1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class TorusAttention(BiasedAttention):
+    """Attention over the cells with a learned bias for each displacement on the torus."""
+
+    displacement: Tensor
+
+    def __init__(self, geometry: TorusGeometry, width: int, inner: int, heads: int) -> None:
+        super().__init__(width, inner, heads)
         self.bias = nn.Parameter(torch.zeros(heads, geometry.code.cells))
         index = torch.from_numpy(geometry.displacement_index)
         self.register_buffer("displacement", index, persistent=False)  # (N, N)
 
     def forward(self, h: Tensor) -> Tensor:
-        n, batch, _ = h.shape
-        qkv = self.qkv(h).view(n, batch, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 1, 3, 0, 4)  # each (B, heads, N, inner / heads)
-        bias = self.bias[:, self.displacement].to(q.dtype)  # (heads, N, N)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, inner / heads)
-        out: Tensor = self.out(mixed.permute(2, 0, 1, 3).reshape(n, batch, -1))
-        return out
+        """(N, B, C) -> (N, B, C)."""
+        return self.mixed(h.transpose(0, 1), self.bias[:, self.displacement]).transpose(0, 1)
 
 
 class GatedMLP(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,25 @@ from decoder.neural.backends.events import EventPlacement
 from simulation.bits import Bits
 
 
-class LayerStream(ABC):
-    """Takes the layers of some experiments in order; see `decoder.base.Stream`."""
+class LayerStream:
+    """Takes the layers of some experiments in order; see `decoder.base.Stream`.
 
-    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int) -> None:
-        self.backend = backend
-        self.placement = placement
-        self.shots = shots
+    Args:
+        backend: what computes the network.
+        placement: where the experiments' events stand.
+        shots: experiments side by side.
+        folds: whether each layer is folded into the network's state on arrival. If not, the events are kept until all
+            have arrived, and then decoded.
+    """
+
+    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int, folds: bool) -> None:
+        self.backend, self.placement, self.shots, self.folds = backend, placement, shots, folds
         self.folded = 0
         """Layers taken so far."""
+        if folds:
+            self._state = backend.start(shots)
+        else:
+            self._events = np.zeros((shots, placement.num_detectors), dtype=np.bool_)
 
     def fold(self, layer: Bits) -> None:
         """Takes the next layer, bool (shots, its detectors); see `decoder.base.Stream.fold`."""
@@ -40,7 +49,11 @@ class LayerStream(ABC):
                 f"layer {t} of {len(layers)} must have shape {expected} (shots, detectors of this layer), not "
                 f"{layer.shape}"
             )
-        self._take(t, layer)
+        if self.folds:
+            events, phase = self.placement.dense_layer(t, layer), self.placement.phase(t)
+            self._state = self.backend.step(self._state, events, phase=phase)
+        else:
+            self._events[:, layers[t]] = layer
         self.folded += 1
 
     def finish(self) -> Decoding:
@@ -50,39 +63,6 @@ class LayerStream(ABC):
             raise ValueError(
                 f"only {self.folded} of the {layers} layers of this experiment have been folded; the answer needs all"
             )
-        return self._answer()
-
-    @abstractmethod
-    def _take(self, t: int, layer: Bits) -> None: ...
-
-    @abstractmethod
-    def _answer(self) -> Decoding: ...
-
-
-class FoldingStream(LayerStream):
-    """Folds each layer into the network's state on arrival."""
-
-    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int) -> None:
-        super().__init__(backend, placement, shots=shots)
-        self._state = backend.start(shots)
-
-    def _take(self, t: int, layer: Bits) -> None:
-        events, phase = self.placement.dense_layer(t, layer), self.placement.phase(t)
-        self._state = self.backend.step(self._state, events, phase=phase)
-
-    def _answer(self) -> Decoding:
-        return self.backend.readout(self._state)
-
-
-class KeepingStream(LayerStream):
-    """Keeps the events until all have arrived, then decodes them."""
-
-    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int) -> None:
-        super().__init__(backend, placement, shots=shots)
-        self._events = np.zeros((shots, placement.num_detectors), dtype=np.bool_)
-
-    def _take(self, t: int, layer: Bits) -> None:
-        self._events[:, self.placement.layers[t]] = layer
-
-    def _answer(self) -> Decoding:
+        if self.folds:
+            return self.backend.readout(self._state)
         return self.backend.decode(self.placement.dense(self._events))

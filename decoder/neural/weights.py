@@ -90,9 +90,7 @@ def save_weights(
         "power": calibration.power,
         "provenance": dict(provenance),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_write(path, force=True) as partial:
-        partial.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
+    write_safetensors(path, header, model.state_dict())
 
 
 def store_threshold(path: Path, second: str, chosen: Mapping[str, Any]) -> None:
@@ -110,8 +108,7 @@ def store_threshold(path: Path, second: str, chosen: Mapping[str, Any]) -> None:
     """
     header, tensors = read_safetensors(path)
     header["thresholds"] = {**header.get("thresholds", {}), second: dict(chosen)}
-    with atomic_write(path, force=True) as partial:
-        partial.write_bytes(save(tensors, metadata={"tandem": json.dumps(header)}))
+    write_safetensors(path, header, tensors)
 
 
 def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
@@ -185,6 +182,13 @@ def load_tensors(model: Network, tensors: dict[str, Tensor], path: Path) -> None
     if broken:
         raise ValueError(f"{path}: {broken[0]} holds values that are not finite; the file is corrupted")
     model.load_state_dict(tensors)
+
+
+def write_safetensors(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes what `read_safetensors` reads, atomically: after a kill at any moment there is a complete file."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path, force=True) as partial:
+        partial.write_bytes(save(contiguous, metadata={"tandem": json.dumps(header)}))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from decoder.limits import check_fields
 from decoder.neural.config import ModelConfig
 
 Optimizer = Literal["muon", "adamw"]
@@ -93,6 +94,7 @@ class TrainingConfig:
     """error rates of the validation"""
 
     def __post_init__(self) -> None:
+        check_fields(self, p_points=1, micro_batch=1, micro_batches=1, log_every=1, validation_shots=1, steps=1)
         blue = self.model.architecture == "blue"
         conditions = {
             "rounds": (len(self.rounds) > 0 and min(self.rounds) >= 1, "numbers of at least 1"),
@@ -108,10 +110,7 @@ class TrainingConfig:
                 self.coset_weight == 0 if blue else self.coset_weight >= 0,
                 "0 for blue, whose loss is that of the coset already" if blue else "at least 0",
             ),
-            "optimizer": (self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}"),
         }
-        for name in ("p_points", "micro_batch", "micro_batches", "log_every", "validation_shots", "steps"):
-            conditions[name] = (getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
         for name, (holds, what) in conditions.items():
             if not holds:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be {what}")

@@ -39,14 +39,8 @@ class Log:
             csv.writer(file).writerows([list(self.COLUMNS), *rows])
 
     def write(self, report: Progress) -> None:
-        self._append(
-            step=report.step,
-            shots=report.shots,
-            seconds=f"{report.seconds:.1f}",
-            shots_per_second=f"{report.shots_per_second:.0f}",
-            loss=f"{report.loss:.6f}",
-            lr=f"{report.lr:.3g}",
-        )
+        formats = {"step": "d", "shots": "d", "seconds": ".1f", "shots_per_second": ".0f", "loss": ".6f", "lr": ".3g"}
+        self._append(**{name: format(getattr(report, name), form) for name, form in formats.items()})
 
     def write_validation(self, failures: dict[str, int], *, step: int, shots: int) -> None:
         text = "; ".join(f"{key}: {count}" for key, count in failures.items())

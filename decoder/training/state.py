@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from decoder.neural.weights import build_network, load_tensors, read_safetensors, shipped_weights
+from decoder.neural.weights import build_network, load_tensors, read_safetensors, shipped_weights, write_safetensors
 from decoder.training.config import TrainingConfig, dotted
 from decoder.training.muon import Muon
-from simulation.files import atomic_write
 
 FORMAT = "tandem-checkpoint-1"
 # What a resumed run may change; all else must stay, or it would be another run.
@@ -89,19 +87,14 @@ class TrainingState:
     # --- files ---
 
     def save(self, path: Path, config: TrainingConfig) -> None:
-        """Writes a checkpoint atomically: after a kill at any moment there is the last complete one."""
+        """Writes a checkpoint; see `write_safetensors`."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for i, optimizer in enumerate(self.optimizers):
             for j, entries in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{k}": torch.as_tensor(v) for k, v in entries.items()}
         header = {"format": FORMAT, "config": config.to_dict(), "counters": asdict(self.counters)}
-        data = save(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-            metadata={"tandem": json.dumps(header)},
-        )
-        with atomic_write(path, force=True) as partial:
-            partial.write_bytes(data)
+        write_safetensors(path, header, tensors)
 
     def load(self, path: Path, config: TrainingConfig) -> None:
         """Continues from a checkpoint.

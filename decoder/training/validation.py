@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -40,30 +41,18 @@ class Validation:
     def failures(self, model: Network) -> dict[str, int]:
         """Block failures by basis and p."""
         return {
-            name: int(sum((scores.argmax(1) != truth).sum() for scores, truth in self._scores(model, name)))
+            name: sum(int((scores.argmax(1) != truth).sum()) for scores, truth in self._scores(model, name))
             for name in self.sets
         }
 
     @torch.inference_mode()
     def calibration(self, model: Network) -> Calibration:
         """The calibration with the least negative log-likelihood of the true cosets over all sets."""
-        return Calibration.fit(*self._all_scores(model))
+        scores, truth = zip(*(part for name in self.sets for part in self._scores(model, name)), strict=True)
+        return Calibration.fit(scores, truth)
 
-    @torch.inference_mode()
-    def negative_log_likelihood(self, model: Network) -> float:
-        """Nats a shot, over all sets, at the best calibration."""
-        scores, truth = self._all_scores(model)
-        return Calibration.fit(scores, truth).negative_log_likelihood(scores, truth)
-
-    def _all_scores(self, model: Network) -> tuple[list[Tensor], list[Tensor]]:
-        parts = [part for name in self.sets for part in self._scores(model, name)]
-        return [scores for scores, _ in parts], [truth for _, truth in parts]
-
-    def _scores(self, model: Network, name: str) -> list[tuple[Tensor, Tensor]]:
+    def _scores(self, model: Network, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Coset scores (b, 2^k) and the true coset (b,) of each batch."""
         basis, events, flips = self.sets[name]
-        parts = []
-        for i in range(0, events.shape[-1], BATCH):
-            scores = model.scores(events[..., i : i + BATCH], basis=NETWORK_BASES.index(basis))
-            parts.append((scores, coset_number(flips[i : i + BATCH])))
-        return parts
+        for part, true in zip(torch.split(events, BATCH, dim=-1), torch.split(flips, BATCH), strict=True):
+            yield model.scores(part, basis=NETWORK_BASES.index(basis)), coset_number(true)

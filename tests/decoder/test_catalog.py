@@ -8,9 +8,7 @@ import pytest
 
 from decoder.benchmark.reporting.plots import COLORS
 from decoder.catalog import DECODERS, decoder_spec, detectors_used
-from decoder.classical.bp import PLAIN_BP
-from decoder.classical.bplsd import LSD
-from decoder.classical.bposd import BRAVYI, OSD0
+from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
 from decoder.classical.syndrome import SyndromeDecoder

@@ -6,9 +6,8 @@ so shots are filled up to a power of two and copied to where it reads them. Beli
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -62,8 +61,8 @@ class CudaGraphs:
     The `MOST_GRAPHS` used last are kept. For one thread at a time. What it returns stays as it is at later calls.
 
     Args:
-        function: of tensors on a GPU, to one; each shot by itself, without waiting for the GPU. What else it reads,
-            such as weights, must stay where it is.
+        function: of float32 tensors on a GPU, to one; each shot by itself, without waiting for the GPU. What else it
+            reads, such as weights, must stay where it is.
         shots_axes: where each input has its shots.
         output_axis: where the output has them.
         capture: how graphs are made.
@@ -81,39 +80,32 @@ class CudaGraphs:
         self._shots_axes = tuple(shots_axes)
         self._output_axis = output_axis
         self._capture = capture
-        self._graphs: OrderedDict[tuple[torch.Size, ...], tuple[list[Tensor], Captured]] = OrderedDict()
+        self._graph = lru_cache(maxsize=MOST_GRAPHS)(self._captured)
         self._pool: Any = None
 
     def __len__(self) -> int:
         """Graphs kept."""
-        return len(self._graphs)
+        return self._graph.cache_info().currsize
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         shots = inputs[0].shape[self._shots_axes[0]]
-        held, captured = self._graph(inputs, size=1 << max(shots - 1, 0).bit_length())
+        size = 1 << max(shots - 1, 0).bit_length()
+        shapes = [
+            (*given.shape[:axis], size, *given.shape[axis + 1 :])
+            for given, axis in zip(inputs, self._shots_axes, strict=True)
+        ]
+        held, captured = self._graph(inputs[0].device, *shapes)
         for place, given, axis in zip(held, inputs, self._shots_axes, strict=True):
             place.narrow(axis, 0, shots).copy_(given)
         captured.replay()
         return captured.result.narrow(self._output_axis, 0, shots).clone()
 
-    def _graph(self, inputs: tuple[Tensor, ...], *, size: int) -> tuple[list[Tensor], Captured]:
-        """The graph for inputs of so many shots, and the tensors that it reads."""
-        shapes = []
-        for given, axis in zip(inputs, self._shots_axes, strict=True):
-            shape = list(given.shape)
-            shape[axis] = size
-            shapes.append(torch.Size(shape))
-        key = tuple(shapes)
-        if key not in self._graphs:
-            device = inputs[0].device
-            if self._pool is None and device.type == "cuda":
-                self._pool = torch.cuda.graph_pool_handle()
-            held = [given.new_zeros(shape) for given, shape in zip(inputs, shapes, strict=True)]
-            self._graphs[key] = held, self._capture(lambda: self._function(*held), device, self._pool)
-        self._graphs.move_to_end(key)
-        while len(self._graphs) > MOST_GRAPHS:
-            self._graphs.popitem(last=False)
-        return self._graphs[key]
+    def _captured(self, device: torch.device, *shapes: tuple[int, ...]) -> tuple[list[Tensor], Captured]:
+        """A graph for inputs of these shapes, and the tensors that it reads."""
+        if self._pool is None and device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+        held = [torch.zeros(shape, device=device) for shape in shapes]
+        return held, self._capture(lambda: self._function(*held), device, self._pool)
 
 
 class CudaGraphsBackend(EagerBackend):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from decoder.classical.bplsd import LSD
+from decoder.classical.bp import LSD
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.faults import FaultModel
 
@@ -46,7 +46,7 @@ def test_no_setting_writes_past_the_end_of_its_memory(method: str, order: int) -
     program = f"""
 import numpy as np
 from dataclasses import replace
-from decoder.classical.bplsd import LSD
+from decoder.classical.bp import LSD
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample

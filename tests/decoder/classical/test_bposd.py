@@ -11,7 +11,7 @@ import scipy.stats
 import stim
 from ldpc import mod2
 
-from decoder.classical.bposd import BRAVYI, BpOsdSettings
+from decoder.classical.bp import BRAVYI, BpOsdSettings
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel

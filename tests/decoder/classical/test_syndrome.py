@@ -9,9 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from decoder.base import Decoder, SoftDecoder
-from decoder.classical.bp import PLAIN_BP
-from decoder.classical.bplsd import LSD
-from decoder.classical.bposd import BRAVYI, OSD0
+from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT
 from decoder.classical.problem import Problem
 from decoder.classical.relay_bp import RELAY_1, RELAY_5

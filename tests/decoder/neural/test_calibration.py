@@ -31,14 +31,6 @@ def test_the_fit_finds_what_made_the_data(made: Calibration) -> None:
     assert found.power == pytest.approx(made.power, rel=0.15)
 
 
-def test_the_likelihood_is_that_of_the_posterior() -> None:
-    torch.manual_seed(2)
-    scores, calibration = 5 * torch.randn(50, 32), Calibration(2.0, 0.7)
-    truth = drawn(scores, calibration)
-    expected = -calibration.log_posterior(scores).gather(1, truth[:, None]).mean().item()
-    assert calibration.negative_log_likelihood([scores], [truth]) == pytest.approx(expected, rel=1e-9)
-
-
 def test_only_the_best_cosets_have_a_chance() -> None:
     torch.manual_seed(3)
     scores = torch.randn(5, 4096)

@@ -12,7 +12,7 @@ from decoder.neural.backends.numba import NumbaBackend
 from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
-from decoder.neural.stream import FoldingStream, KeepingStream
+from decoder.neural.stream import LayerStream
 from decoder.neural.weights import build_network, save_weights
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
@@ -81,10 +81,11 @@ def test_layers_are_folded_on_arrival_without_belief_propagation(
     made = experiment()
     decoder = NeuralDecoder.load(made, weights=weights[name])
     stream = decoder.stream()
-    assert isinstance(stream, KeepingStream if name == "shipped" else FoldingStream)
+    assert isinstance(stream, LayerStream)
+    assert stream.folds == (name != "shipped")
     assert type(decoder.backend) is (EagerBackend if name == "folding" else NumbaBackend)
     steps: list[int] = []
-    if isinstance(stream, FoldingStream):
+    if stream.folds:
         step = decoder.backend.step
         monkeypatch.setattr(decoder.backend, "step", lambda *a, **k: steps.append(stream.folded) or step(*a, **k))
         monkeypatch.setattr(decoder.backend, "decode", None)  # all is done but the readout
