@@ -7,6 +7,7 @@ import inspect
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -89,7 +90,7 @@ def setting_docs() -> dict[str, str]:
 
 def as_toml(config: TrainingConfig) -> str:
     """A configuration as a file that `read_settings` reads, with what each setting means."""
-    values, lines = dotted(config.to_dict()), []
+    values, lines = dotted(asdict(config)), []
     for name, text in setting_docs().items():
         value = values[name]
         lines += [f"# {text}", f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"]

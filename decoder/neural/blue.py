@@ -9,11 +9,10 @@ From there:
   circuit's detector error model flip both detectors, and where no mechanism does, it is masked;
 * the k logical bits are predicted one after the other, each conditioned on those before.
 
-Our choice, since we found nothing on it: every size; pre-norm blocks with gated MLPs
-and one scale of the bias for each head; the gated fold of events into the state; a learned vector for each token,
-without which every detector would look alike; one learned query for each observable that pools the tokens; a GRU
-over the bits; and the optimizer and curriculum, which are those of `decoder.training` and not the 20 stages of the
-paper; and that all 2^k values are scored exactly, where picking the likelier value bit by bit would be faster.
+Our choice, since we found nothing on it: every size; pre-norm blocks with gated MLPs and one scale of the bias for each
+head; the gated fold of events; a learned vector for each token, without which all detectors would look alike; a learned
+query for each observable that pools the tokens; a GRU over the bits; that all 2^k values are scored exactly and not bit
+by bit; and the optimizer and curriculum, which are those of `decoder.training` and not the 20 stages of the paper.
 
 Shapes: N cells of the torus, S = 2N tokens, B shots, C width, H = attention_ratio C channels of the attention
 and of the head, T = rounds + 1 layers of detection events, k observables. States are (B, S, C).
@@ -46,10 +45,9 @@ SCORED_AT_ONCE = 2**22
 def cooccurrence(code: BivariateBicycleCode, basis: Basis) -> npt.NDArray[np.int64]:
     """Counts the mechanisms of the circuit-level DEM that flip both of two detectors of one bulk round.
 
-    Mask and bias of the attention of Blue et al. (arXiv 2504.13043). Their figure 1 for bb72 has 56 of 72 entries open
-    in each row (25 of the own type with itself, 31 of the other), as is so here, with values near the logarithms of
-    4 to 50, and 245 on the diagonal; here the counts are 2 to 48, and 242. The error rates play no role: uniform
-    noise has every Pauli fault at every location, and mechanisms with the same symptom count once.
+    In their figure 1 for bb72 each row has 56 of 72 entries open (25 of the own type, 31 of the other), as here, with
+    values near the logarithms of 4 to 50, and 245 on the diagonal; here the counts are 2 to 48, and 242. The error
+    rates play no role: uniform noise has every Pauli fault everywhere, and mechanisms with the same symptom count once.
 
     Returns:
         int64 (2N, 2N), read-only and symmetric, in the memory frame: the N cells of slot 0 (the memory basis), then

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from decoder.limits import check_fields
@@ -59,6 +59,3 @@ class ModelConfig:
 
     def channels(self, ratio: float) -> int:
         return round(ratio * self.width)
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)

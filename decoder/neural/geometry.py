@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,8 @@ from simulation.torus import cell_coordinates, negated_cells, relative_cells
 NETWORK_BASES: tuple[Basis, Basis] = ("Z", "X")
 """The memory bases in the network's order: an integer `basis` in this package is an index into these."""
 
-Displacement = tuple[int, int]
+Displacements = npt.NDArray[np.int64]
+"""(D, 2): offsets in x and y."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,31 @@ class TorusGeometry:
     outputs: Outputs = "translates"
 
     @cached_property
-    def check_displacements(self) -> list[Displacement]:
+    def check_displacements(self) -> Displacements:
         """31 signed offsets from a check to itself and to each check that shares a qubit with it.
 
         They follow the Tanner graph (a_i - a_j, b_i - b_j, +-(a_i + b_j)) and are listed by their indices i, j,
         so that codes with other l and m, or other exponents, have the same number in the same order.
         """
-        a, b = self.code.a, self.code.b
-        same_type = [_minus(p[i], p[j]) for p in (a, b) for i in range(3) for j in range(3) if i != j]
-        other_type = [_plus(a[i], b[j]) for i in range(3) for j in range(3)]
-        return [(0, 0), *same_type, *other_type, *(_minus((0, 0), d) for d in other_type)]
+        a, b = np.array(self.code.a), np.array(self.code.b)
+        same_type = [p[i] - p[j] for p in (a, b) for i, j in permutations(range(3), 2)]
+        other_type = (a[:, None] + b).reshape(-1, 2)
+        return np.concatenate([[(0, 0)], same_type, other_type, -other_type])
 
     @cached_property
-    def qubit_displacements(self) -> list[Displacement]:
+    def qubit_displacements(self) -> Displacements:
         """12 signed offsets from a data qubit to the checks on it: L from +b, -a, and R from +a, -b."""
-        a, b = self.code.a, self.code.b
-        zero = (0, 0)
-        return [*b, *(_minus(zero, d) for d in a), *a, *(_minus(zero, d) for d in b)]
+        a, b = np.array(self.code.a), np.array(self.code.b)
+        return np.concatenate([b, -a, a, -b])
 
-    def angles(self, displacements: list[Displacement]) -> npt.NDArray[np.float64]:
+    def angles(self, displacements: Displacements) -> npt.NDArray[np.float64]:
         """2 pi k.d of each frequency k of the torus and displacement d: (frequencies, displacements).
 
         Frequencies: the self-conjugate ones (2k = 0), then one of each conjugate pair.
         """
         l, m = self.code.l, self.code.m
         k = np.array(self._frequencies[0] + self._frequencies[1]) / (l, m)
-        return np.asarray(2 * np.pi * k @ np.array(displacements).T)
+        return np.asarray(2 * np.pi * k @ displacements.T)
 
     @property
     def num_real_frequencies(self) -> int:
@@ -77,7 +78,7 @@ class TorusGeometry:
         return np.asarray(rows / np.sqrt(self.code.cells))
 
     @cached_property
-    def _frequencies(self) -> tuple[list[Displacement], list[Displacement]]:
+    def _frequencies(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         l, m = self.code.l, self.code.m
         every = [(i, j) for i in range(l) for j in range(m)]
         real = [k for k in every if (2 * k[0] % l, 2 * k[1] % m) == (0, 0)]
@@ -179,11 +180,3 @@ class TorusGeometry:
                 f"readout; these {len(kind)} detectors are not that of {self.code}. Use BP-OSD for others"
             )
         return index
-
-
-def _plus(u: Displacement, v: Displacement) -> Displacement:
-    return (u[0] + v[0], u[1] + v[1])
-
-
-def _minus(u: Displacement, v: Displacement) -> Displacement:
-    return (u[0] - v[0], u[1] - v[1])

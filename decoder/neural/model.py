@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from decoder.neural.beliefs import EVIDENCE, BeliefPropagation, Beliefs
 from decoder.neural.config import Mixing, ModelConfig
-from decoder.neural.geometry import TorusGeometry
-from decoder.neural.network import CosetVote, Network, Phase
+from decoder.neural.geometry import Displacements, TorusGeometry
+from decoder.neural.network import CosetVote, Network, Phase, coset_number
 from simulation.codes import parse_code
 
 
@@ -44,9 +44,7 @@ class GroupConv(nn.Module):
     sines: Tensor
     fourier: Tensor
 
-    def __init__(
-        self, geometry: TorusGeometry, displacements: list[tuple[int, int]], width_in: int, width_out: int
-    ) -> None:
+    def __init__(self, geometry: TorusGeometry, displacements: Displacements, width_in: int, width_out: int) -> None:
         super().__init__()
         self.width_in, self.width_out = width_in, width_out
         self.num_real = geometry.num_real_frequencies
@@ -322,7 +320,9 @@ class RecurrentTransformer(Network):
         if coset_weight:
             # The outputs repeat what k of them say, so their votes sum to that many times the log-likelihood.
             repeats = logits.shape[1] / flips.shape[1]
-            loss = loss + coset_weight * self.coset_loss(self.vote.scores(logits, events) / repeats, flips)
+            loss = loss + coset_weight * F.cross_entropy(
+                self.vote.scores(logits, events) / repeats, coset_number(flips)
+            )
         return loss
 
     def compiled_parts(self) -> list[nn.Module]:

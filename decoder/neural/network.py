@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from enum import IntEnum
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoder.neural.config import ModelConfig
@@ -74,10 +73,6 @@ class Network(nn.Module, ABC):
 
     def freeze(self) -> None:
         """Computes once what depends on the weights alone; for decoding, on the device where it will run."""
-
-    def coset_loss(self, scores: Tensor, flips: Tensor) -> Tensor:
-        """Cross-entropy of the true cosets."""
-        return F.cross_entropy(scores, coset_number(flips))
 
 
 class CosetVote(nn.Module):

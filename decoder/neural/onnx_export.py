@@ -112,10 +112,6 @@ class Input:
         sizes = [shots if size == "shots" else int(size) for size in self.shape]
         return torch.zeros(sizes, dtype=getattr(torch, self.dtype))
 
-    def dynamic_shape(self, shots: Any) -> dict[int, Any]:
-        """The axis of the shots, as torch.export wants it."""
-        return {axis: shots for axis, size in enumerate(self.shape) if size == "shots"}
-
 
 def step_inputs(model: RecurrentTransformer) -> dict[str, Input]:
     """What the step reads."""
@@ -187,7 +183,10 @@ def _export_part(part: nn.Module, inputs: dict[str, Input], path: Path, *, outpu
                 dynamo=True,
                 opset_version=OPSET,
                 external_data=False,
-                dynamic_shapes={name: given.dynamic_shape(shots) for name, given in inputs.items()},
+                dynamic_shapes={
+                    name: {axis: shots for axis, size in enumerate(given.shape) if size == "shots"}
+                    for name, given in inputs.items()
+                },
                 input_names=list(inputs),
                 output_names=[output],
                 verbose=False,

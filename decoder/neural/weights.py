@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def save_weights(
     """Writes a network atomically."""
     header = {
         "format": FORMAT,
-        "config": model.config.to_dict(),
+        "config": asdict(model.config),
         "operators": model.geometry.code.logical_orbits().tolist(),
         "bases": bases,
         "rounds": list(rounds),
@@ -122,7 +122,10 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     try:
         if header["format"] != FORMAT:
             raise ValueError(f"{path}: format {header['format']!r} is not {FORMAT!r}; train or download it again")
-        config = model_config(header["config"])
+        unknown = set(header["config"]) - {field.name for field in fields(ModelConfig)}
+        if unknown:
+            raise ValueError(f"unknown model settings {sorted(unknown)}; the weights are of a newer version")
+        config = ModelConfig(**header["config"])
         info = WeightsInfo(
             path=path,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -147,18 +150,6 @@ def _number(value: object) -> float:
     if not isinstance(value, int | float):
         raise TypeError(f"{value!r}, which must be a number")
     return float(value)
-
-
-def model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """Reads a configuration that `ModelConfig.to_dict` wrote.
-
-    Raises:
-        ValueError: unknown or impossible values.
-    """
-    unknown = set(values) - {f.name for f in fields(ModelConfig)}
-    if unknown:
-        raise ValueError(f"unknown model settings {sorted(unknown)}; the weights are of a newer version")
-    return ModelConfig(**values)
 
 
 def load_tensors(model: Network, tensors: dict[str, Tensor], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,9 +114,6 @@ class TrainingConfig:
         for name, (holds, what) in conditions.items():
             if not holds:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be {what}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @property
     def step_shots(self) -> int:

@@ -93,7 +93,7 @@ class TrainingState:
         for i, optimizer in enumerate(self.optimizers):
             for j, entries in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{k}": torch.as_tensor(v) for k, v in entries.items()}
-        header = {"format": FORMAT, "config": config.to_dict(), "counters": asdict(self.counters)}
+        header = {"format": FORMAT, "config": asdict(config), "counters": asdict(self.counters)}
         write_safetensors(path, header, tensors)
 
     def load(self, path: Path, config: TrainingConfig) -> None:
@@ -106,7 +106,7 @@ class TrainingState:
         header, tensors = read_safetensors(path)
         if header.get("format") != FORMAT:
             raise ValueError(f"{path}: no checkpoint of this version")
-        defaults, ours = (json.loads(json.dumps(dotted(c.to_dict()))) for c in (TrainingConfig(), config))
+        defaults, ours = (json.loads(json.dumps(dotted(asdict(c)))) for c in (TrainingConfig(), config))
         saved = defaults | dotted(header["config"])
         changed = sorted(k for k in ours if k not in FREE_SETTINGS and ours[k] != saved[k])
         if changed:

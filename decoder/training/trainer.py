@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -275,7 +276,7 @@ class Trainer:
             "seconds": round(counters.seconds, 1),
             "device": device_name(self.device),
             "torch": torch.__version__,
-            "training": config.to_dict(),
+            "training": asdict(config),
             "validation": {"shots_each": config.validation_shots, "failures": self.last_validation},
         }
         save_weights(

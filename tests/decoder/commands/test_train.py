@@ -3,6 +3,7 @@
 import csv
 import json
 import tomllib
+from dataclasses import asdict
 
 import pytest
 from safetensors.torch import save
@@ -50,7 +51,7 @@ def test_the_network_is_set_by_short_and_by_dotted_names(folder, succeed, line):
 @pytest.mark.parametrize("code", ["bb72", "bb144"])
 def test_without_settings_the_network_that_ships_is_trained(succeed, code):
     shipped = load_weights(shipped_weights(code))[1].config
-    printed = dotted({"model": shipped.to_dict()}).items()
+    printed = dotted({"model": asdict(shipped)}).items()
     assert printed <= settings(succeed(f"train --print-config --code {code}")).items()
     assert printed <= settings(succeed(f"train --print-config --config {code}")).items()
 
