@@ -198,8 +198,6 @@ class BlueNetwork(Network):
     `mlp_ratio`; `qubit_ratio`, `round_mixing`, `readout_mixing` and `outputs` have no meaning here and are ignored.
     """
 
-    couplings: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, TorusGeometry(parse_code(config.code)))
         code = self.geometry.code
@@ -212,18 +210,10 @@ class BlueNetwork(Network):
         counts = np.stack([cooccurrence(code, basis) for basis in NETWORK_BASES])
         wall = np.where(counts > 0, 0.0, -np.inf)
         couplings = torch.from_numpy(np.stack([np.log(np.maximum(counts, 1)), wall], axis=1)).float()
-        self.register_buffer("couplings", couplings, persistent=False)  # (basis, 2, S, S)
+        self.couplings = nn.Buffer(couplings, persistent=False)  # (basis, 2, S, S)
 
     def forward(self, events: Tensor, *, basis: int) -> Tensor:
-        """The pooled states of the observables.
-
-        Args:
-            events: float (T, 2, N, B), as `Network` says.
-            basis: an index into `NETWORK_BASES`.
-
-        Returns:
-            float (B, k, H).
-        """
+        """The pooled states float (B, k, H) of the observables, from events and a basis as `Network` says."""
         couplings = self.couplings[basis]
         h = self.position.new_zeros(events.shape[-1], *self.position.shape)
         for t, layer in enumerate(events):

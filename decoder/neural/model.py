@@ -40,10 +40,6 @@ class GroupConv(nn.Module):
     belong to signed displacements along the Tanner graph and do not depend on l and m.
     """
 
-    cosines: Tensor
-    sines: Tensor
-    fourier: Tensor
-
     def __init__(self, geometry: TorusGeometry, displacements: Displacements, width_in: int, width_out: int) -> None:
         super().__init__()
         self.width_in, self.width_out = width_in, width_out
@@ -52,10 +48,9 @@ class GroupConv(nn.Module):
         # Stored as one matrix (C_out, D * C_in), the linear map that it is, for optimizers that work on matrices.
         self.weight = nn.Parameter(torch.randn(width_out, fan_in) / math.sqrt(fan_in))
         angles = torch.from_numpy(geometry.angles(displacements))
-        self.register_buffer("cosines", angles.cos().float(), persistent=False)  # (K, D)
-        self.register_buffer("sines", angles[self.num_real :].sin().float(), persistent=False)  # (K - real, D)
-        fourier = torch.from_numpy(geometry.fourier_matrix).float()
-        self.register_buffer("fourier", fourier, persistent=False)  # (N, N)
+        self.cosines = nn.Buffer(angles.cos().float(), persistent=False)  # (K, D)
+        self.sines = nn.Buffer(angles[self.num_real :].sin().float(), persistent=False)  # (K - real, D)
+        self.fourier = nn.Buffer(torch.from_numpy(geometry.fourier_matrix).float(), persistent=False)  # (N, N)
         self._frozen: tuple[Tensor, Tensor] | None = None
 
     def freeze(self) -> None:
@@ -109,13 +104,10 @@ class BiasedAttention(nn.Module):
 class TorusAttention(BiasedAttention):
     """Attention over the cells with a learned bias for each displacement on the torus."""
 
-    displacement: Tensor
-
     def __init__(self, geometry: TorusGeometry, width: int, inner: int, heads: int) -> None:
         super().__init__(width, inner, heads)
         self.bias = nn.Parameter(torch.zeros(heads, geometry.code.cells))
-        index = torch.from_numpy(geometry.displacement_index)
-        self.register_buffer("displacement", index, persistent=False)  # (N, N)
+        self.displacement = nn.Buffer(torch.from_numpy(geometry.displacement_index), persistent=False)  # (N, N)
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, B, C) -> (N, B, C)."""
@@ -167,9 +159,6 @@ class Block(nn.Module):
 class Readout(nn.Module):
     """State after the last round -> log-odds that each output's logical operator is flipped."""
 
-    pooling: Tensor
-    which: Tensor
-
     def __init__(self, geometry: TorusGeometry, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
@@ -188,10 +177,8 @@ class Readout(nn.Module):
             nn.init.zeros_(self.trust_head.weight)
             nn.init.zeros_(self.trust_head.bias)
         supports = torch.from_numpy(geometry.output_supports).float()
-        pooling = supports / supports.sum(1, keepdim=True).sqrt()
-        self.register_buffer("pooling", pooling, persistent=False)  # (O, 2N)
-        which = torch.from_numpy(geometry.output_operators)
-        self.register_buffer("which", which, persistent=False)  # (O,)
+        self.pooling = nn.Buffer(supports / supports.sum(1, keepdim=True).sqrt(), persistent=False)  # (O, 2N)
+        self.which = nn.Buffer(torch.from_numpy(geometry.output_operators), persistent=False)  # (O,)
 
     def forward(self, h: Tensor, evidence: Tensor | None = None) -> Tensor:
         """Log-odds (B, O) from the state (N, B, C) and, if there is one, belief propagation's evidence (B, O, 4)."""
@@ -286,15 +273,7 @@ class RecurrentTransformer(Network):
         return h
 
     def forward(self, events: Tensor, *, basis: int) -> Tensor:
-        """Log-odds of the outputs.
-
-        Args:
-            events: float (T, 2, N, B), as `Network` says.
-            basis: an index into `decoder.neural.geometry.NETWORK_BASES`.
-
-        Returns:
-            float (B, O).
-        """
+        """Log-odds float (B, O) of the outputs, from events (T, 2, N, B) and a basis as `Network` says."""
         beliefs = None if self.propagation is None else self.propagation(events, basis=basis)
         return self.log_odds(events, beliefs, basis=basis)
 
@@ -320,9 +299,8 @@ class RecurrentTransformer(Network):
         if coset_weight:
             # The outputs repeat what k of them say, so their votes sum to that many times the log-likelihood.
             repeats = logits.shape[1] / flips.shape[1]
-            loss = loss + coset_weight * F.cross_entropy(
-                self.vote.scores(logits, events) / repeats, coset_number(flips)
-            )
+            scores = self.vote.scores(logits, events) / repeats
+            loss = loss + coset_weight * F.cross_entropy(scores, coset_number(flips))
         return loss
 
     def compiled_parts(self) -> list[nn.Module]:

@@ -43,13 +43,11 @@ class Network(nn.Module, ABC):
     Cosets are numbered as `coset_bits` says.
     """
 
-    cosets: Tensor
-
     def __init__(self, config: ModelConfig, geometry: TorusGeometry) -> None:
         super().__init__()
         self.config = config
         self.geometry = geometry
-        self.register_buffer("cosets", coset_bits(geometry.code.k), persistent=False)  # (2^k, k)
+        self.cosets = nn.Buffer(coset_bits(geometry.code.k), persistent=False)  # (2^k, k)
 
     @property
     def folds_on_arrival(self) -> bool:
@@ -82,17 +80,12 @@ class CosetVote(nn.Module):
     signed vote on every coset: score(c) = sum over outputs of log-odds * [output flipped under c].
     """
 
-    observables: Tensor
-    checks: Tensor
-    ballots: Tensor
-
     def __init__(self, geometry: TorusGeometry) -> None:
         super().__init__()
         observables = torch.from_numpy(geometry.output_observables).float()
-        self.register_buffer("observables", observables, persistent=False)  # (O, k)
-        self.register_buffer("checks", torch.from_numpy(geometry.output_checks).float(), persistent=False)  # (O, N)
-        ballots = (coset_bits(geometry.code.k) @ observables.t()) % 2
-        self.register_buffer("ballots", ballots, persistent=False)  # (2^k, O)
+        self.observables = nn.Buffer(observables, persistent=False)  # (O, k)
+        self.checks = nn.Buffer(torch.from_numpy(geometry.output_checks).float(), persistent=False)  # (O, N)
+        self.ballots = nn.Buffer((coset_bits(geometry.code.k) @ observables.t()) % 2, persistent=False)  # (2^k, O)
 
     def check_part(self, events: Tensor) -> Tensor:
         """The checks' share (B, O) of each output's flip, from events (T, 2, N, B): floats 0 or 1."""
