@@ -32,7 +32,7 @@ class RelayBpSettings(SyndromeSettings):
         ValueError: a value out of its range.
     """
 
-    extra: ClassVar[Extra | None] = Extra(name="relay", package="relay-bp", module="relay_bp")
+    extra: ClassVar[Extra | None] = Extra(name="relay", package="relay-bp")
 
     gamma0: float = 0.125
     """The memory strength of all mechanisms in the first leg."""

@@ -20,9 +20,7 @@ class Extra:
     name: str
     """As in ``pip install 'tandem-decoder[name]'``."""
     package: str
-    """The package that it installs."""
-    module: str
-    """What that is imported as."""
+    """A package that it installs, imported by the same name with underscores."""
 
     def require(self, user: str) -> None:
         """Imports the package.
@@ -34,7 +32,7 @@ class Extra:
             ValueError: it is not installed.
         """
         try:
-            import_module(self.module)
+            import_module(self.package.replace("-", "_"))
         except ImportError:
             raise ValueError(
                 f"{user} needs the package {self.package}: pip install 'tandem-decoder[{self.name}]'"

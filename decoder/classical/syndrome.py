@@ -47,9 +47,6 @@ class SyndromeSettings(DecoderSettings):
 class SyndromeDecoder(BatchDecoder):
     """Decodes the shots of one fault model, predicting the observables that the errors found flip.
 
-    Given `detectors`, it decodes these alone (mechanisms that then look the same are merged) and ignores the
-    rest of each shot: the memory basis's detectors give the XZ convention.
-
     What solves is made at the first shot, so that an instance can be pickled. Not thread-safe.
     """
 
@@ -61,7 +58,8 @@ class SyndromeDecoder(BatchDecoder):
         Args:
             fault_model: the mechanisms and their priors.
             settings: how to decode.
-            detectors: integer (d,), the detectors to use, each below fault_model.num_detectors; None for all.
+            detectors: integer (d,), the detectors to decode alone, ignoring the rest of each shot; mechanisms that
+                then look the same are merged. None for all.
 
         Raises:
             ValueError: a detector index is out of range or given twice, a package is not installed, or the

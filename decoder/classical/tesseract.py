@@ -28,7 +28,7 @@ class TesseractSettings(SyndromeSettings):
         ValueError: a value out of its range.
     """
 
-    extra: ClassVar[Extra | None] = Extra(name="tesseract", package="tesseract-decoder", module="tesseract_decoder")
+    extra: ClassVar[Extra | None] = Extra(name="tesseract", package="tesseract-decoder")
 
     pqlimit: int = 200_000
     """The most states in the queue of a search."""

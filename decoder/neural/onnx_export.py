@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import warnings
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decoder.classical.settings import Extra
 from decoder.neural.backends.events import as_tensor
 from decoder.neural.beliefs import EVIDENCE, Beliefs
 from decoder.neural.decoder import NeuralDecoder
@@ -79,11 +79,8 @@ def require_onnx() -> None:
     Raises:
         ValueError: they are not.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"exporting to ONNX needs {', '.join(missing)}; install the extra: pip install 'tandem-decoder[onnx]'"
-        )
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        Extra(name="onnx", package=package).require("exporting to ONNX")
 
 
 def exportable(decoder: NeuralDecoder) -> RecurrentTransformer:

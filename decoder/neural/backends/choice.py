@@ -35,16 +35,13 @@ def choose_backend(
     Raises:
         ValueError: there is no backend of this name, or it cannot compute this network on this device.
     """
-    tandem = network if isinstance(network, RecurrentTransformer) else None
-    if name is None:
-        graphs = device.type == "cuda" and tandem is not None
-        name = "cuda_graphs" if graphs else "numba" if compilable(network) else "eager"
-    if name not in get_args(BackendName):
+    if name not in (None, *get_args(BackendName)):
         raise ValueError(f"no backend {name!r}: take one of {', '.join(get_args(BackendName))}, or leave it out")
-    if name == "eager":
+    if isinstance(network, RecurrentTransformer):
+        if name in (None, "cuda_graphs") and device.type == "cuda":
+            return CudaGraphsBackend(network, basis=basis, calibration=calibration, device=device)
+        if name in (None, "numba") and compilable(network):
+            return NumbaBackend(network, basis=basis, calibration=calibration)
+    if name in (None, "eager"):
         return EagerBackend(network, basis=basis, calibration=calibration, device=device)
-    if name == "numba" and tandem is not None and compilable(tandem):
-        return NumbaBackend(tandem, basis=basis, calibration=calibration)
-    if name == "cuda_graphs" and tandem is not None and device.type == "cuda":
-        return CudaGraphsBackend(tandem, basis=basis, calibration=calibration, device=device)
     raise ValueError(f"the backend {name} cannot compute this network on {device.type}; leave the backend out")
