@@ -141,11 +141,6 @@ def readout_inputs(model: RecurrentTransformer) -> dict[str, Input]:
     return inputs
 
 
-def examples(inputs: dict[str, Input], *, shots: int) -> dict[str, Tensor]:
-    """Inputs by name for so many shots."""
-    return {name: given.example(shots) for name, given in inputs.items()}
-
-
 def export(decoder: NeuralDecoder, out: Path, *, force: bool = False) -> None:
     """Writes the step, the readout and their description into a directory.
 
@@ -175,7 +170,7 @@ def _export_part(part: nn.Module, inputs: dict[str, Input], path: Path, *, outpu
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 part,
-                kwargs=examples(inputs, shots=2),
+                kwargs={name: given.example(shots=2) for name, given in inputs.items()},
                 f=str(path),
                 dynamo=True,
                 opset_version=OPSET,
