@@ -80,13 +80,13 @@ def test_steps_make_the_whole() -> None:
     [
         ({"width": 0}, "width"),
         ({"heads": 3}, "heads"),
-        ({"round_mixing": "magic"}, "none of conv, attention, both"),
+        ({"round_mixing": "magic"}, "must be one of conv, attention, both"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
         ({"round_blocks": -1}, "round_blocks"),
         ({"bp_iterations": -1}, "bp_iterations"),
         ({"bp_iterations": 5, "architecture": "blue"}, "needs architecture=tandem"),
-        ({"architecture": "green"}, "none of tandem, blue"),
-        ({"outputs": "some"}, "none of translates, basis"),
+        ({"architecture": "green"}, "must be one of tandem, blue"),
+        ({"outputs": "some"}, "must be one of translates, basis"),
         ({"mlp_ratio": math.inf}, "mlp_ratio"),
     ],
 )
