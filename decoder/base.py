@@ -29,11 +29,7 @@ class Decoder(Protocol):
         """Observables in each prediction."""
 
     def decode_batch(
-        self,
-        shots: npt.NDArray[np.generic],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
+        self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False, bit_packed_predictions: bool = False
     ) -> Bits | PackedBits:
         """Decodes shots, each on its own.
 
@@ -104,11 +100,7 @@ class BatchDecoder(ABC):
         """From detection events, bool (shots, num_detectors), to flips, bool (shots, num_observables)."""
 
     def decode_batch(
-        self,
-        shots: npt.NDArray[np.generic],
-        *,
-        bit_packed_shots: bool = False,
-        bit_packed_predictions: bool = False,
+        self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False, bit_packed_predictions: bool = False
     ) -> Bits | PackedBits:
         """Predicts observable flips; see `Decoder.decode_batch`."""
         predictions = self.predict(unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots))

@@ -128,16 +128,12 @@ class ClassicalDecoder:
 
     def __post_init__(self) -> None:
         if decoder_spec(self.name).settings is None:
-            raise ValueError(f"{self.name!r} is not classical: use one of {', '.join(classical_names())}")
+            classical = ", ".join(name for name, spec in DECODERS.items() if spec.settings is not None)
+            raise ValueError(f"{self.name!r} is not classical: use one of {classical}")
 
     def __call__(self, experiment: MemoryExperiment) -> Decoder:
         """The decoder of an experiment; see `DecoderSpec.classical`."""
         return decoder_spec(self.name).classical(experiment.fault_model, grid=experiment.grid)
-
-
-def classical_names() -> list[str]:
-    """The decoders without a network."""
-    return [name for name, spec in DECODERS.items() if spec.settings is not None]
 
 
 def detectors_used(name: str) -> Detectors:

@@ -144,13 +144,11 @@ class ProcessDecoder(BatchDecoder):
         return unpack_bits(self._child.call(decode_packed, self._key, pack_bits(events)), self.num_observables)
 
 
-class SoftProcessDecoder(SoftBatchDecoder):
+class SoftProcessDecoder(ProcessDecoder, SoftBatchDecoder):
     """A `SoftDecoder` in a child process."""
 
     def __init__(self, child: ChildProcess, key: DecoderKey, facts: _Facts) -> None:
-        super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
-        self._child = child
-        self._key = key
+        super().__init__(child, key, facts)
         self.model_info = facts.model_info
 
     def judge(self, events: Bits) -> Decoding:

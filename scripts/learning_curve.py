@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness import run_script
 from decoder.benchmark.common import failure_columns
-from decoder.benchmark.reporting.plots import DASHES, FAILURE_RATE, MARKERS, draw_curve
+from decoder.benchmark.reporting.results import Rate
+from decoder.benchmark.reporting.styles import DASHES, FAILURE_RATE, MARKERS, draw_curve
 from decoder.benchmark.reporting.tables import rows_to_csv
 from decoder.commands.options import check_outputs, listed
 from simulation.files import atomic_write, write_text
@@ -121,7 +122,8 @@ def draw(curves: Curves) -> Figure:
     for (basis, p), points in curves.items():
         color, number = f"C{rates.index(p) % 10}", bases.index(basis)
         style = {"color": color, "marker": MARKERS[number], "ls": DASHES[number]}
-        draw_curve(axes, [one.training_shots for one in points], points, label=f"{basis} memory, p = {p:g}", **style)
+        intervals = [Rate.of(one) for one in points]
+        draw_curve(axes, [one.training_shots for one in points], intervals, label=f"{basis} memory, p = {p:g}", **style)
     axes.set(xscale="log", yscale="log", xlabel="training shots seen", ylabel=FAILURE_RATE)
     axes.grid(which="major", alpha=0.3)
     axes.legend(fontsize="small")

@@ -109,6 +109,17 @@ class MemoryExperiment:
         """Observables of one shot: k, one a logical qubit."""
         return self.code.k
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Code, rounds, basis, p and noise as plain values, in the order in which tables and results have them."""
+        return {
+            "code": str(self.code),
+            "rounds": self.rounds,
+            "basis": self.basis,
+            "p": self.noise.p,
+            "noise": str(self.noise),
+        }
+
     def __getstate__(self) -> dict[str, Any]:
         # Pickled without what it has computed, which takes less time to make again than to send.
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -67,8 +67,7 @@ def run_calibration(
         OSError: the weights cannot be read, or `run.out` holds files or cannot be written.
     """
     check_request(experiments, [decoder])
-    if run.out is not None:
-        prepare_directory(run.out, force=run.force)
+    prepare_directory(run.out, force=run.force)
     made = [make_decoders(experiment, [decoder], weights=run.weights) for experiment in experiments]
     soft = [with_confidence(by_name[decoder], name=decoder) for by_name in made]
     report = Reporter(progress, total=len(experiments) * run.shots)
@@ -89,8 +88,7 @@ def run_calibration(
         points.append(_point(experiment, decoder, of_shots, seconds=seconds, seed=seed))
     provenance = collect_provenance(experiments, made)
     result = BenchmarkResult(points=tuple(points), provenance=provenance, answers=tuple(answers))
-    if run.out is not None:
-        write_report(result, run.out)
+    write_report(result, run.out)
     return result
 
 

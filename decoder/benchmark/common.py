@@ -105,13 +105,7 @@ def count_failures(predictions: PackedBits, flips: PackedBits) -> int:
 def failure_columns(failures: int, shots: int) -> dict[str, Any]:
     """The failure rate's columns of a point."""
     ler, low, high = rate_with_interval(failures, shots)
-    return {
-        "shots": shots,
-        "failures": failures,
-        "ler": ler,
-        "ler_low": low,
-        "ler_high": high,
-    }
+    return {"shots": shots, "failures": failures, "ler": ler, "ler_low": low, "ler_high": high}
 
 
 def deadline_curve(

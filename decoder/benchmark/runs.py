@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sinter import AnonTaskStats
 
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Repeats the shots. Without it a fresh seed is drawn and shown.")
@@ -78,26 +81,26 @@ class AccuracyRun:
         if self.discard_below is not None and not 0 < self.discard_below < 1:
             raise ValueError(f"discard_below={self.discard_below} must be a probability above 0 and below 1")
 
-    def done(self, *, shots: int, errors: int, seconds: float, upcoming: int) -> bool:
-        """Whether a point ends here, rather than with so many shots more."""
-        if shots == 0:
+    def done(self, so_far: AnonTaskStats, *, upcoming: int) -> bool:
+        """Whether a point ends with what is counted so far, rather than with so many shots more."""
+        if so_far.shots == 0:
             return False
-        if self.max_errors is not None and errors >= self.max_errors:
+        if self.max_errors is not None and so_far.errors >= self.max_errors:
             return True
-        if self.max_seconds is None or shots < self.min_shots:
+        if self.max_seconds is None or so_far.shots < self.min_shots:
             return False
-        return seconds * (1 + upcoming / shots) > self.max_seconds
+        return bool(so_far.seconds * (1 + upcoming / so_far.shots) > self.max_seconds)
 
-    def wanted(self, *, shots: int, errors: int, seconds: float) -> float:
-        """About how many shots more are needed, after some."""
-        wanted = math.inf
+    def wanted(self, so_far: AnonTaskStats) -> float:
+        """About how many shots more are needed."""
+        shots, wanted = so_far.shots, math.inf
         if shots == 0:
             return 0 if self.max_errors is not None or self.max_seconds is not None else wanted
         if self.max_errors is not None:
             # Not too many at once, since the rate is only estimated.
-            wanted = min(8 * shots, (self.max_errors - errors) * shots / (errors + 1))
-        if self.max_seconds is not None and seconds > 0:
-            in_time = (self.max_seconds - seconds) * shots / seconds
+            wanted = min(8 * shots, (self.max_errors - so_far.errors) * shots / (so_far.errors + 1))
+        if self.max_seconds is not None and so_far.seconds > 0:
+            in_time = (self.max_seconds - so_far.seconds) * shots / so_far.seconds
             wanted = min(wanted, max(in_time, self.min_shots - shots))
         return wanted
 

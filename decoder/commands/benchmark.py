@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,10 +47,8 @@ def accuracy(
     from decoder.benchmark.counting.accuracy import run_accuracy
 
     experiments = described.experiments()
-    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
-        names = listed("--decoders", decoders, str)
-        result = run_accuracy(experiments, names, run, progress=lambda state: _show(bar, state))
-    _print(result, json_output=json_output)
+    names = listed("--decoders", decoders, str)
+    _run(partial(run_accuracy, experiments, names, run), json_output=json_output)
 
 
 @benchmark.command()
@@ -83,12 +83,10 @@ def latency(
     from decoder.benchmark.timing.latency import run_latency
 
     experiments = described.experiments()
-    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
-        names = listed("--decoders", decoders, str)
-        if batch is not None:
-            run = replace(run, batches=tuple(listed("--batch", batch, int)))
-        result = run_latency(experiments, names, run, progress=lambda state: _show(bar, state))
-    _print(result, json_output=json_output)
+    names = listed("--decoders", decoders, str)
+    if batch is not None:
+        run = replace(run, batches=tuple(listed("--batch", batch, int)))
+    _run(partial(run_latency, experiments, names, run), json_output=json_output)
 
 
 @benchmark.command()
@@ -110,25 +108,26 @@ def calibration(
     from decoder.benchmark.calibration import run_calibration
     from decoder.benchmark.reporting.tables import least_confident_table
 
-    experiments = described.experiments()
-    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
-        result = run_calibration(experiments, decoder, run, progress=lambda state: _show(bar, state))
-    _print(result, json_output=json_output)
+    result = _run(partial(run_calibration, described.experiments(), decoder, run), json_output=json_output)
     if not json_output:
         headings, *rows = least_confident_table(result.points)
         print_table(headings, rows, title="failures among the least confident shots")
 
 
-def _show(bar: ProgressBar, state: BenchmarkProgress) -> None:
-    failures = ", ".join(f"{name} {count}" for name, count in state.failures.items())
-    bar.update(state.done, total=state.total, details=f"p={state.experiment.noise.p:g}, failures: {failures}")
+def _run(measure: Callable[..., BenchmarkResult[Any]], *, json_output: bool) -> BenchmarkResult[Any]:
+    """Measures below a progress bar, and prints the result."""
 
+    def show(state: BenchmarkProgress) -> None:
+        failures = ", ".join(f"{name} {count}" for name, count in state.failures.items())
+        bar.update(state.done, total=state.total, details=f"p={state.experiment.noise.p:g}, failures: {failures}")
 
-def _print(result: BenchmarkResult[Any], *, json_output: bool) -> None:
+    with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
+        result = measure(progress=show)
     if json_output:
         print_json(result.to_json())
-        return
+        return result
     from decoder.benchmark.reporting.tables import terminal_table
 
     title, (headings, *rows) = terminal_table(result.points)
     print_table(headings, rows, title=title)
+    return result

@@ -114,11 +114,7 @@ def decode_files(
     observables = experiment.num_observables
     write_shots(files.out, predictions, format=files.format, num_observables=observables, force=output.force)
     result: dict[str, object] = {
-        "code": str(experiment.code),
-        "rounds": experiment.rounds,
-        "basis": experiment.basis,
-        "p": experiment.noise.p,
-        "noise": str(experiment.noise),
+        **experiment.columns,
         **described,
         "shots": len(shots),
         "format": files.format,

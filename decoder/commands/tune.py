@@ -198,22 +198,21 @@ def _store(
 
 
 def _table(points: Sequence[TuningPoint], *, chosen: int) -> list[list[str]]:
-    rows = [["basis", "p", "share", "threshold", "passed on", "failures/shots", "95 % interval", "network alone"]]
-    for number, point in enumerate(points):
-        low, high = point.interval
-        rows.append(
-            [
-                point.basis,
-                f"{point.p:g}",
-                "chosen" if number >= len(points) - chosen else f"{100 * point.share:g} %",
-                f"{point.threshold:.5f}",
-                f"{100 * point.passed_on / point.shots:.3g} %",
-                f"{point.failures:,}/{point.shots:,}",
-                f"{low:.2e} to {high:.2e}",
-                f"{point.first_failures:,}",
-            ]
-        )
-    return rows
+    headings = ["basis", "p", "share", "threshold", "passed on", "failures/shots", "95 % interval", "network alone"]
+    rows = [
+        [
+            point.basis,
+            f"{point.p:g}",
+            "chosen" if number >= len(points) - chosen else f"{100 * point.share:g} %",
+            f"{point.threshold:.5f}",
+            f"{100 * point.passed_on / point.shots:.3g} %",
+            f"{point.failures:,}/{point.shots:,}",
+            " to ".join(f"{end:.2e}" for end in point.interval),
+            f"{point.first_failures:,}",
+        ]
+        for number, point in enumerate(points)
+    ]
+    return [headings, *rows]
 
 
 def _markdown(about: dict[str, Any], threshold: float, rows: list[list[str]]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.benchmark.reporting.plots import COLORS
+from decoder.benchmark.reporting.styles import COLORS
 from decoder.catalog import DECODERS, decoder_spec, detectors_used
 from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT

@@ -17,7 +17,7 @@ from decoder.benchmark.common import (
     make_decoders,
     with_confidence,
 )
-from decoder.benchmark.counting.blocks import Block, Trial
+from decoder.benchmark.counting.blocks import Block, Trial, task_stats
 from decoder.benchmark.counting.collection import BlockCounted, collect
 from decoder.benchmark.counting.count_file import Counts, read_counts, read_seed
 from decoder.benchmark.reporting.provenance import collect_provenance
@@ -92,8 +92,8 @@ def run_accuracy(
         collect(blocks, processes=processes, file=file, counted=counted, ray=run.ray)
     provenance = collect_provenance(experiments, made, threads=1) | {"processes": processes, "ray": run.ray}
     result = BenchmarkResult(points=tuple(tally.point() for tally in tallies), provenance=provenance)
+    write_report(result, run.out)
     if run.out is not None:
-        write_report(result, run.out)
         write_text(run.out / STATS_FILE, _sinter_csv(tallies), force=True)
     return result
 
@@ -101,8 +101,8 @@ def run_accuracy(
 def _counting(tallies: Sequence[_Tally], counts: Counts, report: Reporter) -> BlockCounted:
     """What to call with the counts of each block: keeps them and reports, as it does now for those counted before."""
     for tally in tallies:
-        if tally.shots:
-            report(tally.shots, tally.trial.experiment, {tally.trial.decoder: tally.errors})
+        if tally.total.shots:
+            report(tally.total.shots, tally.trial.experiment, {tally.trial.decoder: tally.total.errors})
 
     def counted(stats: sinter.TaskStats) -> None:
         counts[stats.strong_id] = stats
@@ -122,8 +122,8 @@ class _Tally:
         self.counts = counts
         self.blocks = trial.blocks(run.shots)
         self.ids = {block.task.strong_id(): block for block in self.blocks}
-        self.shots = self.errors = self.discards = 0
-        self.seconds = 0.0
+        self.total = sinter.AnonTaskStats()
+        """Of the blocks that count for the point."""
         self._upcoming = list(self.ids)
         self._add_counted()
 
@@ -137,7 +137,7 @@ class _Tally:
         self._add_counted()
         if not self._upcoming:
             return []
-        wanted = self.run.wanted(shots=self.shots, errors=self.errors, seconds=self.seconds)
+        wanted = self.run.wanted(self.total)
         blocks: list[Block] = []
         for strong_id in self._upcoming:
             if blocks and sum(block.shots for block in blocks) >= wanted:
@@ -150,34 +150,29 @@ class _Tally:
         """Adds blocks in their order, up to the first that is not counted or that the rule leaves out."""
         while self._upcoming:
             block = self.ids[self._upcoming[0]]
-            if self.run.done(shots=self.shots, errors=self.errors, seconds=self.seconds, upcoming=block.shots):
+            if self.run.done(self.total, upcoming=block.shots):
                 self._upcoming.clear()
             elif self._upcoming[0] in self.counts:
-                stats = self.counts[self._upcoming.pop(0)]
-                self.shots += stats.shots
-                self.errors += stats.errors
-                self.discards += stats.discards
-                self.seconds += stats.seconds
+                self.total += self.counts[self._upcoming.pop(0)].to_anon_stats()
             else:
                 break
 
     def point(self) -> AccuracyPoint:
         experiment = self.trial.experiment
-        accepted = self.shots - self.discards
-        failures = failure_columns(self.errors, accepted)
+        total, discard_below = self.total, self.trial.discard_below
+        accepted = total.shots - total.discards
+        failures = failure_columns(total.errors, accepted)
         columns = {
             **experiment_columns(experiment, self.trial.decoder),
             **failures,
-            "shots": self.shots,
-            "seconds": self.seconds,
+            "shots": total.shots,
+            "seconds": total.seconds,
             "seed": self.trial.seed,
             **per_round_columns(failures, rounds=experiment.rounds, qubits=experiment.num_observables),
         }
-        if self.trial.discard_below is None:
+        if discard_below is None:
             return AccuracyPoint(**columns)
-        return PostSelectedPoint(
-            **columns, discard_below=self.trial.discard_below, discards=self.discards, accepted=accepted
-        )
+        return PostSelectedPoint(**columns, discard_below=discard_below, discards=total.discards, accepted=accepted)
 
     def stats(self) -> sinter.TaskStats:
         """The point as sinter has it, with the id of the task that `sinter collect` makes of the circuit."""
@@ -188,15 +183,7 @@ class _Tally:
             detector_error_model=experiment.dem,
             json_metadata=self.trial.metadata,
         )
-        return sinter.TaskStats(
-            strong_id=task.strong_id(),
-            decoder=self.trial.decoder,
-            json_metadata=self.trial.metadata,
-            shots=self.shots,
-            errors=self.errors,
-            discards=self.discards,
-            seconds=self.seconds,
-        )
+        return task_stats(task, self.total)
 
 
 def _prepare(run: AccuracyRun) -> Path | None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,6 @@ class Block:
     shots: int
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        return self.trial.metadata | {"first_shot": self.first, "shots": self.shots}
-
-    @property
     def task(self) -> sinter.Task:
         """The block for sinter, which asks `BlockSampler` for one shot and gets them all."""
         return sinter.Task(
@@ -93,21 +89,9 @@ class Block:
             decoder=self.trial.decoder,
             # The decoder makes its own from the experiment; sinter would hash megabytes of text for every block.
             detector_error_model=stim.DetectorErrorModel(),
-            json_metadata=self.metadata,
+            json_metadata=self.trial.metadata | {"first_shot": self.first, "shots": self.shots},
             collection_options=sinter.CollectionOptions(max_shots=1),
             skip_validation=True,
-        )
-
-    def named(self, counts: sinter.AnonTaskStats) -> sinter.TaskStats:
-        """The block's counts as a line of sinter's CSV has them."""
-        return sinter.TaskStats(
-            strong_id=self.task.strong_id(),
-            decoder=self.trial.decoder,
-            json_metadata=self.metadata,
-            shots=counts.shots,
-            errors=counts.errors,
-            discards=counts.discards,
-            seconds=counts.seconds,
         )
 
     def count(self) -> sinter.AnonTaskStats:
@@ -131,6 +115,12 @@ class Block:
             return predict_packed(decoder, events), np.ones(len(events), np.bool_)
         decoded = with_confidence(decoder, name=trial.decoder).decode_soft(events, bit_packed_shots=True)
         return pack_bits(decoded.predictions), ~unsure(decoded.confidence, trial.discard_below)
+
+
+def task_stats(task: sinter.Task, counts: sinter.AnonTaskStats) -> sinter.TaskStats:
+    """A task's counts as a line of sinter's CSV has them."""
+    about = {"strong_id": task.strong_id(), "decoder": task.decoder, "json_metadata": task.json_metadata}
+    return sinter.TaskStats(**about, **{field.name: getattr(counts, field.name) for field in fields(counts)})
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import sinter
 
-from decoder.benchmark.counting.blocks import Block
+from decoder.benchmark.counting.blocks import Block, task_stats
 from decoder.benchmark.counting.count_file import append_line
 
 CONNECT_SECONDS = 10
@@ -45,8 +45,7 @@ def collect_with_ray(
         pending = {count.remote(block): block for block in blocks}
         while pending:
             [done], _ = ray.wait(list(pending), num_returns=1)
-            block = pending.pop(done)
-            stats = block.named(_result(ray, done))
+            stats = task_stats(pending.pop(done).task, _result(ray, done))
             if file is not None:
                 append_line(file, stats)
             counted(stats)

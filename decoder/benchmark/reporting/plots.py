@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib import color_sequences
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from decoder.benchmark.reporting.results import (
@@ -18,26 +16,23 @@ from decoder.benchmark.reporting.results import (
     CalibrationPoint,
     FailurePoint,
     PostSelectedPoint,
+    Rate,
     ReliabilityBin,
 )
-from decoder.benchmark.reporting.tables import decoder_label
-from decoder.benchmark.reporting.time_plots import TimedCalls, draw_times
-from decoder.catalog import DECODERS
+from decoder.benchmark.reporting.styles import (
+    COLORS,
+    FAILURE_RATE,
+    distinct,
+    draw_curve,
+    error_bar,
+    label_of,
+    numbered_style,
+    series_of,
+)
+from decoder.benchmark.reporting.time_plots import draw_times
 from decoder.statistics import binomial_interval
 
-PALETTE = tuple(to_hex(rgb) for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
-"""Twenty colours, matplotlib's usual ten first, then the lighter ones of each."""
-COLORS = dict(zip(DECODERS, PALETTE, strict=False))
-"""A decoder has the same colour in every plot."""
-MARKERS = "osD^vP*X"
-DASHES = ("-", "--", ":", "-.")
-
-FAILURE_RATE = "block failures / shots (arrow: none, upper bound)"
-"""The label of axes that show failure rates."""
 ACCEPTED_RATE = "block failures / accepted shots (arrow: none, upper bound)"
-
-Series = tuple[str, int, str, str]
-"""Code, rounds, basis and noise: what does not change along a curve."""
 
 
 def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
@@ -54,7 +49,7 @@ def draw_plots(result: BenchmarkResult[Any]) -> dict[str, Figure]:
     if _several_p(result.points) and _comparable(result.points):
         plots["per-round.png"] = _draw_per_round(result.points)
     if result.times:
-        plots |= draw_times(_timed(result))
+        plots |= draw_times(result)
     if isinstance(result.points[0], CalibrationPoint):
         plots["reliability.png"] = _draw_reliability(result.points)
         plots["least-confident.png"] = _draw_least_confident(result)
@@ -66,12 +61,12 @@ def _once_each(points: Sequence[FailurePoint]) -> list[FailurePoint]:
     """One point of each decoder on each experiment, where latency has one for each way to hand over the shots."""
     found: dict[Any, FailurePoint] = {}
     for point in points:
-        found.setdefault((_series(point), point.p, point.decoder), point)
+        found.setdefault((series_of(point), point.p, point.decoder), point)
     return list(found.values())
 
 
 def _several_p(points: Sequence[FailurePoint]) -> bool:
-    return len({(_series(point), point.p) for point in points}) > len({_series(point) for point in points})
+    return len({(series_of(point), point.p) for point in points}) > len({series_of(point) for point in points})
 
 
 def _comparable(points: Sequence[FailurePoint]) -> bool:
@@ -88,80 +83,31 @@ def _draw_failures(points: Sequence[FailurePoint]) -> Figure:
 
 def _draw_per_round(points: Sequence[AccuracyPoint]) -> Figure:
     figure, axes = _new_figure()
-    _draw_against_p(axes, points, rate=_per_round)
+    _draw_against_p(axes, points, rate="per_round")
     axes.set(ylabel="block failures / (shots, rounds) (arrow: none, upper bound)")
     return figure
 
 
-def _draw_against_p(
-    axes: Axes, points: Sequence[FailurePoint], *, rate: Callable[[Any], Rate] = lambda point: point
-) -> None:
-    experiments = _distinct(_series(point) for point in points)
+def _draw_against_p(axes: Axes, points: Sequence[FailurePoint], *, rate: str = "ler") -> None:
+    experiments = distinct(series_of(point) for point in points)
     for number, series in enumerate(experiments):
-        for name in _distinct(point.decoder for point in points):
-            curve = sorted((q for q in points if _series(q) == series and q.decoder == name), key=lambda point: point.p)
-            label = _label(curve[0], experiment=len(experiments) > 1)
-            style = _numbered_style(number) | {"color": COLORS[name], "label": label}
-            draw_curve(axes, [point.p for point in curve], [rate(point) for point in curve], **style)
+        for name in distinct(point.decoder for point in points):
+            curve = sorted(
+                (q for q in points if series_of(q) == series and q.decoder == name), key=lambda point: point.p
+            )
+            label = label_of(curve[0], experiment=len(experiments) > 1)
+            style = numbered_style(number) | {"color": COLORS[name], "label": label}
+            draw_curve(axes, [point.p for point in curve], [Rate.of(point, rate) for point in curve], **style)
     axes.set(xscale="log", yscale="log", xlabel="physical error rate p", ylabel=_rate_label(points[0]))
     axes.legend(fontsize="small")
 
 
-class Rate(Protocol):
-    """A failure rate with its 95 % interval, as `FailurePoint` has it."""
-
-    @property
-    def failures(self) -> int: ...
-    @property
-    def ler(self) -> float: ...
-    @property
-    def ler_low(self) -> float: ...
-    @property
-    def ler_high(self) -> float: ...
-
-
-class _Rate(NamedTuple):
-    failures: int
-    ler: float
-    ler_low: float
-    ler_high: float
-
-
-def _per_round(point: AccuracyPoint) -> Rate:
-    return _Rate(point.failures, point.per_round, point.per_round_low, point.per_round_high)
-
-
-def error_bar(rate: Rate) -> tuple[float, list[list[float]]]:
-    """Where a rate's mark stands and how far its bar reaches down and up; where nothing failed, of the upper bound."""
-    if rate.failures:
-        return rate.ler, [[rate.ler - rate.ler_low], [rate.ler_high - rate.ler]]
-    return rate.ler_high, [[0.6 * rate.ler_high], [0.0]]
-
-
-def draw_curve(axes: Axes, x: Sequence[float], rates: Sequence[Rate], **style: Any) -> None:
-    """Draws a line through failure rates, with intervals; where nothing failed, an arrow down from the upper bound.
-
-    Args:
-        axes: where to draw.
-        x: where each rate stands.
-        rates: as many.
-        style: matplotlib's, with a color.
-    """
-    measured = [(at, *error_bar(rate)) for at, rate in zip(x, rates, strict=True) if rate.failures]
-    ends = np.array([bar for _, _, bar in measured]).reshape(-1, 2).T
-    axes.errorbar([at for at, _, _ in measured], [mark for _, mark, _ in measured], yerr=ends, capsize=3, **style)
-    for at, rate in zip(x, rates, strict=True):
-        if not rate.failures:
-            bound, bar = error_bar(rate)
-            axes.errorbar([at], [bound], yerr=bar, uplims=[True], fmt="_", color=style["color"])
-
-
 def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
     for row, point in enumerate(points):
-        mark, bar = error_bar(point)
+        mark, bar = error_bar(Rate.of(point))
         style: dict[str, Any] = {"fmt": "o", "capsize": 3} if point.failures else {"fmt": "|", "xuplims": [True]}
         axes.errorbar([mark], [row], xerr=bar, color=COLORS[point.decoder], **style)
-    axes.set_yticks(range(len(points)), [_label(point, experiment=True, p=True) for point in points])
+    axes.set_yticks(range(len(points)), [label_of(point, experiment=True, p=True) for point in points])
     axes.set(xscale="log", xlabel=_rate_label(points[0]), ylim=(len(points) - 0.5, -0.5))
 
 
@@ -170,8 +116,8 @@ def _draw_reliability(points: Sequence[CalibrationPoint]) -> Figure:
     rates, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     rates.plot([0, 1], [0, 1], color="0.6", ls=":", label="perfect")
     for number, point in enumerate(points):
-        style = _numbered_style(number)
-        _draw_bins(rates, point.bins, label=f"{_label(point, experiment=True, p=True)}: ECE {point.ece:.2g}", **style)
+        style = numbered_style(number)
+        _draw_bins(rates, point.bins, label=f"{label_of(point, experiment=True, p=True)}: ECE {point.ece:.2g}", **style)
         edges = [*(q.low for q in point.bins), point.bins[-1].high]
         counts.stairs([q.shots for q in point.bins], edges, color=style["color"], ls=style["ls"])
     rates.set(ylabel="decoded rightly / shots", ylim=(-0.03, 1.03))
@@ -198,8 +144,8 @@ def _draw_least_confident(result: BenchmarkResult[Any]) -> Figure:
     axes.plot(blind, blind, color="0.6", ls=":", label="confidence that tells nothing")
     for number, (point, answers) in enumerate(zip(result.points, result.answers, strict=True)):
         if point.failures:
-            style = _numbered_style(number) | {"marker": ""}
-            axes.plot(*_share_curve(answers), label=_label(point, experiment=True, p=True), **style)
+            style = numbered_style(number) | {"marker": ""}
+            axes.plot(*_share_curve(answers), label=label_of(point, experiment=True, p=True), **style)
     axes.set(
         xscale="log",
         xlabel="least confident shots / shots",
@@ -215,8 +161,8 @@ def _draw_accepted(points: Sequence[CalibrationPoint]) -> Figure:
     for number, point in enumerate(points):
         # Where so few shots fit that none is discarded, there is nothing to show.
         some = [least for least in point.least_confident if least.shots]
-        style = _numbered_style(number) | {"label": _label(point, experiment=True, p=True)}
-        rates: list[Rate] = [point, *(_Rate(least.accepted_failures, *least.accepted_rate) for least in some)]
+        style = numbered_style(number) | {"label": label_of(point, experiment=True, p=True)}
+        rates = [Rate.of(point), *(least.accepted_rate for least in some)]
         draw_curve(axes, [0, *(least.shots / point.shots for least in some)], rates, **style)
     axes.set(yscale="log", xlabel="discarded shots / shots, the least confident", ylabel=ACCEPTED_RATE)
     axes.legend(fontsize="small")
@@ -231,25 +177,6 @@ def _share_curve(answers: Answers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
     return shots / len(answers.failed), failures / failures[-1]
 
 
-def _numbered_style(number: int) -> dict[str, Any]:
-    return {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)], "ls": DASHES[number % len(DASHES)]}
-
-
-def _timed(result: BenchmarkResult[Any]) -> list[TimedCalls]:
-    experiments = _distinct((_series(point), point.p) for point in result.points)
-    several_experiments = len({series for series, _ in experiments}) > 1
-    return [
-        TimedCalls(
-            point=point,
-            times=times,
-            color=COLORS[point.decoder],
-            experiment=experiments.index((_series(point), point.p)),
-            label=_label(point, experiment=several_experiments, p=len(experiments) > 1),
-        )
-        for point, times in zip(result.points, result.times, strict=True)
-    ]
-
-
 def _new_figure(*, height: float = 4.5) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
@@ -257,21 +184,5 @@ def _new_figure(*, height: float = 4.5) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _series(point: FailurePoint) -> Series:
-    # The rates of a custom model are those of one point, so p is not a curve's variable there.
-    return point.code, point.rounds, point.basis, point.noise
-
-
 def _rate_label(point: FailurePoint) -> str:
     return ACCEPTED_RATE if isinstance(point, PostSelectedPoint) else FAILURE_RATE
-
-
-def _label(point: FailurePoint, *, experiment: bool, p: bool = False) -> str:
-    text = f"{decoder_label(point)} ({point.detectors})"
-    if experiment:
-        text += f", {point.code} {point.basis} {point.rounds} rounds"
-    return f"{text}, p = {point.p:g}" if p else text
-
-
-def _distinct(values: Any) -> list[Any]:
-    return list(dict.fromkeys(values))

@@ -65,11 +65,7 @@ def collect_provenance(
 def describe_experiment(experiment: MemoryExperiment) -> dict[str, Any]:
     """An experiment's parameters as plain values."""
     return {
-        "code": str(experiment.code),
-        "rounds": experiment.rounds,
-        "basis": experiment.basis,
-        "p": experiment.noise.p,
-        "noise": str(experiment.noise),
+        **experiment.columns,
         "detectors": experiment.detectors,
         "noiseless_last_cycle": experiment.noiseless_last_cycle,
     }

@@ -19,17 +19,19 @@ from decoder.benchmark.reporting.tables import nested_csv, to_csv, to_markdown
 from simulation.files import atomic_write, write_text
 
 
-def prepare_directory(out: Path, *, force: bool) -> None:
+def prepare_directory(out: Path | None, *, force: bool) -> None:
     """Makes sure, before hours of work, that a report can be written.
 
     Args:
-        out: the directory, created with its parents where it is missing.
+        out: the directory, created with its parents where it is missing; None where none is written.
         force: it may hold files.
 
     Raises:
         FileExistsError: it holds files, and `force` is not set.
         OSError: it is no directory, or cannot be created or written.
     """
+    if out is None:
+        return
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; give the name of a directory")
     out.mkdir(parents=True, exist_ok=True)
@@ -39,12 +41,14 @@ def prepare_directory(out: Path, *, force: bool) -> None:
         raise FileExistsError(f"the directory {out} is not empty; choose another name or pass --force")
 
 
-def write_report(result: BenchmarkResult[Any], out: Path) -> None:
-    """Writes a result into a directory that `prepare_directory` made ready; each file is complete or absent.
+def write_report(result: BenchmarkResult[Any], out: Path | None) -> None:
+    """Writes a result into a directory, if there is one, made ready before; each file is complete or absent.
 
     Raises:
         OSError: a file cannot be written.
     """
+    if out is None:
+        return
     text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(out / "results.json", text + "\n", force=True)
     write_text(out / "results.csv", to_csv(result.points), force=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -128,6 +128,20 @@ class DeadlinePoint(LatencyPoint):
     """Shots without a second opinion by then, which keep the first decoder's answer."""
 
 
+class Rate(NamedTuple):
+    """A failure rate with its exact 95 % interval."""
+
+    failures: int
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, point: Any, column: str = "ler") -> Rate:
+        """A rate of a point, such as `per_round`, from the three columns that hold it."""
+        return cls(point.failures, *(getattr(point, f"{column}{end}") for end in ("", "_low", "_high")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
     """The shots whose confidence lies in (low, high]; the first bin holds confidence 0 too."""
@@ -172,9 +186,9 @@ class LeastConfident:
     accepted_ler_high: float
 
     @property
-    def accepted_rate(self) -> tuple[float, float, float]:
-        """The failure rate of the accepted shots and the ends of its interval."""
-        return self.accepted_ler, self.accepted_ler_low, self.accepted_ler_high
+    def accepted_rate(self) -> Rate:
+        """The failure rate of the accepted shots."""
+        return Rate(self.accepted_failures, self.accepted_ler, self.accepted_ler_low, self.accepted_ler_high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,11 +264,7 @@ def point_columns(point: FailurePoint) -> dict[str, Any]:
 def experiment_columns(experiment: MemoryExperiment, decoder: str) -> dict[str, Any]:
     """The columns that say what was decoded, and by what."""
     return {
-        "code": str(experiment.code),
-        "rounds": experiment.rounds,
-        "basis": experiment.basis,
-        "p": experiment.noise.p,
-        "noise": str(experiment.noise),
+        **experiment.columns,
         "decoder": decoder,
         # Without the other basis's detectors in the shots there are none to use.
         "detectors": "XZ" if experiment.detectors == "XZ" else detectors_used(decoder),

@@ -17,6 +17,7 @@ from decoder.benchmark.reporting.results import (
     LatencyPoint,
     LeastConfident,
     PostSelectedPoint,
+    Rate,
     point_columns,
 )
 from decoder.benchmark.reporting.words import WORDS
@@ -83,7 +84,7 @@ def least_confident_table(points: Sequence[CalibrationPoint]) -> list[list[str]]
 
 def format_rate(point: FailurePoint) -> str:
     """The block failure rate with its 95 % interval in percent; an upper bound where nothing failed."""
-    return _interval(point.ler, point.ler_low, point.ler_high, failures=point.failures)
+    return _interval(Rate.of(point))
 
 
 def decoder_label(point: FailurePoint) -> str:
@@ -108,16 +109,10 @@ def format_tail(point: LatencyPoint) -> str:
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
-def _interval(rate: float, low: float, high: float, *, failures: int) -> str:
-    if failures == 0:
-        return f"< {_percent(high)}"
-    return f"{_percent(rate)} ({_percent(low)} to {_percent(high)})"
-
-
-def _ends_of(column: str) -> Callable[[Any], str]:
-    """Formats a rate of a point together with the ends of its interval."""
-    names = [f"{column}{end}" for end in ("", "_low", "_high")]
-    return lambda point: _interval(*(getattr(point, name) for name in names), failures=point.failures)
+def _interval(rate: Rate) -> str:
+    if rate.failures == 0:
+        return f"< {_percent(rate.high)}"
+    return f"{_percent(rate.value)} ({_percent(rate.low)} to {_percent(rate.high)})"
 
 
 def _accepted(accepted: int, shots: int) -> str:
@@ -128,7 +123,7 @@ def _share_of_failures(least: LeastConfident) -> str:
     if least.failures_share is None:
         return "nothing failed"
     ends = least.failures_share_low or 0.0, least.failures_share_high or 0.0
-    return _interval(least.failures_share, *ends, failures=1)
+    return _interval(Rate(1, least.failures_share, *ends))
 
 
 def _time_a_shot(point: FailurePoint) -> str:
@@ -158,8 +153,8 @@ _EXPERIMENT: tuple[_Column, ...] = (
 _COUNTS: _Column = ("failures/shots", lambda point: f"{point.failures:,}/{point.judged:,}")
 _FAILURES: tuple[_Column, ...] = (_COUNTS, ("block LER", format_rate))
 _PER_ROUND: tuple[_Column, ...] = (
-    ("per round", _ends_of("per_round")),
-    ("per round and qubit", _ends_of("per_qubit_round")),
+    ("per round", lambda point: _interval(Rate.of(point, "per_round"))),
+    ("per round and qubit", lambda point: _interval(Rate.of(point, "per_qubit_round"))),
     ("CPU time/shot", _time_a_shot),
 )
 _ACCEPTED: _Column = ("accepted", lambda point: _accepted(point.accepted, point.shots))
@@ -210,7 +205,7 @@ _LEAST_CONFIDENT: tuple[_Column, ...] = (
     ("share of failures", lambda pair: _share_of_failures(pair[1])),
     ("accepted without them", lambda pair: _accepted(pair[1].accepted, pair[0].shots)),
     ("failures/accepted", lambda pair: f"{pair[1].accepted_failures:,}/{pair[1].accepted:,}"),
-    ("block LER of the accepted", lambda pair: _interval(*pair[1].accepted_rate, failures=pair[1].accepted_failures)),
+    ("block LER of the accepted", lambda pair: _interval(pair[1].accepted_rate)),
 )
 _RATE: _Column = ("block failure rate (95 % interval)", format_rate)
 _ACCEPTED_RATES: tuple[_Column, ...] = (

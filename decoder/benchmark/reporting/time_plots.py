@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from decoder.benchmark.common import deadline_curve
-from decoder.benchmark.reporting.results import CallTimes, LatencyPoint
-from decoder.benchmark.reporting.tables import decoder_label, format_time
+from decoder.benchmark.reporting.results import BenchmarkResult, CallTimes, LatencyPoint, Rate
+from decoder.benchmark.reporting.styles import COLORS, DASHES, FAILURE_RATE, distinct, error_bar, label_of, series_of
+from decoder.benchmark.reporting.tables import format_time
 
-DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
+MORE_DASHES: tuple[Any, ...] = (*DASHES, (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
 MOST_COLUMNS = 2
 """Panels side by side."""
 MOST_LEVEL_NAMES = 4
@@ -23,30 +24,40 @@ MOST_LEVEL_NAMES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimedCalls:
-    """The calls of one point, and how they are drawn."""
+class _Row:
+    """The calls of one point."""
 
     point: LatencyPoint
     times: CallTimes
-    color: str
-    """The decoder's."""
     experiment: int
     """Which experiment it is, counted from 0."""
     label: str
     """Decoder and experiment for the legend, without mode and batch."""
 
+    @property
+    def color(self) -> str:
+        return COLORS[self.point.decoder]
 
-def draw_times(rows: Sequence[TimedCalls]) -> dict[str, Figure]:
-    """Draws times, by file name.
 
-    Args:
-        rows: the points of a latency benchmark.
+def draw_times(result: BenchmarkResult[Any]) -> dict[str, Figure]:
+    """Draws the times of a latency benchmark, by file name.
 
     Returns:
         With a panel for each batch size ``ccdf.png``, P(a call takes t or longer), and ``deadline.png``,
         P(wrong or later than t). With a panel for each experiment ``violin.png``, the densities of log t at batch
         size 1, or at the smallest, and ``tradeoff.png``, failures against time at that batch size.
     """
+    experiments = distinct((series_of(point), point.p) for point in result.points)
+    several = len({series for series, _ in experiments}) > 1
+    rows = [
+        _Row(
+            point=point,
+            times=times,
+            experiment=experiments.index((series_of(point), point.p)),
+            label=label_of(point, experiment=several, p=len(experiments) > 1),
+        )
+        for point, times in zip(result.points, result.times, strict=True)
+    ]
     return {
         "ccdf.png": _draw_by_batch(rows, _draw_ccdf, ylabel="P(a call takes t or longer)"),
         "deadline.png": _draw_by_batch(rows, _draw_deadline, ylabel="P(wrong or later than t)"),
@@ -55,17 +66,15 @@ def draw_times(rows: Sequence[TimedCalls]) -> dict[str, Figure]:
     }
 
 
-def _draw_by_batch(
-    rows: Sequence[TimedCalls], draw: Callable[[Axes, TimedCalls, dict[str, Any]], None], *, ylabel: str
-) -> Figure:
+def _draw_by_batch(rows: Sequence[_Row], draw: Callable[[Axes, _Row, dict[str, Any]], None], *, ylabel: str) -> Figure:
     batches = sorted({row.point.batch for row in rows})
-    kinds = list(dict.fromkeys((row.experiment, row.point.mode) for row in rows))
+    kinds = distinct((row.experiment, row.point.mode) for row in rows)
     figure, panels = _panels(len(batches), share_x=False)
     lines: dict[str, Any] = {}
     for axes, batch in zip(panels, batches, strict=True):
         for row in rows:
             if row.point.batch == batch:
-                dashes = DASHES[kinds.index((row.experiment, row.point.mode)) % len(DASHES)]
+                dashes = MORE_DASHES[kinds.index((row.experiment, row.point.mode)) % len(MORE_DASHES)]
                 label = row.label + ", streamed" * (row.point.mode == "streamed")
                 draw(axes, row, {"color": row.color, "ls": dashes, "label": label})
         lines |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -75,20 +84,20 @@ def _draw_by_batch(
     return figure
 
 
-def _draw_ccdf(axes: Axes, row: TimedCalls, style: dict[str, Any]) -> None:
+def _draw_ccdf(axes: Axes, row: _Row, style: dict[str, Any]) -> None:
     calls = len(row.times.microseconds)
     axes.step(np.sort(row.times.microseconds), np.arange(calls, 0, -1) / calls, where="pre", **style)
 
 
-def _draw_deadline(axes: Axes, row: TimedCalls, style: dict[str, Any]) -> None:
+def _draw_deadline(axes: Axes, row: _Row, style: dict[str, Any]) -> None:
     t, rate = deadline_curve(row.times.microseconds, row.times.failures, batch=row.point.batch)
     axes.step(t, np.where(rate > 0, rate, np.nan), where="post", **style)
 
 
-def _smallest_batch(rows: Sequence[TimedCalls]) -> tuple[int, list[list[TimedCalls]]]:
+def _smallest_batch(rows: Sequence[_Row]) -> tuple[int, list[list[_Row]]]:
     """The smallest batch size, and its rows by experiment."""
     batch = min(row.point.batch for row in rows)
-    by_experiment: dict[int, list[TimedCalls]] = {}
+    by_experiment: dict[int, list[_Row]] = {}
     for row in rows:
         if row.point.batch == batch:
             by_experiment.setdefault(row.experiment, []).append(row)
@@ -99,7 +108,7 @@ def _name_experiment(axes: Axes, point: LatencyPoint) -> None:
     axes.set_title(f"{point.code} {point.basis} {point.rounds} rounds, p = {point.p:g}", fontsize="medium")
 
 
-def _draw_tradeoff(rows: Sequence[TimedCalls]) -> Figure:
+def _draw_tradeoff(rows: Sequence[_Row]) -> Figure:
     batch, by_experiment = _smallest_batch(rows)
     figure, panels = _panels(len(by_experiment), share_x=True)
     names: dict[str, Any] = {}
@@ -107,14 +116,14 @@ def _draw_tradeoff(rows: Sequence[TimedCalls]) -> Figure:
         for row in mine:
             # As a stream a decoder fails as often, and only its times are others.
             if row.point.mode == "batch":
-                name = f"{decoder_label(row.point)} ({row.point.detectors})"
+                name = label_of(row.point, experiment=False)
                 names[name] = _draw_mean_and_tail(axes, row.point, row.color)
         _name_experiment(axes, mine[0].point)
         axes.set(
             xscale="log",
             yscale="log",
             xlabel="µs for each shot: mean (filled), p99.9 (open)" + f", in calls of {batch}" * (batch > 1),
-            ylabel="block failures / shots (arrow: none, upper bound)",
+            ylabel=FAILURE_RATE,
         )
     figure.legend(list(names.values()), list(names), loc="outside lower center", ncols=3, fontsize="small")
     return figure
@@ -122,9 +131,8 @@ def _draw_tradeoff(rows: Sequence[TimedCalls]) -> Figure:
 
 def _draw_mean_and_tail(axes: Axes, point: LatencyPoint, color: str) -> Any:
     mean = point.mean_us / point.batch
-    rate = point.ler if point.failures else point.ler_high
-    ends = [[rate - point.ler_low], [point.ler_high - rate]] if point.failures else [[0.6 * rate], [0.0]]
-    drawn = axes.errorbar([mean], [rate], yerr=ends, uplims=not point.failures, capsize=3, fmt="o", color=color)
+    rate, bar = error_bar(Rate.of(point))
+    drawn = axes.errorbar([mean], [rate], yerr=bar, uplims=not point.failures, capsize=3, fmt="o", color=color)
     if point.p999_us is not None:
         tail = point.p999_us / point.batch
         axes.plot([mean, tail], [rate, rate], color=color, lw=1, alpha=0.5)
@@ -132,7 +140,7 @@ def _draw_mean_and_tail(axes: Axes, point: LatencyPoint, color: str) -> Any:
     return drawn
 
 
-def _draw_violins(rows: Sequence[TimedCalls]) -> Figure:
+def _draw_violins(rows: Sequence[_Row]) -> Figure:
     batch, by_experiment = _smallest_batch(rows)
     figure, panels = _panels(len(by_experiment), share_x=True)
     for axes, mine in zip(panels, by_experiment, strict=True):
@@ -145,7 +153,7 @@ def _draw_violins(rows: Sequence[TimedCalls]) -> Figure:
     return figure
 
 
-def _draw_violins_of(axes: Axes, rows: Sequence[TimedCalls]) -> None:
+def _draw_violins_of(axes: Axes, rows: Sequence[_Row]) -> None:
     places = list(range(len(rows)))
     # The density belongs to log t: that of t itself, on a logarithmic axis, would hide the tail.
     logs = [np.log10(row.times.microseconds) for row in rows]
@@ -163,13 +171,13 @@ def _draw_violins_of(axes: Axes, rows: Sequence[TimedCalls]) -> None:
             at, times, colors = zip(*marked, strict=True)
             axes.scatter(at, np.log10(times), c=colors, marker=marker, s=60, zorder=3)
             axes.scatter([], [], c="0.2", marker=marker, s=60, label=name)
-    names = [f"{decoder_label(row.point)} ({row.point.detectors})" for row in rows]
+    names = [label_of(row.point, experiment=False) for row in rows]
     names = [name + "\nstreamed" * (row.point.mode == "streamed") for name, row in zip(names, rows, strict=True)]
     crowded: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(names) > MOST_LEVEL_NAMES else {}
     axes.set_xticks(places, names, fontsize="small", **crowded)
 
 
-def _label_decades(panels: Sequence[Axes], rows: Sequence[TimedCalls]) -> None:
+def _label_decades(panels: Sequence[Axes], rows: Sequence[_Row]) -> None:
     """Ticks of an axis of log10(µs): times at the decades, and what lies between as on any logarithmic axis."""
     lowest = math.floor(min(float(np.log10(row.times.microseconds.min())) for row in rows))
     highest = math.ceil(max(float(np.log10(row.times.microseconds.max())) for row in rows))

@@ -79,8 +79,7 @@ def run_latency(
         OSError: the weights cannot be read, or `run.out` holds files or cannot be written.
     """
     check_request(experiments, decoders)
-    if run.out is not None:
-        prepare_directory(run.out, force=run.force)
+    prepare_directory(run.out, force=run.force)
     with ExitStack() as stack:
         if run.deadline_ms is None:
             made = [make_decoders(experiment, decoders, weights=run.weights) for experiment in experiments]
@@ -88,8 +87,7 @@ def run_latency(
             pairs = pairs_in_time(experiments, decoders, weights=run.weights, deadline_ms=run.deadline_ms)
             made = stack.enter_context(pairs)
         result = _measure(experiments, made, run, progress)
-    if run.out is not None:
-        write_report(result, run.out)
+    write_report(result, run.out)
     return result
 
 

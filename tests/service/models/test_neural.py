@@ -7,7 +7,7 @@ import pytest
 
 from decoder.base import Decoding, SoftDecoder
 from decoder.making import NamedDecoder, make_decoder
-from decoder.processes import ChildProcess
+from decoder.processes import ChildProcess, SoftProcessDecoder
 from service.app import create_app
 from service.settings import Settings, default_models
 from simulation.bits import pack_bits
@@ -64,7 +64,7 @@ def test_in_a_child_process(experiment, samples, expected):
     child = ChildProcess(size=1)
     try:
         decoder = child.decoder(NamedDecoder("neural"), experiment)
-        assert isinstance(decoder, SoftDecoder)
+        assert isinstance(decoder, SoftProcessDecoder)
         decoding = decoder.decode_soft(samples.detection_events, bit_packed_shots=True)
         assert decoder.model_info["code"] == "bb72"
     finally:

@@ -177,18 +177,21 @@ def test_a_point_ends_early(experiments: list[MemoryExperiment], limits: dict[st
 
 
 def test_the_stop_rule() -> None:
+    def counted(shots: int, errors: int, seconds: float) -> sinter.AnonTaskStats:
+        return sinter.AnonTaskStats(shots=shots, errors=errors, seconds=seconds)
+
     rule = AccuracyRun(shots=1000, max_errors=10, max_seconds=2.0)
-    assert not rule.done(shots=0, errors=0, seconds=0.0, upcoming=64)
-    assert not rule.done(shots=64, errors=9, seconds=0.5, upcoming=64)
-    assert rule.done(shots=64, errors=10, seconds=0.5, upcoming=64)
-    assert rule.done(shots=64, errors=0, seconds=1.5, upcoming=64)
+    assert not rule.done(counted(0, 0, 0.0), upcoming=64)
+    assert not rule.done(counted(64, 9, 0.5), upcoming=64)
+    assert rule.done(counted(64, 10, 0.5), upcoming=64)
+    assert rule.done(counted(64, 0, 1.5), upcoming=64)
     patient = AccuracyRun(shots=1000, max_seconds=2.0, min_shots=200)
-    assert not patient.done(shots=199, errors=0, seconds=9.0, upcoming=64)
-    assert patient.done(shots=200, errors=0, seconds=9.0, upcoming=64)
-    assert patient.wanted(shots=64, errors=0, seconds=9.0) == 136
-    assert rule.wanted(shots=100, errors=4, seconds=0.1) == 100 * 6 / 5
-    assert rule.wanted(shots=100, errors=0, seconds=0.1) == 800
-    assert rule.wanted(shots=100, errors=0, seconds=1.5) == pytest.approx(100 / 3)
+    assert not patient.done(counted(199, 0, 9.0), upcoming=64)
+    assert patient.done(counted(200, 0, 9.0), upcoming=64)
+    assert patient.wanted(counted(64, 0, 9.0)) == 136
+    assert rule.wanted(counted(100, 4, 0.1)) == 100 * 6 / 5
+    assert rule.wanted(counted(100, 0, 0.1)) == 800
+    assert rule.wanted(counted(100, 0, 1.5)) == pytest.approx(100 / 3)
 
 
 def test_detectors_are_xz_where_the_shots_have_no_others() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import sinter
 
-from decoder.benchmark.counting.blocks import Trial
+from decoder.benchmark.counting.blocks import Trial, task_stats
 from decoder.benchmark.counting.count_file import append_line, read_counts, read_seed
 from simulation.circuits import MemoryExperiment
 
@@ -18,7 +18,7 @@ def trial() -> Trial:
 def file(trial: Trial, tmp_path: Path) -> Path:
     path = tmp_path / "blocks.csv"
     for block in trial.blocks(200):
-        append_line(path, block.named(sinter.AnonTaskStats(shots=block.shots, errors=3, seconds=1.5)))
+        append_line(path, task_stats(block.task, sinter.AnonTaskStats(shots=block.shots, errors=3, seconds=1.5)))
     return path
 
 
