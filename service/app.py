@@ -25,12 +25,13 @@ from service.models.model import DecoderFactory
 from service.models.model_file import ModelFile
 from service.oip import routes as oip
 from service.oip.errors import FORMS, PREFIX, error_responses
+from service.oip.schemas import InferenceError, InferRequest, InferResponse
 from service.rest import admin, decode, models, page, sampling
 from service.settings import Settings
 from service.streams import hub
 from service.streams.hub import StreamHub
 from service.telemetry.metrics import Metrics
-from service.wire.schemas import Status
+from service.wire.schemas import DecodeResponse, Status
 
 DESCRIPTION = """Decodes shots of bivariate bicycle codes. Take the circuit of an experiment from
 `/v1/models/{id}/circuit`, sample its detectors with stim, and send them to `/v1/models/{id}/decode`."""
@@ -42,6 +43,15 @@ SECURITY_SCHEMES = {
 
 OPEN_PATHS = PROBES | frozenset(page.FILES)
 """Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
+
+SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (
+    Problem,
+    DecodeResponse,
+    InferenceError,
+    InferRequest,
+    InferResponse,
+)
+"""Schemas that the documentation of routes refers to by name; FastAPI has to be told of them."""
 
 health = APIRouter(tags=["health"])
 
@@ -103,8 +113,7 @@ class Application(FastAPI):
             return self.openapi_schema
         document = super().openapi()
         schemas = document["components"]["schemas"]
-        referred: tuple[type[BaseModel], ...] = (Problem, *decode.SCHEMAS_BY_REFERENCE, *oip.SCHEMAS_BY_REFERENCE)
-        for model in referred:
+        for model in SCHEMAS_BY_REFERENCE:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema

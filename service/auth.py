@@ -101,11 +101,8 @@ class KeyRing:
         """The key with this secret, if there is one. All keys are compared, each in constant time."""
         self._refresh()
         digest = sha256(secret).digest()
-        found = None
-        for key in self._keys:
-            if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+        found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
+        return found[-1] if found else None
 
     def all(self) -> frozenset[Key]:
         """The keys that are accepted now."""

@@ -39,6 +39,9 @@ class RequestError(Exception):
     kind: ClassVar[str]
     title: ClassVar[str]
 
+    def __init_subclass__(cls, *, status: int, kind: str, title: str) -> None:
+        cls.status, cls.kind, cls.title = status, kind, title
+
     def __init__(self, detail: str, *, flaws: Sequence[Flaw] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -68,108 +71,90 @@ class RequestError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
-class UnauthorizedError(RequestError):
-    status, kind, title = 401, "unauthorized", "API key missing or not known"
+class UnauthorizedError(RequestError, status=401, kind="unauthorized", title="API key missing or not known"): ...
 
 
-class ForbiddenError(RequestError):
-    status, kind, title = 403, "forbidden", "Not allowed with this API key"
+class ForbiddenError(RequestError, status=403, kind="forbidden", title="Not allowed with this API key"): ...
 
 
-class UnknownModelError(RequestError):
-    status, kind, title = 404, "unknown-model", "Unknown model"
+class UnknownModelError(RequestError, status=404, kind="unknown-model", title="Unknown model"): ...
 
 
-class UnknownVersionError(RequestError):
-    status, kind, title = 404, "unknown-version", "Unknown version"
+class UnknownVersionError(RequestError, status=404, kind="unknown-version", title="Unknown version"): ...
 
 
-class UnknownStreamError(RequestError):
-    status, kind, title = 404, "unknown-stream", "Unknown stream"
+class UnknownStreamError(RequestError, status=404, kind="unknown-stream", title="Unknown stream"): ...
 
 
-class UnsupportedSubprotocolError(RequestError):
-    status, kind, title = 400, "unsupported-subprotocol", "Unsupported subprotocol"
+class UnsupportedSubprotocolError(
+    RequestError, status=400, kind="unsupported-subprotocol", title="Unsupported subprotocol"
+): ...
 
 
-class NotAcceptableError(RequestError):
-    status, kind, title = 406, "not-acceptable", "No acceptable answer format"
+class NotAcceptableError(RequestError, status=406, kind="not-acceptable", title="No acceptable answer format"): ...
 
 
-class ConflictError(RequestError):
-    status, kind, title = 409, "conflict", "Not possible as things stand"
+class ConflictError(RequestError, status=409, kind="conflict", title="Not possible as things stand"): ...
 
 
-class BodyTimeoutError(RequestError):
-    status, kind, title = 408, "body-timeout", "Body came too slowly"
+class BodyTimeoutError(RequestError, status=408, kind="body-timeout", title="Body came too slowly"): ...
 
 
-class StreamTimeoutError(RequestError):
-    status, kind, title = 408, "stream-timeout", "Stream was idle for too long"
+class StreamTimeoutError(RequestError, status=408, kind="stream-timeout", title="Stream was idle for too long"): ...
 
 
-class BodyTooLargeError(RequestError):
-    status, kind, title = 413, "body-too-large", "Body too large"
+class BodyTooLargeError(RequestError, status=413, kind="body-too-large", title="Body too large"): ...
 
 
-class TooManyShotsError(RequestError):
-    status, kind, title = 413, "too-many-shots", "Too many shots in one request"
+class TooManyShotsError(RequestError, status=413, kind="too-many-shots", title="Too many shots in one request"): ...
 
 
-class UnsupportedMediaTypeError(RequestError):
-    status, kind, title = 415, "unsupported-media-type", "Unsupported media type"
+class UnsupportedMediaTypeError(
+    RequestError, status=415, kind="unsupported-media-type", title="Unsupported media type"
+): ...
 
 
-class InvalidParametersError(RequestError):
-    status, kind, title = 422, "invalid-parameters", "Invalid parameters"
+class InvalidParametersError(RequestError, status=422, kind="invalid-parameters", title="Invalid parameters"): ...
 
 
-class InvalidShotsError(RequestError):
-    status, kind, title = 422, "invalid-shots", "Invalid shots"
+class InvalidShotsError(RequestError, status=422, kind="invalid-shots", title="Invalid shots"): ...
 
 
-class ModelNotLoadedError(RequestError):
-    status, kind, title = 422, "model-not-loaded", "Model cannot be loaded"
+class ModelNotLoadedError(RequestError, status=422, kind="model-not-loaded", title="Model cannot be loaded"): ...
 
 
-class InvalidLayerError(RequestError):
-    status, kind, title = 422, "invalid-layer", "Invalid layer of detection events"
+class InvalidLayerError(RequestError, status=422, kind="invalid-layer", title="Invalid layer of detection events"): ...
 
 
-class NoProbabilitiesError(RequestError):
-    status, kind, title = 422, "no-probabilities", "Decoder gives no probabilities"
+class NoProbabilitiesError(
+    RequestError, status=422, kind="no-probabilities", title="Decoder gives no probabilities"
+): ...
 
 
-class DecoderFailedError(RequestError):
-    status, kind, title = 500, "decoder-failed", "Decoder failed"
+class DecoderFailedError(RequestError, status=500, kind="decoder-failed", title="Decoder failed"): ...
 
 
-class InternalError(RequestError):
-    status, kind, title = 500, "internal-error", "Internal error"
+class InternalError(RequestError, status=500, kind="internal-error", title="Internal error"): ...
 
 
-class BusyError(RequestError):
-    status, kind, title = 503, "busy", "Busy"
+class BusyError(RequestError, status=503, kind="busy", title="Busy"): ...
 
 
-class DecodeTimeoutError(RequestError):
-    status, kind, title = 503, "decode-timeout", "Decoding took too long"
+class DecodeTimeoutError(RequestError, status=503, kind="decode-timeout", title="Decoding took too long"): ...
 
 
-class DeadlineExceededError(RequestError):
-    status, kind, title = 504, "deadline-exceeded", "Not done by the deadline asked for"
+class DeadlineExceededError(
+    RequestError, status=504, kind="deadline-exceeded", title="Not done by the deadline asked for"
+): ...
 
 
-class NotReadyError(RequestError):
-    status, kind, title = 503, "not-ready", "Not ready"
+class NotReadyError(RequestError, status=503, kind="not-ready", title="Not ready"): ...
 
 
-class ClosingError(RequestError):
-    status, kind, title = 503, "closing", "Shutting down"
+class ClosingError(RequestError, status=503, kind="closing", title="Shutting down"): ...
 
 
-class ReplicaLostError(RequestError):
-    status, kind, title = 503, "replica-lost", "Replica lost"
+class ReplicaLostError(RequestError, status=503, kind="replica-lost", title="Replica lost"): ...
 
 
 DECODE_ERRORS: tuple[type[RequestError], ...] = (

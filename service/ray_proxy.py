@@ -7,6 +7,8 @@ or `serve run`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,11 +17,11 @@ from service.http.problems import answer_for, problem_of
 from service.oip.errors import FORMS
 
 
+@dataclass(frozen=True)
 class AnswerLostRequests:
     """Answers requests that got no answer. Where an answer has begun, the server cuts the connection off."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -29,7 +31,7 @@ class AnswerLostRequests:
             started = True
             await send(message)
 
-        await self._app(scope, receive, watched)
+        await self.app(scope, receive, watched)
         if scope["type"] == "http" and not started:
             error = ReplicaLostError("the replica at work on this request is lost; send it again", retry_after=0)
             response = answer_for(scope["path"], problem_of(error), forms=FORMS, headers=error.headers)

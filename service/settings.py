@@ -130,9 +130,7 @@ class Settings(BaseSettings):
     stream_send_seconds: float = Field(
         default=10, gt=0, description="A client of streams that reads nothing for so long is cut off."
     )
-    decoder_cache_size: int = Field(
-        default=8, ge=1, description="Decoders kept per model besides that of its default experiment."
-    )
+    decoder_cache_size: int = Field(default=8, ge=1, description="Decoders kept per model, beside the default one.")
     max_connections: int = Field(default=1024, ge=1, description="Most connections of one worker; others get 503.")
     header_timeout_seconds: float = Field(
         default=10, gt=0, description="A connection that takes longer to send a request's headers is closed."
@@ -142,9 +140,7 @@ class Settings(BaseSettings):
         default=30, gt=0, description="A client that reads nothing of its answer for longer is cut off."
     )
     body_timeout_seconds: float = Field(default=30, gt=0, description="A body that takes longer gets 408.")
-    decode_timeout_seconds: float = Field(
-        default=120, gt=0, description="A request that waits longer for its answer gets 503."
-    )
+    decode_timeout_seconds: float = Field(default=120, gt=0, description="A request that waits longer gets 503.")
     drain_seconds: float = Field(
         default=1,
         ge=0,

@@ -49,7 +49,7 @@ class _Connection(Generic[Http]):
         self._http: Http = self._http_client(
             base_url=self.url, headers=authorization(api_key), timeout=httpx.Timeout(timeout_seconds)
         )
-        self._exchange = Exchange(self.url, self._http.build_request, retries=retries or Retries())
+        self._exchange = Exchange(self.url, self._http.build_request, retries or Retries())
 
 
 def _blocking(method: Callable[Concatenate[Exchange, P], Flow[T]]) -> Callable[Concatenate[Client, P], T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import httpx
@@ -14,13 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from decoder.base import unpack_shots
 from decoder.tandem.rule import Opinion
-from service.wire.schemas import DecodeResponse, ModelInfo, ModelList
+from service.wire.schemas import B8, JSON, DecodeResponse, ModelInfo, ModelList
 from simulation.bases import Basis
 from simulation.bits import Bits, pack_bits, packed_size, unpack_bits
 
 API_KEY_VARIABLE = "TANDEM_API_KEY"
-B8 = "application/octet-stream"
-JSON = "application/json"
 LOST_CONNECTION_SECONDS = 0.2
 """How long to wait before a request whose connection was lost is sent again."""
 
@@ -90,6 +88,7 @@ class RemoteDecoding:
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
 
 
+@dataclass(frozen=True, eq=False)
 class Exchange:
     """What can be asked of a service: each method yields requests and returns what the answers say (`Flow`).
 
@@ -101,16 +100,15 @@ class Exchange:
         retries: what to do while the service is busy.
     """
 
-    def __init__(self, url: httpx.URL, build_request: Callable[..., httpx.Request], *, retries: Retries) -> None:
-        self._url = url
-        self._build_request = build_request
-        self._retries = retries
-        # Models by the URLs of the requests for them; forgotten after an error: another service may run there then.
-        self._models: dict[httpx.URL, ModelInfo] = {}
+    url: httpx.URL
+    build_request: Callable[..., httpx.Request]
+    retries: Retries
+    # Models by the URLs of the requests for them; forgotten after an error: another service may run there then.
+    _models: dict[httpx.URL, ModelInfo] = field(default_factory=dict, init=False)
 
     def models(self) -> Flow[list[ModelInfo]]:
         """All models of the service, each with its default experiment."""
-        response = yield from self._answered(self._build_request("GET", "v1/models"))
+        response = yield from self._answered(self.build_request("GET", "v1/models"))
         return read(ModelList, response).models
 
     def model(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> Flow[ModelInfo]:
@@ -121,7 +119,7 @@ class Exchange:
             **experiment: which experiment; see `ExperimentOptions`.
         """
         params = experiment_params(**experiment)
-        request = self._build_request("GET", model_path(model_id), params=params)
+        request = self.build_request("GET", model_path(model_id), params=params)
         info = self._models.get(request.url)
         if info is None:
             info = read(ModelInfo, (yield from self._answered(request)))
@@ -131,7 +129,7 @@ class Exchange:
     def circuit(self, model_id: str, **experiment: Unpack[ExperimentOptions]) -> Flow[str]:
         """The circuit of an experiment as stim text: what makes the shots that the model decodes."""
         params = experiment_params(**experiment)
-        request = self._build_request("GET", f"{model_path(model_id)}/circuit", params=params)
+        request = self.build_request("GET", f"{model_path(model_id)}/circuit", params=params)
         return (yield from self._answered(request)).text
 
     def decode(
@@ -180,7 +178,7 @@ class Exchange:
         parts = []
         for start in range(0, len(packed), most):
             content = packed[start : start + most].tobytes()
-            request = self._build_request(
+            request = self.build_request(
                 "POST", f"{model_path(info.id)}/decode", params=params, headers=headers, content=content
             )
             parts.append(read_decoding(info, (yield from self._answered(request))))
@@ -192,14 +190,14 @@ class Exchange:
         Raises:
             ServiceError: the last attempt's.
         """
-        attempts, patience = self._retries.attempts, self._retries.max_wait_seconds
+        attempts, patience = self.retries.attempts, self.retries.max_wait_seconds
         delay = 0.0
         while True:
             outcome = yield request, delay
             try:
                 if isinstance(outcome, httpx.Response):
                     return check(outcome)
-                raise _unreachable(self._url, outcome) from outcome
+                raise _unreachable(self.url, outcome) from outcome
             except ServiceError as error:
                 self._models.clear()
                 busy = error.status in (None, httpx.codes.SERVICE_UNAVAILABLE)
@@ -287,9 +285,9 @@ def joined(info: ModelInfo, parts: Sequence[RemoteDecoding], *, num_shots: int) 
     if not parts:
         return RemoteDecoding(np.zeros((0, info.experiment.num_observables), dtype=np.bool_))
     columns: dict[str, Any] = {}
-    for field in fields(RemoteDecoding):
-        values = [value for part in parts if (value := getattr(part, field.name)) is not None]
-        column = columns[field.name] = np.concatenate(values) if values else None
+    for column_of in fields(RemoteDecoding):
+        values = [value for part in parts if (value := getattr(part, column_of.name)) is not None]
+        column = columns[column_of.name] = np.concatenate(values) if values else None
         if column is not None and len(column) != num_shots:
             raise ServiceError(f"the service answered {len(column)} of {num_shots} shots; is it of this version?")
     return RemoteDecoding(**columns)

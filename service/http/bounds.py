@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -27,10 +28,8 @@ from service.telemetry.record import current_record
 
 T = TypeVar("T")
 
-JSON = "application/json"
-B8 = "application/octet-stream"
 
-
+@dataclass(eq=False)
 class Gate:
     """Bounds how many requests, or streams, are at work at once.
 
@@ -39,10 +38,9 @@ class Gate:
         what: what is counted, for the error's message.
     """
 
-    def __init__(self, most: int, *, what: str = "requests are at work") -> None:
-        self._most = most
-        self._what = what
-        self._inside = 0
+    most: int
+    what: str = "requests are at work"
+    _inside: int = field(default=0, init=False)
 
     @contextmanager
     def enter(self) -> Iterator[None]:
@@ -51,8 +49,8 @@ class Gate:
         Raises:
             BusyError: there are `most` already.
         """
-        if self._inside >= self._most:
-            raise BusyError(f"{self._inside} {self._what} already; try again later", retry_after=1)
+        if self._inside >= self.most:
+            raise BusyError(f"{self._inside} {self.what} already; try again later", retry_after=1)
         self._inside += 1
         try:
             yield

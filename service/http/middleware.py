@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,7 @@ POLICY_VIOLATION = 1008
 """WebSocket close code (RFC 6455, 7.4.1); before the handshake is accepted it becomes HTTP 403."""
 
 
+@dataclass(frozen=True, eq=False)
 class Observe:
     """Gives each request an id (X-Request-ID, the client's own if it is safe to log), counts it, and logs one line.
 
@@ -37,15 +39,14 @@ class Observe:
         draining: whether to ask clients to close their connections after the answer.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: bool, draining: Callable[[], bool]) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._access_log = access_log
-        self._draining = draining
+    app: ASGIApp
+    metrics: Metrics
+    access_log: bool
+    draining: Callable[[], bool]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         status = 0
 
@@ -56,7 +57,7 @@ class Observe:
                 status = message.get("status", 101)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = record.id
-                if self._draining() and kind == "http.response.start":
+                if self.draining() and kind == "http.response.start":
                     headers["Connection"] = "close"
             elif kind == "websocket.close" and status == 0:
                 status = 403
@@ -67,14 +68,15 @@ class Observe:
         with recording(wanted_id) as record:
             try:
                 counted = scope["type"] == "http" and not quiet
-                with self._metrics.in_flight.track_inprogress() if counted else nullcontext():
-                    await self._app(scope, receive, send_with_id)
+                with self.metrics.in_flight.track_inprogress() if counted else nullcontext():
+                    await self.app(scope, receive, send_with_id)
             finally:
                 level = logging.DEBUG if quiet else logging.INFO
-                if self._access_log and ACCESS.isEnabledFor(level):
+                if self.access_log and ACCESS.isEnabledFor(level):
                     ACCESS.log(level, "request", extra={"fields": _fields(scope, record, status)})
 
 
+@dataclass(frozen=True, eq=False)
 class RequireKey:
     """Answers 401 to requests that bring none of the keys.
 
@@ -88,37 +90,28 @@ class RequireKey:
         on_refused: is called for each refused request, with the kind of problem.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: KeyRing,
-        open_paths: Set[str],
-        forms: Mapping[str, ErrorForm],
-        on_refused: Callable[[str], None],
-    ) -> None:
-        self._app = app
-        self._keys = keys
-        self._open_paths = open_paths
-        self._forms = forms
-        self._on_refused = on_refused
+    app: ASGIApp
+    keys: KeyRing
+    open_paths: Set[str]
+    forms: Mapping[str, ErrorForm]
+    on_refused: Callable[[str], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_open = scope["type"] == "http" and scope["path"] in self._open_paths
+        is_open = scope["type"] == "http" and scope["path"] in self.open_paths
         if scope["type"] not in ("http", "websocket") or is_open:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         secret = bearer(dict(scope["headers"]))
-        key = None if secret is None else self._keys.find(secret)
+        key = None if secret is None else self.keys.find(secret)
         if key is None:
             await self._refuse(secret, scope, receive, send)
             return
         if (record := current_record()) is not None:
             record.key = key
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     async def _refuse(self, secret: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
-        self._on_refused(UnauthorizedError.kind)
+        self.on_refused(UnauthorizedError.kind)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await receive()
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "an API key is needed"})
@@ -127,7 +120,7 @@ class RequireKey:
         error = UnauthorizedError(f"{wrong}; send one as Authorization: Bearer KEY, or as X-API-Key")
         challenge = 'Bearer realm="tandem"' + (', error="invalid_token"' if secret else "")  # RFC 6750, 3
         headers = {"WWW-Authenticate": challenge}
-        response = answer_for(scope["path"], problem_of(error), forms=self._forms, headers=headers)
+        response = answer_for(scope["path"], problem_of(error), forms=self.forms, headers=headers)
         await response(scope, receive, send)
 
 

@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -49,13 +49,11 @@ class Problem(BaseModel):
     errors: list[FlawSchema] | None = Field(default=None, description="What exactly is wrong with the request.")
 
 
-class ErrorForm(Protocol):
-    """Writes a problem in the form that the clients of some routes expect."""
-
-    def __call__(self, problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response: ...
+ErrorForm = Callable[[Problem, Mapping[str, str] | None], Response]
+"""Writes a problem, with these headers, in the form that the clients of some routes expect."""
 
 
-def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """The answer for a problem; says which request had it."""
     if (record := current_record()) is not None:
         problem = problem.model_copy(update={"request_id": record.id})
@@ -76,7 +74,7 @@ def answer_for(
         headers: of the answer.
     """
     below = (form for root, form in forms.items() if path == root or path.startswith(f"{root}/"))
-    return next(below, problem_response)(problem, headers=headers)
+    return next(below, problem_response)(problem, headers)
 
 
 def problem_of(error: RequestError) -> Problem:

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -48,6 +49,7 @@ class Builder:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
+@dataclass(eq=False)
 class DecoderCache:
     """Decoders by experiment, the least recently used dropped first. However many ask, each is built once.
 
@@ -59,17 +61,16 @@ class DecoderCache:
         size: decoders kept besides the first one asked for, which is never dropped.
     """
 
-    def __init__(self, build: Callable[[MemoryExperiment], Decoder], *, builder: Builder, size: int) -> None:
-        self._build = build
-        self._builder = builder
-        self._size = size
-        self._first: MemoryExperiment | None = None
-        self._tasks: OrderedDict[MemoryExperiment, asyncio.Task[Decoder]] = OrderedDict()
+    build: Callable[[MemoryExperiment], Decoder]
+    builder: Builder
+    size: int
+    _first: MemoryExperiment | None = field(default=None, init=False)
+    _tasks: OrderedDict[MemoryExperiment, asyncio.Task[Decoder]] = field(default_factory=OrderedDict, init=False)
 
     async def get(self, experiment: MemoryExperiment) -> Decoder:
         task = self._tasks.get(experiment)
         if task is None:
-            task = asyncio.create_task(self._builder.run(partial(self._build, experiment)))
+            task = asyncio.create_task(self.builder.run(partial(self.build, experiment)))
             self._tasks[experiment] = task
             task.add_done_callback(lambda task: self._built(experiment, task))
         self._tasks.move_to_end(experiment)
@@ -82,5 +83,5 @@ class DecoderCache:
             return
         self._first = self._first or experiment
         done = [key for key, task in self._tasks.items() if task.done() and key != self._first]
-        for key in done[: max(0, len(done) - self._size)]:
+        for key in done[: max(0, len(done) - self.size)]:
             del self._tasks[key]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,11 +18,11 @@ Models = tuple[ModelSettings, ...]
 _MODELS = TypeAdapter(Models)
 
 
+@dataclass(frozen=True)
 class ModelFile:
     """A JSON list of models. Readers see the old list or the new one; writers take turns."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     def read(self) -> Models:
         """Reads the models.
@@ -68,8 +68,8 @@ class ModelFile:
             return ()
 
     def _write(self, models: Sequence[ModelSettings], *, force: bool) -> None:
-        content = [model.model_dump(mode="json", exclude_defaults=True) for model in models]
-        write_text(self.path, json.dumps(content, indent=2) + "\n", force=force)
+        content = _MODELS.dump_json(tuple(models), indent=2, exclude_defaults=True).decode()
+        write_text(self.path, f"{content}\n", force=force)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

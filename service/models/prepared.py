@@ -92,7 +92,7 @@ class Prepared:
         result = await self.decode_first(shots)
         seconds = began + self.model.bounds.decode_timeout_seconds - time.perf_counter()
         if deadline_ms is None:
-            deadline_ms = second.deadline_ms
+            deadline_ms = second.info.deadline_ms
         if deadline_ms is not None:
             seconds = min(seconds, seconds_left(deadline_ms, began=began))
         return second.ask(result, self.experiment, shots, seconds=seconds)

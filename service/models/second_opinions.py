@@ -37,8 +37,6 @@ class SecondOpinions:
     """
 
     def __init__(self, model: ModelSettings, *, second: str, threshold: float, metrics: OpinionMetrics) -> None:
-        self.threshold = threshold
-        self.deadline_ms = model.deadline_ms
         self.info = PairInfo(second=second, threshold=threshold, deadline_ms=model.deadline_ms)
         self._model = model.id
         self._metrics = metrics
@@ -73,7 +71,7 @@ class SecondOpinions:
             seconds: how long to wait for the opinions.
         """
         assert first.confidence is not None
-        rows = np.flatnonzero(unsure(first.confidence, self.threshold)).tolist()
+        rows = np.flatnonzero(unsure(first.confidence, self.info.threshold)).tolist()
         opinions = self.pool.ask(experiment, shots[rows], seconds=seconds)
         self._metrics.count(self._model, Opinion.FIRST, shots=len(shots) - len(rows))
         count = partial(self._metrics.count, self._model)

@@ -16,7 +16,7 @@ from service.oip.schemas import InferenceError
 MEDIA_TYPE = "application/json"
 
 
-def error_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """A problem in this protocol's form."""
     text = problem.detail or problem.title
     if problem.instance:

@@ -6,34 +6,15 @@ from contextlib import nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
 
-from service.errors import (
-    DECODE_ERRORS,
-    ClosingError,
-    NotReadyError,
-    UnknownModelError,
-    UnknownVersionError,
-    UnsupportedMediaTypeError,
-)
+from service import errors
 from service.http.bounds import deadline, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.models.prepared import Prepared
+from service.oip import schemas
 from service.oip.errors import PREFIX, error_responses
 from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
 from service.oip.responses import VERSION, chosen_outputs, infer_response, output_metadata
-from service.oip.schemas import (
-    InferenceError,
-    InferParameters,
-    InferRequest,
-    InferResponse,
-    ModelMetadata,
-    ModelReady,
-    ServerLive,
-    ServerMetadata,
-    ServerReady,
-    TensorMetadata,
-)
 
 EXTENSIONS = ["binary_tensor_data"]
 
@@ -47,52 +28,58 @@ async def check_version(model_version: str) -> None:
         UnknownVersionError: there is no such version.
     """
     if model_version != VERSION:
-        raise UnknownVersionError(f"there is no version {model_version!r}; every model has version {VERSION} alone")
+        raise errors.UnknownVersionError(
+            f"there is no version {model_version!r}; every model has version {VERSION} alone"
+        )
 
 
 @router.get("", responses=error_responses())
-async def get_server(request: Request) -> ServerMetadata:
+async def get_server(request: Request) -> schemas.ServerMetadata:
     """The server, and which extensions of the protocol it speaks."""
-    return ServerMetadata(name="tandem", version=request.app.version, extensions=EXTENSIONS)
+    return schemas.ServerMetadata(name="tandem", version=request.app.version, extensions=EXTENSIONS)
 
 
 @router.get("/health/live", responses=error_responses())
-async def live() -> ServerLive:
+async def live() -> schemas.ServerLive:
     """Whether the process answers at all."""
-    return ServerLive(live=True)
+    return schemas.ServerLive(live=True)
 
 
-@router.get("/health/ready", responses=error_responses(NotReadyError, ClosingError))
-async def ready(engine: EngineDependency) -> ServerReady:
+@router.get("/health/ready", responses=error_responses(errors.NotReadyError, errors.ClosingError))
+async def ready(engine: EngineDependency) -> schemas.ServerReady:
     """Whether every model has been loaded and has decoded once."""
     engine.check_ready()
-    return ServerReady(ready=True)
+    return schemas.ServerReady(ready=True)
 
 
-MODEL_ERRORS = error_responses(UnknownModelError, UnknownVersionError, NotReadyError, ClosingError)
+MODEL_ERRORS = error_responses(
+    errors.UnknownModelError, errors.UnknownVersionError, errors.NotReadyError, errors.ClosingError
+)
 VERSIONED = "/models/{model_id}/versions/{model_version}"
 
 
 @router.get("/models/{model_id}", responses=MODEL_ERRORS)
 @router.get(VERSIONED, responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
-async def get_model_metadata(model: ModelDependency) -> ModelMetadata:
+async def get_model_metadata(model: ModelDependency) -> schemas.ModelMetadata:
     """The tensors of a model's default experiment."""
     model.check_ready()
-    return ModelMetadata(
+    return schemas.ModelMetadata(
         name=model.id,
         versions=[VERSION],
         platform=f"tandem_{model.settings.decoder}",
-        inputs=[TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, model.default.num_detectors])],
+        inputs=[
+            schemas.TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, model.default.num_detectors])
+        ],
         outputs=output_metadata(model),
     )
 
 
 @router.get("/models/{model_id}/ready", responses=MODEL_ERRORS)
 @router.get(f"{VERSIONED}/ready", responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
-async def model_ready(model: ModelDependency) -> ModelReady:
+async def model_ready(model: ModelDependency) -> schemas.ModelReady:
     """Whether a model has been loaded and has decoded once."""
     model.check_ready()
-    return ModelReady(name=model.id, ready=True)
+    return schemas.ModelReady(name=model.id, ready=True)
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -111,14 +98,14 @@ INFER: dict[str, Any] = {
             },
             "headers": {HEADER_LENGTH: _HEADER_LENGTH},
         },
-        **error_responses(*DECODE_ERRORS, UnknownVersionError),
+        **error_responses(*errors.DECODE_ERRORS, errors.UnknownVersionError),
     },
     "openapi_extra": {
         "parameters": [{"name": HEADER_LENGTH, "in": "header", "required": False, **_HEADER_LENGTH}],
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"$ref": f"#/components/schemas/{InferRequest.__name__}"}},
+                "application/json": {"schema": {"$ref": f"#/components/schemas/{schemas.InferRequest.__name__}"}},
                 "application/octet-stream": _BINARY,
             },
         },
@@ -137,12 +124,12 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
     """
     model.metrics.requests.labels(model.id).inc()
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
+        raise errors.UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
     header_length = request.headers.get(HEADER_LENGTH)
 
     async def work(body: bytes) -> Response:
         sent, binary = parse_request(body, header_length=header_length)
-        asked = sent.parameters or InferParameters()
+        asked = sent.parameters or schemas.InferParameters()
         most = model.bounds.decode_timeout_seconds
         async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):
             prepared = await Prepared.of(model, asked)
@@ -152,7 +139,3 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
         return infer_response(result, model_name=model.id, request_id=sent.id, outputs=outputs)
 
     return await work_on_body(request, work, gate=gate, settings=model.bounds)
-
-
-SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (InferenceError, InferRequest, InferResponse)
-"""Schemas that the documentation of these routes refers to; FastAPI has to be told of them."""

@@ -9,26 +9,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    ClosingError,
-    ConflictError,
-    ForbiddenError,
-    InvalidParametersError,
-    ModelNotLoadedError,
-    NotReadyError,
-    UnknownModelError,
-    UnsupportedMediaTypeError,
-)
-from service.http.bounds import JSON, content_type, read_body
+from service import errors
+from service.http.bounds import content_type, read_body
 from service.http.dependencies import EngineDependency, state
 from service.http.problems import problem_responses
 from service.models.changes import ModelChanges
 from service.rest.models import model_info
 from service.settings import ModelSettings, Settings
 from service.telemetry.record import current_record
-from service.wire.schemas import ModelInfo
+from service.wire.schemas import JSON, ModelInfo
 
 MAX_BODY_BYTES = 2**16
 
@@ -41,7 +30,7 @@ async def administrators_only() -> None:
     """
     record = current_record()
     if record is None or record.key is None or not record.key.admin:
-        raise ForbiddenError("models are changed with a key for administrators only: name:admin:key")
+        raise errors.ForbiddenError("models are changed with a key for administrators only: name:admin:key")
 
 
 ChangesDependency = Annotated[ModelChanges, state("changes")]
@@ -51,14 +40,14 @@ router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(
 @router.put(
     "/models/{model_id}",
     responses=problem_responses(
-        ForbiddenError,
-        BodyTimeoutError,
-        BodyTooLargeError,
-        UnsupportedMediaTypeError,
-        InvalidParametersError,
-        ModelNotLoadedError,
-        NotReadyError,
-        ClosingError,
+        errors.ForbiddenError,
+        errors.BodyTimeoutError,
+        errors.BodyTooLargeError,
+        errors.UnsupportedMediaTypeError,
+        errors.InvalidParametersError,
+        errors.ModelNotLoadedError,
+        errors.NotReadyError,
+        errors.ClosingError,
     ),
     openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": ModelSettings.model_json_schema()}}}},
 )
@@ -76,7 +65,9 @@ async def put_model(model_id: str, request: Request, engine: EngineDependency, c
 @router.delete(
     "/models/{model_id}",
     status_code=204,
-    responses=problem_responses(ForbiddenError, UnknownModelError, ConflictError, InvalidParametersError),
+    responses=problem_responses(
+        errors.ForbiddenError, errors.UnknownModelError, errors.ConflictError, errors.InvalidParametersError
+    ),
 )
 async def delete_model(model_id: str, changes: ChangesDependency) -> Response:
     """Serves a model no longer. Requests at work on it end there."""
@@ -88,15 +79,17 @@ def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
     try:
         content = from_json(body)
     except ValueError as error:
-        raise InvalidParametersError.of(f"the body is no JSON: {error}", pointer="#") from None
+        raise errors.InvalidParametersError.of(f"the body is no JSON: {error}", pointer="#") from None
     if not isinstance(content, dict) or content.get("id", model_id) != model_id:
-        raise InvalidParametersError.of(f"send an object whose id, if it has one, is {model_id!r}", pointer="#/id")
+        raise errors.InvalidParametersError.of(
+            f"send an object whose id, if it has one, is {model_id!r}", pointer="#/id"
+        )
     try:
         model = ModelSettings.model_validate(content | {"id": model_id})
     except ValidationError as error:
         first = error.errors()[0]
         place = "/".join(map(str, first["loc"]))
-        raise InvalidParametersError.of(f"{place}: {first['msg']}", pointer=f"#/{place}") from None
+        raise errors.InvalidParametersError.of(f"{place}: {first['msg']}", pointer=f"#/{place}") from None
     if model.weights is None:
         return model
     return model.model_copy(update={"weights": _within(settings.model_dir, model.weights)})
@@ -105,13 +98,11 @@ def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
 def _within(directory: Path | None, weights: Path) -> Path:
     """The path of weights, which are relative to the directory; paths that leave it are refused unseen."""
     if directory is None:
-        raise InvalidParametersError.of(
-            "weights other than the shipped ones need the setting model_dir", pointer="#/weights"
-        )
+        detail = "weights other than the shipped ones need the setting model_dir"
+        raise errors.InvalidParametersError.of(detail, pointer="#/weights")
     root = directory.resolve()
     path = (root / weights).resolve()
     if not path.is_relative_to(root):
-        raise InvalidParametersError.of(
-            "weights must lie in the directory of the setting model_dir", pointer="#/weights"
-        )
+        detail = "weights must lie in the directory of the setting model_dir"
+        raise errors.InvalidParametersError.of(detail, pointer="#/weights")
     return path

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from service.errors import DECODE_ERRORS, InvalidParametersError, NotAcceptableError
-from service.http.bounds import B8, JSON, best_answer_type, content_type, work_on_body
+from service.http.bounds import best_answer_type, content_type, work_on_body
 from service.http.dependencies import DirectRoute, GateDependency, ModelDependency
 from service.http.problems import problem_responses
 from service.models.model import Model
 from service.models.prepared import Prepared, not_a_pair
 from service.models.second_opinions import AskedOpinions
 from service.rest.partial_answers import NDJSON, PartialAnswer
-from service.wire.schemas import DecodeQuery, DecodeRequest, DecodeResponse
+from service.wire.schemas import B8, JSON, DecodeQuery, DecodeRequest
 from service.wire.shots import DecodeResult, parse_b8, parse_json, result_object, result_parts
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
@@ -104,7 +103,3 @@ def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: s
     parts = result_parts(result, query)
     headers["X-Tandem-Parts"] = ", ".join(f"{name}={len(part)}" for name, part in parts.items())
     return Response(b"".join(parts.values()), headers=headers, media_type=B8)
-
-
-SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (DecodeResponse,)
-"""Schemas that the documentation of this route refers to; FastAPI has to be told of them."""

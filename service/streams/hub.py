@@ -14,7 +14,6 @@ from service.http.problems import problem_of, problem_response
 from service.models.engine import Engine
 from service.streams.connection import Connection
 from service.streams.protocol import SUBPROTOCOL
-from service.telemetry.record import current_record
 
 MAX_SWEEP_SECONDS = 1.0
 """Most time between two looks at what is idle and which keys have been revoked."""
@@ -71,9 +70,7 @@ class StreamHub:
             )
         with self._gate.enter(), self._engine.metrics.streams.connections.track_inprogress():
             await websocket.accept(SUBPROTOCOL)
-            record = current_record()
-            key = None if record is None else record.key
-            connection = Connection(websocket, model_id, engine=self._engine, places=self._places, key=key)
+            connection = Connection(websocket, model_id, engine=self._engine, places=self._places)
             self._connections.add(connection)
             try:
                 await connection.run()

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,15 +15,7 @@ import numpy as np
 from service.errors import InternalError, InvalidLayerError, NoProbabilitiesError, RequestError
 from service.models.model import Model
 from service.models.prepared import Prepared
-from service.streams.protocol import (
-    LayerMessage,
-    OpenRequest,
-    answer_message,
-    problem_message,
-    running_message,
-    unpack_layer,
-)
-from service.telemetry.metrics import StreamMetrics
+from service.streams import protocol
 from simulation.bits import Bits, PackedBits, pack_bits
 
 logger = logging.getLogger(__name__)
@@ -31,24 +24,20 @@ logger = logging.getLogger(__name__)
 class Host(Protocol):
     """The connection that a stream lives on."""
 
-    model_id: str
-
-    @property
-    def metrics(self) -> StreamMetrics: ...
-
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs work that ends with the connection at the latest."""
 
     async def send(self, message: str) -> None:
         """Queues a message to the client; waits while the queue is full."""
 
-    def failed(self, error: RequestError) -> None:
-        """Counts a failure."""
+    async def refuse(self, stream: int, error: RequestError, *, round: int | None = None) -> None:
+        """Counts a failure and sends its `problem_message`."""
 
     def ended(self, stream: OpenStream) -> None:
         """Forgets a stream; is called once."""
 
 
+@dataclass(eq=False)
 class OpenStream:
     """A stream from the request to open it until its answer, its failure, or until it is closed.
 
@@ -62,30 +51,27 @@ class OpenStream:
         held: is closed when the stream ends.
     """
 
-    def __init__(self, request: OpenRequest, model: Model, *, host: Host, held: ExitStack) -> None:
-        self.request = request
-        self.touched = time.monotonic()
-        """When something last came for it."""
-        self.complete = False
-        """Whether its last layer has come."""
-        self._model = model
-        self._host = host
-        self._held = held
-        self._cells = model.code.cells
-        self._most_rounds = request.rounds or model.bounds.max_rounds
-        self._layers: list[Bits] = []
-        """All that have come but the last."""
-        self._ended = False
-        self._preparing: asyncio.Task[None] | None = None
-        self._running: asyncio.Task[None] | None = None
-        self._answering: asyncio.Task[None] | None = None
+    request: protocol.OpenRequest
+    model: Model
+    host: Host
+    held: ExitStack
+    touched: float = field(default_factory=time.monotonic, init=False)
+    """When something last came for it."""
+    complete: bool = field(default=False, init=False)
+    """Whether its last layer has come."""
+    _layers: list[Bits] = field(default_factory=list, init=False)
+    """All that have come but the last."""
+    _ended: bool = field(default=False, init=False)
+    _preparing: asyncio.Task[None] | None = field(default=None, init=False)
+    _running: asyncio.Task[None] | None = field(default=None, init=False)
+    _answering: asyncio.Task[None] | None = field(default=None, init=False)
 
     def begin(self, opened: str) -> None:
         """Makes the decoder, if the number of rounds is known already, and then sends the message `opened`."""
-        self._host.metrics.open.labels(self._host.model_id).inc()
-        self._preparing = self._host.start(self._prepare(opened))
+        self.model.metrics.streams.open.labels(self.model.id).inc()
+        self._preparing = self.host.start(self._prepare(opened))
 
-    async def take(self, message: LayerMessage) -> None:
+    async def take(self, message: protocol.LayerMessage) -> None:
         """Takes a layer. Whatever is wrong with it ends the stream."""
         self.touched = time.monotonic()
         self.complete = message.last
@@ -97,7 +83,7 @@ class OpenStream:
         if message.last:
             self._stop_running()  # the answer says more
             shot = [*self._layers, layer]
-            self._answering = self._host.start(self._answer(shot, received=time.perf_counter()))
+            self._answering = self.host.start(self._answer(shot, received=time.perf_counter()))
             return
         self._layers.append(layer)
         if message.running:
@@ -107,8 +93,7 @@ class OpenStream:
         """Ends the stream, and tells the client why."""
         if not self._ended:
             self.end()
-            self._host.failed(error)
-            await self._host.send(problem_message(self.request.stream, error))
+            await self.host.refuse(self.request.stream, error)
 
     def end(self) -> None:
         """Ends the stream without a message; may be called again."""
@@ -118,9 +103,9 @@ class OpenStream:
         for task in (self._preparing, self._running, self._answering):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-        self._held.close()
-        self._host.metrics.open.labels(self._host.model_id).dec()
-        self._host.ended(self)
+        self.held.close()
+        self.model.metrics.streams.open.labels(self.model.id).dec()
+        self.host.ended(self)
 
     async def answered(self) -> None:
         """Waits until the answer is on its way, if the last layer has come."""
@@ -130,14 +115,14 @@ class OpenStream:
     async def _prepare(self, opened: str) -> None:
         try:
             if self.request.rounds is not None:
-                await Prepared.of(self._model, self.request)
+                await Prepared.of(self.model, self.request)
         except Exception as error:
             await self.fail(_request_error(error))
         else:
-            await self._host.send(opened)
+            await self.host.send(opened)
 
-    def _checked(self, message: LayerMessage) -> Bits:
-        t, most = message.round, self._most_rounds
+    def _checked(self, message: protocol.LayerMessage) -> Bits:
+        t, most = message.round, self.request.rounds or self.model.bounds.max_rounds
         if t != len(self._layers):
             raise InvalidLayerError(f"a layer of round {t} came, but that of round {len(self._layers)} is the next")
         if message.last:
@@ -153,7 +138,9 @@ class OpenStream:
         if message.last and message.running:
             raise InvalidLayerError("the last layer's answer is no running one; set flag 1 or 2, not both")
         check_types = 1 if message.last or t == 0 else 2
-        return unpack_layer(message.events, detectors=check_types * self._cells, where=f"the layer of round {t}")
+        return protocol.unpack_layer(
+            message.events, detectors=check_types * self.model.code.cells, where=f"the layer of round {t}"
+        )
 
     async def _answer(self, shot: list[Bits], *, received: float) -> None:
         try:
@@ -162,37 +149,33 @@ class OpenStream:
             await self.fail(_request_error(error))
             return
         seconds = time.perf_counter() - received
-        await self._host.send(answer_message(self.request, result, rounds=len(shot) - 1, seconds=seconds))
-        self._host.metrics.answered(self._host.model_id, seconds=seconds)
+        await self.host.send(protocol.answer_message(self.request, result, rounds=len(shot) - 1, seconds=seconds))
+        self.model.metrics.streams.answered(self.model.id, seconds=seconds)
         self.end()
 
     async def _estimate(self, t: int) -> None:
         """Asks for the flip probabilities with a readout that agrees with the syndrome of round t."""
         self._stop_running()  # the client is past that round
-        if self._model.gives_confidence:
-            shot = [*self._layers, np.zeros(self._cells, dtype=np.bool_)]
-            self._running = self._host.start(self._run(t, shot))
+        if self.model.gives_confidence:
+            shot = [*self._layers, np.zeros(self.model.code.cells, dtype=np.bool_)]
+            self._running = self.host.start(self._run(t, shot))
         else:
-            detail = f"the decoder of model {self._model.id} gives no probabilities; ask for the answer alone"
-            await self._no_estimate(t, NoProbabilitiesError(detail))
+            detail = f"the decoder of model {self.model.id} gives no probabilities; ask for the answer alone"
+            await self.host.refuse(self.request.stream, NoProbabilitiesError(detail), round=t)
 
     async def _run(self, t: int, shot: list[Bits]) -> None:
         try:
             result = await (await self._prepared(shot)).decode_first(_packed(shot))
         except Exception as error:
-            await self._no_estimate(t, _request_error(error))
+            await self.host.refuse(self.request.stream, _request_error(error), round=t)
         else:
-            await self._host.send(running_message(self.request.stream, result, round=t))
-
-    async def _no_estimate(self, t: int, error: RequestError) -> None:
-        self._host.failed(error)
-        await self._host.send(problem_message(self.request.stream, error, round=t))
+            await self.host.send(protocol.running_message(self.request.stream, result, round=t))
 
     async def _prepared(self, shot: list[Bits]) -> Prepared:
         """The model with the decoder for as many rounds as a shot has."""
         assert self._preparing is not None
         await asyncio.shield(self._preparing)  # which goes on if an estimate is cancelled
-        return await Prepared.of(self._model, self.request.model_copy(update={"rounds": len(shot) - 1}))
+        return await Prepared.of(self.model, self.request.model_copy(update={"rounds": len(shot) - 1}))
 
     def _stop_running(self) -> None:
         if self._running is not None:

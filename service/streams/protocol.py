@@ -36,7 +36,6 @@ class ProtocolError(Exception):
 
     def __init__(self, reason: str, *, code: int = 1002) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.code = code
 
 
@@ -78,8 +77,6 @@ class LayerMessage:
     events: bytes
     """Bit-packed, lowest bit first."""
 
-
-Message = OpenRequest | CloseRequest | LayerMessage
 
 _ACTIONS: dict[str, type[OpenRequest | CloseRequest]] = {"open": OpenRequest, "close": CloseRequest}
 

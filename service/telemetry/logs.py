@@ -69,7 +69,6 @@ def log_config(*, form: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["default"], "level": "WARNING"},
         "loggers": {
             "uvicorn": {"handlers": ["default"], "level": level.upper(), "propagate": False},
-            "uvicorn.access": {"handlers": [], "propagate": False},
             "service": {"handlers": ["default"], "level": level.upper(), "propagate": False},
         },
     }

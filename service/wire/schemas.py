@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
+JSON = "application/json"
+B8 = "application/octet-stream"
 Bit = Literal[0, 1]
 # Fail fast: a body of millions of wrong values must not become millions of error messages.
 Shot = Annotated[list[Bit], FailFast()]

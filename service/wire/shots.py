@@ -96,8 +96,7 @@ def parse_b8(data: bytes, expected: ExpectedShots) -> PackedBits:
             f"{len(data)} bytes are no whole shots: {num_detectors} detectors take {length}; {hint}"
         )
     shots = np.frombuffer(data, dtype=np.uint8).reshape(-1, length)
-    if len(shots) > expected.max_shots:
-        raise _too_many(len(shots), expected)
+    _check_count(len(shots), expected)
     used = num_detectors % 8
     if used and (shots[:, -1] >> used).any():
         detail = f"bits are set past a shot's {num_detectors} detectors; pack lowest bit first, one shot a row"
@@ -135,8 +134,7 @@ def result_parts(result: DecodeResult, query: DecodeQuery) -> dict[str, bytes]:
 
 def _from_lists(shots: list[list[Bit]], expected: ExpectedShots) -> PackedBits:
     num_detectors = expected.num_detectors
-    if len(shots) > expected.max_shots:
-        raise _too_many(len(shots), expected)
+    _check_count(len(shots), expected)
     for index, shot in enumerate(shots):
         if len(shot) != num_detectors:
             detail = f"a shot of {len(shot)} values; this experiment has {num_detectors} detectors"
@@ -144,10 +142,11 @@ def _from_lists(shots: list[list[Bit]], expected: ExpectedShots) -> PackedBits:
     return pack_bits(np.array(shots, dtype=np.bool_))
 
 
-def _too_many(count: int, expected: ExpectedShots) -> TooManyShotsError:
-    return TooManyShotsError(
-        f"{count} shots in one request, at most {expected.max_shots} are allowed; send them in parts"
-    )
+def _check_count(count: int, expected: ExpectedShots) -> None:
+    if count > expected.max_shots:
+        raise TooManyShotsError(
+            f"{count} shots in one request, at most {expected.max_shots} are allowed; send them in parts"
+        )
 
 
 def _listed(values: npt.NDArray[np.floating] | None) -> list[float] | None:

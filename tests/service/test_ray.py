@@ -80,8 +80,9 @@ def test_a_replica_that_is_killed_is_replaced_and_costs_who_retries_nothing(clus
 
 @pytest.mark.timing
 def test_a_replica_killed_under_load_costs_no_later_request():
+    shots = sample_shots(200, p=ray_replicas.MODEL["p"], seed=2031, model=ray_replicas.MODEL)
     with ray_replicas.cluster() as cluster:
-        requests = ray_replicas.kill_one(cluster, clients=6, before=1, after=3.5)
+        requests = ray_replicas.kill_one(cluster, shots, clients=6, before=1, after=3.5)
         mark = cluster.mark
     assert ray_replicas.marked(mark) == set()
 
