@@ -66,64 +66,64 @@ class Outcome:
     wrong: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(eq=False)
 class Client:
     """Sends whatever comes next, on a connection that is kept as long as the service keeps it."""
 
-    def __init__(self, port: int, shots: Shots, outcome: Outcome, *, seed: int) -> None:
-        self._port = port
-        self._shots = shots
-        self._outcome = outcome
-        self._draw = np.random.default_rng([shots.seed, seed])
-        self._connection: Connection | None = None
+    port: int
+    shots: Shots
+    outcome: Outcome
+    draw: np.random.Generator
+    connection: Connection | None = None
 
     async def next(self) -> None:
-        if self._connection is None or self._connection.lost:
-            self._connection = await Connection.open(self._port)
-        kind = self._draw.random()
+        if self.connection is None or self.connection.lost:
+            self.connection = await Connection.open(self.port)
+        kind = self.draw.random()
         try:
             if kind < MALFORMED:
-                await self._malformed(self._connection)
+                await self._malformed(self.connection)
             elif kind < MALFORMED + DISCONNECTING:
-                await self._leave(self._connection)
+                await self._leave(self.connection)
             else:
-                await self._ask(self._connection)
+                await self._ask(self.connection)
         except ConnectionError as error:
-            self._outcome.wrong[f"{error}"] += 1
+            self.outcome.wrong[f"{error}"] += 1
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
 
     async def _ask(self, connection: Connection) -> None:
-        request, answer = self._shots.random_request(self._draw)
+        request, answer = self.shots.random_request(self.draw)
         reply = await connection.ask(request)
         if reply.status == 200 and reply.body == answer:
-            self._outcome.answered += 1
+            self.outcome.answered += 1
         else:
-            self._outcome.wrong[f"{reply.status} {reply.body[:200]!r}"] += 1
+            self.outcome.wrong[f"{reply.status} {reply.body[:200]!r}"] += 1
 
     async def _malformed(self, connection: Connection) -> None:
-        name = list(MALFORMED_REQUESTS)[self._draw.integers(len(MALFORMED_REQUESTS))]
+        name = list(MALFORMED_REQUESTS)[self.draw.integers(len(MALFORMED_REQUESTS))]
         try:
             status = f"{(await connection.ask(MALFORMED_REQUESTS[name])).status}"
         except ConnectionError:
             # Where headers are cut off, the answer may be lost to what was still being sent.
             status = "4xx, lost" if name == "headers without end" else "no answer"
         if status.startswith("4"):
-            self._outcome.refused[name] += 1
+            self.outcome.refused[name] += 1
         else:
-            self._outcome.wrong[f"{name}: {status}"] += 1
+            self.outcome.wrong[f"{name}: {status}"] += 1
         self.close()
 
     async def _leave(self, connection: Connection) -> None:
-        request, _ = self._shots.random_request(self._draw)
-        whole = self._draw.random() < 0.5
-        connection.send(request if whole else request[: self._draw.integers(1, len(request))])
-        await asyncio.sleep(float(self._draw.choice([0.0, 0.002, 0.02])))
+        request, _ = self.shots.random_request(self.draw)
+        whole = self.draw.random() < 0.5
+        connection.send(request if whole else request[: self.draw.integers(1, len(request))])
+        await asyncio.sleep(float(self.draw.choice([0.0, 0.002, 0.02])))
         connection.abort()
-        self._connection = None
-        self._outcome.left += 1
+        self.connection = None
+        self.outcome.left += 1
 
 
 async def send(running: Service, shots: Shots, *, requests: int, seed: int, outcome: Outcome) -> None:
@@ -137,7 +137,8 @@ async def send(running: Service, shots: Shots, *, requests: int, seed: int, outc
             await client.next()
         client.close()
 
-    clients = [Client(running.port, shots, outcome, seed=CLIENTS * seed + index) for index in range(CLIENTS)]
+    draws = [np.random.default_rng([shots.seed, CLIENTS * seed + index]) for index in range(CLIENTS)]
+    clients = [Client(running.port, shots, outcome, draw) for draw in draws]
     await asyncio.gather(*(work(client) for client in clients))
 
 

@@ -66,7 +66,11 @@ class TimedDecoder:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; `second` is the pair's second decoder."""
+    """The command line; `second` is the pair's second decoder.
+
+    Raises:
+        ValueError: the decoder is no pair.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--code", default="bb72")
     parser.add_argument("--basis", choices=("X", "Z"), default="Z")
@@ -88,26 +92,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results/deadline"))
     options = parser.parse_args(arguments)
-    try:
-        options.second = decoder_spec(options.decoder).second
-    except ValueError as error:
-        parser.error(str(error))
+    options.second = decoder_spec(options.decoder).second
     if options.second is None:
-        parser.error(f"{options.decoder} is no pair of decoders; use tandem or tandem-tesseract")
+        raise ValueError(f"{options.decoder} is no pair of decoders; use tandem or tandem-tesseract")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Times every call and writes deadline.json and results.md."""
     options = parse(arguments)
-    words = {name: getattr(options, name) for name in ("code", "basis", "rounds", "p")}
-    experiment = MemoryExperiment.create(**words)
+    setup = {name: value for name, value in vars(options).items() if name not in ("shots", "weights", "out")}
+    experiment = MemoryExperiment.create(**{name: setup[name] for name in ("code", "basis", "rounds", "p")})
     samples = sample(experiment.circuit, shots=options.shots, seed=options.seed)
     torch.set_num_threads(1)
     with ExitStack() as stack:
         pool = OpinionPool(options.second, processes=options.processes)
         stack.callback(pool.close)
-        rule: dict[str, Any] = {"threshold": options.threshold, "deadline_ms": options.deadline_ms}
+        rule = {name: setup[name] for name in ("threshold", "deadline_ms")}
         pair = make_pair(options.second, experiment, weights=options.weights, pool=pool, **rule)
         pool.warm_up(experiment)
         provenance = collect_provenance([experiment], [{options.decoder: pair}])
@@ -118,9 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = major_page_faults()
         calls = time_calls(pair, samples.detection_events, samples.observable_flips)
         faults = major_page_faults() - faults
-    named = {name: getattr(options, name) for name in ("seed", "decoder", "second")}
-    limits = {name: getattr(options, name) for name in ("deadline_ms", "processes", "load", "realtime")}
-    setup = {**words, **named, "threshold": pair.threshold, **limits, "short_slices": short_slices}
+    setup |= {"threshold": pair.threshold, "short_slices": short_slices}
     found = {**summary(calls, deadline_ms=options.deadline_ms), "major_page_faults": faults}
     result = {"setup": setup, **found, "provenance": provenance}
     write_text(options.out / "deadline.json", json.dumps(result, indent=2) + "\n")

@@ -33,6 +33,8 @@ from simulation.sampling import sample
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results" / "service"
 CLIENT_CORE, SERVER_CORE = 0, 1
+Cores = tuple[int | None, int | None]
+"""Of the client and of what it measures; None for any."""
 CORES = f"Service on core {SERVER_CORE}, clients on core {CLIENT_CORE}."
 START_SECONDS = 180
 STOP_SECONDS = 60
@@ -56,18 +58,19 @@ def run_script(main: Callable[[], object]) -> NoReturn:
         sys.exit(USAGE_ERROR)
 
 
-def arguments(doc: str | None, **options: tuple[float, str]) -> argparse.Namespace:
+def arguments(doc: str | None, *, out: Path | None = RESULTS, **options: tuple[float, str]) -> argparse.Namespace:
     """Reads the command line of a benchmark of the service.
 
     Args:
         doc: the script's docstring.
+        out: where results go by default: a folder, or None for a script that writes one file or to the terminal.
         options: the default and the help of each number above 0; `--seed` and `--out` come with them.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, (default, help) in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=help or None)
     parser.add_argument("--seed", type=int, default=2031)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report (.md and .json)")
+    parser.add_argument("--out", type=Path, default=out, help="where the report goes")
     parsed = parser.parse_args()
     for name in options:
         if getattr(parsed, name) <= 0:
@@ -104,20 +107,6 @@ class Resources:
     cpu_seconds: float
     """Since it was started."""
 
-    @classmethod
-    def of(cls, pid: int) -> Resources:
-        """Those of a process of Linux."""
-        status = Path(f"/proc/{pid}/status").read_text()
-        values = dict(line.split(":", 1) for line in status.splitlines())
-        # After the command, which may hold spaces, in brackets: state, ..., utime and stime as fields 14 and 15.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return cls(
-            resident_mib=int(values["VmRSS"].split()[0]) / 1024,
-            threads=int(values["Threads"]),
-            descriptors=len(os.listdir(f"/proc/{pid}/fd")),
-            cpu_seconds=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
-        )
-
 
 @dataclass(frozen=True)
 class Service:
@@ -133,7 +122,16 @@ class Service:
 
     def resources(self) -> Resources:
         """What its first process holds."""
-        return Resources.of(self.process.pid)
+        process = Path(f"/proc/{self.process.pid}")
+        values = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        # After the command, which may hold spaces, in brackets: state, ..., utime and stime as fields 14 and 15.
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        return Resources(
+            resident_mib=int(values["VmRSS"].split()[0]) / 1024,
+            threads=int(values["Threads"]),
+            descriptors=len(os.listdir(process / "fd")),
+            cpu_seconds=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+        )
 
     def workers(self) -> list[int]:
         """The processes that a supervisor has started to answer."""
@@ -175,8 +173,7 @@ def serve(
                 command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True
             )
         try:
-            if core is not None:
-                pin(core, process.pid)  # before it has any thread
+            pin(core, process.pid)  # before it has any thread
             running = _ready(process, log)
             yield running
             if process.poll() is None:
@@ -207,9 +204,9 @@ def _ready(process: subprocess.Popen[str], log: Path) -> Service:
     raise running.failure("the service did not get ready")
 
 
-def pin(core: int, pid: int = 0) -> None:
-    """Moves a process, this one by default, to a core, if it is there."""
-    if core < (os.cpu_count() or 1):
+def pin(core: int | None, pid: int = 0) -> None:
+    """Moves a process, this one by default, to a core, if it is there; None leaves it where it is."""
+    if core is not None and core < (os.cpu_count() or 1):
         os.sched_setaffinity(pid, {core})
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py
 
-Two workers under load. Some clients send each request once, the others are `service.client.AsyncClient`, which sends a
+Two workers under load. Some clients send each request once, the others, as `service.client` does by default, send a
 lost request again. One worker gets SIGKILL; when it has been replaced, the service gets SIGTERM.
 """
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from benchmarks import harness, traffic
-from benchmarks.harness import Report, Service, Shots
+from benchmarks.harness import Cores, Report, Service, Shots
 from benchmarks.traffic import Connection
 
 P = 0.003
@@ -50,24 +50,22 @@ def direct_turn(shots: Shots, first: int, count: int) -> list[float]:
     return seconds
 
 
-async def measure(running: Service, shots: Shots, *, cores: tuple[int, int] | None) -> tuple[list[float], list[float]]:
+async def measure(running: Service, shots: Shots, *, cores: Cores) -> tuple[list[float], list[float]]:
     """Seconds of every shot by REST, and asked directly.
 
     Args:
         running: the service.
         shots: to decode; the first turn is the warm-up and not counted.
-        cores: of the client and of the service; None leaves the processes where they are.
+        cores: of the client and of the service.
     """
     rest: list[float] = []
     direct: list[float] = []
     connection = await Connection.open(running.port)
     for first in range(0, len(shots), TURN):
         count = min(TURN, len(shots) - first)
-        if cores is not None:
-            harness.pin(cores[0])
+        harness.pin(cores[0])
         by_rest = await rest_turn(connection, shots, first, count)
-        if cores is not None:
-            harness.pin(cores[1])
+        harness.pin(cores[1])
         by_hand = direct_turn(shots, first, count)
         if first:
             rest += by_rest

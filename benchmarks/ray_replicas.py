@@ -3,13 +3,12 @@
     python benchmarks/ray_replicas.py --out docs/results/service/ray.md
 
 Starts `serve run deploy/ray/serve.yaml` on a free port of this machine with BP-OSD for bb72 over two rounds. Half of
-the clients send each request once; the others are `service.client.AsyncClient`, which sends it again where that is
-safe. Every answer is compared with the decoder's own.
+the clients send each request once; the others, as `service.client` does by default, send it again where that is safe.
+Every answer is compared with the decoder's own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -35,6 +34,8 @@ import yaml
 from benchmarks.harness import (
     REPOSITORY,
     NothingMeasured,
+    Shots,
+    arguments,
     command,
     markdown_table,
     run_script,
@@ -131,11 +132,12 @@ def cluster(*, replicas: int = 2) -> Iterator[Cluster]:
             _end(process, mark)
 
 
-def kill_one(cluster: Cluster, *, clients: int, before: float, after: float) -> list[Request]:
+def kill_one(cluster: Cluster, shots: Shots, *, clients: int, before: float, after: float) -> list[Request]:
     """Kills a replica with SIGKILL while clients send shots.
 
     Args:
         cluster: a running one.
+        shots: to ask for.
         clients: how many; half of them send each request once.
         before: seconds of load before the kill.
         after: and after it.
@@ -143,7 +145,6 @@ def kill_one(cluster: Cluster, *, clients: int, before: float, after: float) -> 
     Returns:
         All requests, the first one first, with their times in seconds from the kill, negative before.
     """
-    shots = sample_shots(200, p=MODEL["p"], seed=2031, model=MODEL)
 
     async def work() -> tuple[list[Request], float]:
         callers = Callers(cluster.url, shots, model="m", once=clients - clients // 2, retrying=clients // 2)
@@ -191,14 +192,11 @@ def summary(requests: list[Request], *, command: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--before", type=float, default=10, help="seconds of load before the kill")
-    parser.add_argument("--after", type=float, default=40, help="and after it")
-    parser.add_argument("--out", type=Path, help="file to write; the terminal if not given")
-    options = parser.parse_args()
+    seconds = {"before": (10.0, "seconds of load before the kill"), "after": (40.0, "and after it")}
+    options = arguments(__doc__, out=None, clients=(8, ""), **seconds)
+    shots = sample_shots(200, p=MODEL["p"], seed=options.seed, model=MODEL)
     with cluster() as running:
-        requests = kill_one(running, clients=options.clients, before=options.before, after=options.after)
+        requests = kill_one(running, shots, clients=options.clients, before=options.before, after=options.after)
         replaced = running.ready() > 2
     text = summary(requests, command=command())
     text += f"A new replica was {'' if replaced else 'not yet '}ready {options.after:g} s after the kill.\n"

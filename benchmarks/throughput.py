@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import harness, traffic
-from benchmarks.harness import Report, Service, Shots
+from benchmarks.harness import Cores, Report, Service, Shots
 from benchmarks.traffic import Turn
 from service.settings import Settings
 
@@ -48,8 +48,8 @@ def measure(
     per_call: int,
     seconds: float,
     rounds: int,
+    cores: Cores,
     sizes: Sequence[int] = SIZES,
-    pinned: bool = True,
 ) -> Turns:
     """Takes turns: the service, and `decode_batch`, for requests of each size.
 
@@ -59,17 +59,15 @@ def measure(
         per_call: shots a call of `decode_batch`.
         seconds: of a turn.
         rounds: turns of each size.
+        cores: of the clients, and of all that computes.
         sizes: shots a request.
-        pinned: whether all that computes runs on the service's core, and the clients on the other.
     """
     turns: Turns = {size: [] for size in sizes}
     for _ in range(rounds):
         for size in sizes:
-            if pinned:
-                harness.pin(harness.CLIENT_CORE)
+            harness.pin(cores[0])
             turn = traffic.run(traffic.saturate(running, shots, clients=CLIENTS, per_request=size, seconds=seconds))
-            if pinned:
-                harness.pin(harness.SERVER_CORE)
+            harness.pin(cores[1])
             turns[size].append((turn, direct(shots, per_call=per_call, seconds=seconds / 2)))
     return turns
 
@@ -127,11 +125,11 @@ def main() -> int:
     per_call = Settings().max_batch_shots
     shots = harness.sample_shots(max(options.shots, per_call), p=options.p, seed=options.seed)
     measured = {}
-    for cores in (ALL_CORES, ONE_CORE):  # in this order, as the service inherits this process' core
-        pinned = cores == ONE_CORE
-        with harness.serve(core=harness.SERVER_CORE if pinned else None) as running:
-            measured[cores] = measure(
-                running, shots, per_call=per_call, seconds=options.seconds, rounds=options.rounds, pinned=pinned
+    # In this order, as the service inherits this process' core.
+    for name, cores in ((ALL_CORES, (None, None)), (ONE_CORE, (harness.CLIENT_CORE, harness.SERVER_CORE))):
+        with harness.serve(core=cores[1]) as running:
+            measured[name] = measure(
+                running, shots, per_call=per_call, seconds=options.seconds, rounds=options.rounds, cores=cores
             )
     return report(measured, per_call=per_call, p=shots.p).write(options.out)
 

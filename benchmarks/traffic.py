@@ -11,15 +11,16 @@ import re
 import time
 from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import uvloop
 
-from benchmarks.harness import B8, MODEL, NothingMeasured, Service, Shots
-from service.client import AsyncClient, ServiceError
+from benchmarks.harness import MODEL, NothingMeasured, Service, Shots
+from service.client import AsyncClient, Retries, ServiceError
 from simulation.bits import pack_bits
 
 T = TypeVar("T")
@@ -235,59 +236,51 @@ class Request:
     """`RIGHT`, `WRONG`, or what the error was."""
 
 
+@dataclass
 class Callers:
     """Clients that send single shots, one after the other, to a service whose processes get killed.
 
-    Some send each request once, by httpx, whose time does not matter here; the others are `service.client.AsyncClient`,
-    which sends it again where that is safe.
+    All are `service.client.AsyncClient`. Some may not retry, so that they send each request once; the others send it
+    again where that is safe.
     """
 
-    def __init__(self, url: str, shots: Shots, *, model: str, once: int, retrying: int, pause: float = 0.0) -> None:
-        """`once` and `retrying` are how many; `pause` is what each waits between two requests, in seconds."""
-        self.requests: list[Request] = []
-        self._url = url
-        self._shots = shots
-        self._model = model
-        self._retrying = [False] * once + [True] * retrying
-        self._pause = pause
-        self._stopped = False
+    url: str
+    shots: Shots
+    _: KW_ONLY
+    model: str
+    once: int
+    """How many clients may not retry."""
+    retrying: int
+    """How many may."""
+    pause: float = 0.0
+    """What each waits between two requests, in seconds."""
+    requests: list[Request] = field(default_factory=list)
+    stopped: bool = False
 
     async def ask(self) -> None:
         """Asks until `stop`."""
-        async with httpx.AsyncClient(timeout=60) as http, AsyncClient(self._url, timeout_seconds=60) as client:
-
-            async def repeat(number: int, retrying: bool) -> None:
-                draw = np.random.default_rng([self._shots.seed, number])
-                while not self._stopped:
-                    index, started = int(draw.integers(len(self._shots))), time.monotonic()
-                    outcome = await (self._retried(client, index) if retrying else self._once(http, index))
-                    self.requests.append(Request(started, time.monotonic(), retrying, outcome))
-                    await asyncio.sleep(self._pause)
-
-            async with asyncio.TaskGroup() as tasks:
-                for number, retrying in enumerate(self._retrying):
-                    tasks.create_task(repeat(number, retrying))
+        connect = partial(AsyncClient, self.url, timeout_seconds=60)
+        async with connect(retries=Retries(attempts=0)) as once, connect() as again, asyncio.TaskGroup() as tasks:
+            for number, client in enumerate([once] * self.once + [again] * self.retrying):
+                tasks.create_task(self._repeat(client, number, retrying=client is again))
 
     def stop(self) -> None:
         """Ends `ask`, once the requests under way are answered."""
-        self._stopped = True
+        self.stopped = True
 
-    async def _once(self, client: httpx.AsyncClient, index: int) -> str:
-        url, shot = f"{self._url}/v1/models/{self._model}/decode", self._shots.events[index].tobytes()
-        try:
-            answer = await client.post(url, content=shot, headers={"content-type": B8, "accept": B8})
-        except httpx.HTTPError as error:
-            return type(error).__name__
-        if answer.status_code != 200:
-            kind = answer.json()["type"] if "json" in answer.headers.get("content-type", "") else answer.text[:60]
-            return f"{answer.status_code} {kind}"
-        return RIGHT if answer.content == self._shots.answers[index].tobytes() else WRONG
+    async def _repeat(self, client: AsyncClient, number: int, *, retrying: bool) -> None:
+        draw = np.random.default_rng([self.shots.seed, number])
+        while not self.stopped:
+            index, started = int(draw.integers(len(self.shots))), time.monotonic()
+            outcome = await self._outcome(client, index)
+            self.requests.append(Request(started, time.monotonic(), retrying, outcome))
+            await asyncio.sleep(self.pause)
 
-    async def _retried(self, client: AsyncClient, index: int) -> str:
+    async def _outcome(self, client: AsyncClient, index: int) -> str:
         try:
-            answer = await client.decode(self._model, self._shots.events[[index]], bit_packed_shots=True)
+            answer = await client.decode(self.model, self.shots.events[[index]], bit_packed_shots=True)
         except ServiceError as error:
-            if isinstance(error.__context__, httpx.ConnectError):
-                return REFUSED_CONNECTION
+            if isinstance(error.__cause__, httpx.RequestError):
+                return type(error.__cause__).__name__
             return f"{error.status} {error.type or error.detail[:60]}"
-        return RIGHT if (pack_bits(answer.predictions) == self._shots.answers[[index]]).all() else WRONG
+        return RIGHT if (pack_bits(answer.predictions) == self.shots.answers[[index]]).all() else WRONG

@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.harness import B8, milliseconds, serve
+from benchmarks.harness import milliseconds, serve
 from decoder.benchmark.common import count_failures
 from decoder.statistics import binomial_interval
-from simulation.bits import PackedBits
+from service.client import Client
+from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
@@ -45,7 +45,7 @@ class Replies:
 
 
 @contextmanager
-def service() -> Iterator[httpx.Client]:
+def service() -> Iterator[Client]:
     """A client of a service on a free loopback port, which ends with the block.
 
     Raises:
@@ -53,32 +53,24 @@ def service() -> Iterator[httpx.Client]:
     """
     with console.status("the service loads its models") as status, serve(core=None, models=None) as running:
         status.stop()
-        with httpx.Client(base_url=running.url, timeout=60) as client:
+        with Client(running.url, timeout_seconds=60) as client:
             yield client
 
 
-def decode(client: httpx.Client, model: str, samples: Samples) -> Replies:
+def decode(client: Client, model: str, samples: Samples) -> Replies:
     """Sends the shots one a request, each after the answer to the one before."""
 
-    def request(shot: PackedBits) -> bytes:
-        response = client.post(
-            f"/v1/models/{model}/decode",
-            params={"basis": EXPERIMENT.basis, "rounds": EXPERIMENT.rounds, "p": EXPERIMENT.noise.p},
-            content=shot.tobytes(),
-            headers={"Content-Type": B8, "Accept": B8},
-        )
-        if response.is_error:
-            raise RuntimeError(f"{model} refused a shot ({response.status_code}): {response.text}")
-        return response.content
+    def ask(shot: PackedBits) -> Bits:
+        basis, rounds, p = EXPERIMENT.basis, EXPERIMENT.rounds, EXPERIMENT.noise.p
+        return client.decode(model, shot[None], bit_packed_shots=True, basis=basis, rounds=rounds, p=p).predictions
 
-    request(samples.detection_events[0])  # untimed: the service makes its decoder for this experiment
+    ask(samples.detection_events[0])  # untimed: the service makes its decoder for this experiment
     answers, seconds = [], []
     for shot in track(samples.detection_events, description=f"{model:<10}", console=console, transient=True):
         started = time.perf_counter()
-        answers.append(request(shot))
+        answers.append(ask(shot))
         seconds.append(time.perf_counter() - started)
-    predictions = np.frombuffer(b"".join(answers), dtype=np.uint8).reshape(samples.shots, -1)
-    return Replies(predictions, np.array(seconds))
+    return Replies(pack_bits(np.concatenate(answers)), np.array(seconds))
 
 
 def show(replies: dict[str, Replies], samples: Samples) -> None:
@@ -104,7 +96,7 @@ def demo(*, shots: int, seed: int | None) -> None:
         highlight=False,
     )
     with service() as client:
-        console.print(f"the service is ready on {client.base_url}, and gets one shot a request")
+        console.print(f"the service is ready on {client.url}, and gets one shot a request")
         replies = {model: decode(client, model, samples) for model in MODELS}
     show(replies, samples)
     console.print("times are of whole requests, seen by the client; the service is stopped")
@@ -117,7 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         demo(shots=options.shots, seed=options.seed)
-    except (RuntimeError, ValueError, httpx.HTTPError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         sys.exit(f"the demo failed: {error}")
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     with service() as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
         page = browser.new_page(viewport={"width": 1120, "height": 600}, color_scheme=arguments.scheme)
-        page.goto(str(client.base_url))
+        page.goto(str(client.url))
         _take_shots(page, arguments)
         page.screenshot(path=arguments.out, full_page=True, animations="disabled")
         browser.close()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import deadline
+from benchmarks.harness import run_script
 from decoder.tandem.rule import Opinion
 from tests.helpers import eventually
 
@@ -51,5 +52,5 @@ def test_a_small_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("decoder", ["bposd", "nobody"])
 def test_what_is_no_pair_is_refused(decoder: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        deadline.main(["--decoder", decoder])
+        run_script(lambda: deadline.main(["--decoder", decoder]))
     assert decoder in capsys.readouterr().err

@@ -45,7 +45,7 @@ def goals(report: Report) -> dict[str, bool]:
 
 
 def test_latency(running: Service, shots: Shots) -> None:
-    rest, direct = traffic.run(latency.measure(running, shots, cores=None))
+    rest, direct = traffic.run(latency.measure(running, shots, cores=(None, None)))
     assert len(rest) == len(direct) == len(shots) - latency.TURN
     assert len(goals(latency.report(rest, direct, p=0.003))) == 2
     assert not latency.report([1.0] * 100, [0.5] * 100, p=0.003).met
@@ -54,7 +54,7 @@ def test_latency(running: Service, shots: Shots) -> None:
 
 def test_throughput(running: Service, shots: Shots, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "WARM_UP_SECONDS", 0.1)
-    turns = throughput.measure(running, shots, sizes=[8], per_call=50, seconds=0.3, rounds=1, pinned=False)
+    turns = throughput.measure(running, shots, sizes=[8], per_call=50, seconds=0.3, rounds=1, cores=(None, None))
     report = throughput.report({throughput.ALL_CORES: turns}, per_call=50, p=shots.p)
     assert len(goals(report)) == 1
     assert report.rows[0]["service, shots/s"] != "0"
