@@ -15,8 +15,11 @@ T = TypeVar("T")
 
 REPOSITORY = Path(__file__).parents[1]
 
-PATIENCE_SECONDS = 120.0
-"""For what takes moments on a free core. It ends a test that hangs, and tells nothing of how fast the code is."""
+PATIENCE_SECONDS = 600.0
+"""For what takes moments on a free core, or half a minute where numba has to compile first.
+
+It ends a test that hangs, and tells nothing of how fast the code is.
+"""
 POLL_SECONDS = 0.01
 
 

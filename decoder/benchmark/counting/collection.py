@@ -13,6 +13,9 @@ import sinter
 
 from decoder.benchmark.counting.blocks import Block, BlockSampler
 
+RETURN_SECONDS = 5.0
+"""How long sinter may take to return after it has ended its workers itself."""
+
 BlockCounted = Callable[[sinter.TaskStats], None]
 
 
@@ -81,8 +84,10 @@ def _interrupted_if_a_worker_dies(working: Callable[[], bool]) -> Iterator[None]
         workers: set[multiprocessing.process.BaseProcess] = set()
         while not ended.wait(0.1):
             workers |= set(multiprocessing.active_children()) - before
-            # A worker that ends by itself, with exit code 0, has reported its error to sinter.
             if working() and any(worker.exitcode for worker in workers):
+                # After an error of one worker, which has its exit code 0, sinter kills the others and returns.
+                if ended.wait(RETURN_SECONDS):
+                    return
                 died.set()
                 signal.pthread_kill(main.ident or 0, signal.SIGINT)
                 return
