@@ -245,9 +245,11 @@ def model_path(model_id: str) -> str:
     return f"v1/models/{model_id}"
 
 
-def experiment_params(**experiment: Unpack[ExperimentOptions]) -> dict[str, object]:
+def experiment_params(
+    *, basis: Basis | None = None, rounds: int | None = None, p: float | None = None
+) -> dict[str, object]:
     """The query that names an experiment; what is None is left to the model."""
-    return {name: value for name, value in experiment.items() if value is not None}
+    return {name: value for name, value in {"basis": basis, "rounds": rounds, "p": p}.items() if value is not None}
 
 
 def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:
