@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url
+
+if TYPE_CHECKING:
+    import httpx  # takes a third of a second to import, so that the functions that need it do
 
 TIMEOUT_SECONDS = 150.0
 """Longer than a service takes by default to give up on a request (`Settings.decode_timeout_seconds`)."""
 
-Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Connection(Generic[Http]):
-    _http_client: type[Http]
-
+class _Connection(ABC):
     def __init__(
         self,
         url: str,
@@ -46,10 +45,12 @@ class _Connection(Generic[Http]):
             ValueError: this is no URL, or the key fits in no header.
         """
         self.url = checked_url(url)
-        self._http: Http = self._http_client(
-            base_url=self.url, headers=authorization(api_key), timeout=httpx.Timeout(timeout_seconds)
-        )
-        self._exchange = Exchange(self.url, self._http.build_request, retries or Retries())
+        build_request = self._connect(base_url=self.url, headers=authorization(api_key), timeout=timeout_seconds)
+        self._exchange = Exchange(self.url, build_request, retries or Retries())
+
+    @abstractmethod
+    def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
+        """Makes httpx's client of this kind, and gives what makes requests for it."""
 
 
 def _blocking(method: Callable[Concatenate[Exchange, P], Flow[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -57,6 +58,8 @@ def _blocking(method: Callable[Concatenate[Exchange, P], Flow[T]]) -> Callable[C
 
     @wraps(method)
     def run(client: Client, /, *args: P.args, **options: P.kwargs) -> T:
+        from httpx import RequestError
+
         flow = method(client._exchange, *args, **options)
         try:
             request, delay_seconds = next(flow)
@@ -64,7 +67,7 @@ def _blocking(method: Callable[Concatenate[Exchange, P], Flow[T]]) -> Callable[C
                 time.sleep(delay_seconds)
                 try:
                     outcome: Outcome = client._http.send(request)
-                except httpx.RequestError as error:
+                except RequestError as error:
                     outcome = error
                 request, delay_seconds = flow.send(outcome)
         except StopIteration as end:
@@ -81,6 +84,8 @@ def _awaited(
 
     @wraps(method)
     async def run(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> T:
+        from httpx import RequestError
+
         flow = method(client._exchange, *args, **options)
         try:
             request, delay_seconds = next(flow)
@@ -88,7 +93,7 @@ def _awaited(
                 await asyncio.sleep(delay_seconds)
                 try:
                     outcome: Outcome = await client._http.send(request)
-                except httpx.RequestError as error:
+                except RequestError as error:
                     outcome = error
                 request, delay_seconds = flow.send(outcome)
         except StopIteration as end:
@@ -98,19 +103,23 @@ def _awaited(
     return run
 
 
-class Client(_Connection[httpx.Client]):
+class Client(_Connection):
     """A connection to a service; close it, or use it in a `with` block. Not to be shared between threads.
 
     Its methods `models`, `model`, `circuit` and `decode` are those of `service.client.exchange.Exchange`. All raise
     `ServiceError`, an OSError, if the service cannot be reached or refuses.
     """
 
-    _http_client = httpx.Client
-
     models = _blocking(Exchange.models)
     model = _blocking(Exchange.model)
     circuit = _blocking(Exchange.circuit)
     decode = _blocking(Exchange.decode)
+
+    def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
+        import httpx
+
+        self._http = httpx.Client(**options)
+        return self._http.build_request
 
     def close(self) -> None:
         """Closes the connection."""
@@ -123,18 +132,22 @@ class Client(_Connection[httpx.Client]):
         self.close()
 
 
-class AsyncClient(_Connection[httpx.AsyncClient]):
+class AsyncClient(_Connection):
     """`Client` for asyncio; close it with `aclose`, or use it in an `async with` block.
 
     The requests of one `decode` go one after the other, and several `decode` go side by side.
     """
 
-    _http_client = httpx.AsyncClient
-
     models = _awaited(Exchange.models)
     model = _awaited(Exchange.model)
     circuit = _awaited(Exchange.circuit)
     decode = _awaited(Exchange.decode)
+
+    def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
+        import httpx
+
+        self._http = httpx.AsyncClient(**options)
+        return self._http.build_request
 
     async def aclose(self) -> None:
         """Closes the connection."""

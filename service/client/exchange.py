@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict, TypeVar, Unpack
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
@@ -18,15 +18,18 @@ from service.wire.schemas import B8, JSON, DecodeResponse, ModelInfo, ModelList
 from simulation.bases import Basis
 from simulation.bits import Bits, pack_bits, packed_size, unpack_bits
 
+if TYPE_CHECKING:
+    import httpx  # takes a third of a second to import, so that the functions that need it do
+
 API_KEY_VARIABLE = "TANDEM_API_KEY"
 LOST_CONNECTION_SECONDS = 0.2
 """How long to wait before a request whose connection was lost is sent again."""
 
 T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
-Outcome = httpx.Response | httpx.RequestError
+Outcome: TypeAlias = "httpx.Response | httpx.RequestError"
 """What became of a request that was sent."""
-Flow = Generator[tuple[httpx.Request, float], Outcome, T]
+Flow: TypeAlias = "Generator[tuple[httpx.Request, float], Outcome, T]"
 """Yields requests, each with the seconds to wait before it is sent, takes their outcomes, and returns a result."""
 
 
@@ -195,12 +198,12 @@ class Exchange:
         while True:
             outcome = yield request, delay
             try:
-                if isinstance(outcome, httpx.Response):
-                    return check(outcome)
-                raise _unreachable(self.url, outcome) from outcome
+                if isinstance(outcome, Exception):
+                    raise _unreachable(self.url, outcome) from outcome
+                return check(outcome)
             except ServiceError as error:
                 self._models.clear()
-                busy = error.status in (None, httpx.codes.SERVICE_UNAVAILABLE)
+                busy = error.status in (None, HTTPStatus.SERVICE_UNAVAILABLE)
                 if not busy or error.retry_after is None or attempts < 1 or error.retry_after > patience:
                     raise
                 delay = error.retry_after
@@ -214,6 +217,8 @@ def checked_url(url: str) -> httpx.URL:
     Raises:
         ValueError: this is none, or holds what belongs into no URL.
     """
+    import httpx
+
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -341,6 +346,8 @@ def _foreign(response: httpx.Response) -> ServiceError:
 
 
 def _unreachable(url: httpx.URL, error: httpx.RequestError) -> ServiceError:
+    import httpx
+
     # Where a connection was lost, it is worth trying again; not where there was none.
     lost = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError))
     again = lost and not isinstance(error, httpx.ConnectError)

@@ -27,9 +27,12 @@ def test_what_is_imported_loads_nothing_heavy(module):
     assert loaded_by(f"import {module}") & HEAVY == set()
 
 
-def test_the_client_loads_no_server_and_no_decoder():
-    loaded = loaded_by("import service.client")
-    assert loaded & {"fastapi", "uvicorn", "typer", "service.errors", "service.models", "decoder.catalog"} == set()
+def test_the_client_loads_no_server_and_no_decoder_and_httpx_only_to_connect():
+    loaded = loaded_by("from service.client import AsyncClient, Client")
+    assert (
+        loaded & {"httpx", "fastapi", "uvicorn", "typer", "service.errors", "service.models", "decoder.catalog"}
+        == set()
+    )
 
 
 def test_help_loads_nothing_heavy_and_no_client():
