@@ -10,7 +10,7 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from simulation.bits import Bits, PackedBits, pack_bits, packed_size, unpack_bits
+from simulation.bits import Bits, PackedBits, pack_bits, packed_size, set_past, unpack_bits
 
 
 @runtime_checkable
@@ -217,10 +217,10 @@ def _unpack(shots: npt.NDArray[np.generic], num_detectors: int) -> Bits:
             f"each bit-packed shot holds {shots.shape[1]} bytes, but {num_detectors} detectors take {length}"
             "; make the shots with the same code, rounds and detectors, without observables appended"
         )
-    used = num_detectors % 8
-    if used and (shots[:, -1] >> used).any():  # type: ignore[operator]
+    packed = shots.astype(np.uint8, copy=False)
+    if set_past(packed, num_detectors):
         raise ValueError(
             f"bit-packed shots have bits set past their {num_detectors} detectors; pack least significant "
             "bit first (stim's b8, numpy.packbits(..., bitorder='little')), one shot a row"
         )
-    return unpack_bits(shots.astype(np.uint8, copy=False), num_detectors)
+    return unpack_bits(packed, num_detectors)

@@ -24,3 +24,9 @@ def pack_bits(bits: Bits) -> PackedBits:
 def unpack_bits(packed: PackedBits, num_bits: int) -> Bits:
     """Unpacks uint8 (shots, ceil(num_bits / 8)) into bool (shots, num_bits); bits behind these are left out."""
     return np.unpackbits(packed, axis=1, count=num_bits, bitorder="little").view(np.bool_)
+
+
+def set_past(packed: PackedBits, num_bits: int) -> bool:
+    """Whether any shot of uint8 (shots, ceil(num_bits / 8)) has bits set behind `num_bits`: it was packed wrongly."""
+    used = num_bits % 8
+    return bool(used and (packed[:, -1] >> used).any())

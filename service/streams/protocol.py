@@ -17,7 +17,7 @@ from service.errors import InvalidLayerError, InvalidParametersError, RequestErr
 from service.http.problems import problem_of
 from service.wire.schemas import ExperimentQuery, Milliseconds
 from service.wire.shots import ANSWERED_BY, DecodeResult
-from simulation.bits import Bits, packed_size, unpack_bits
+from simulation.bits import Bits, packed_size, set_past, unpack_bits
 
 SUBPROTOCOL = "tandem.stream.v1"
 HEADER = struct.Struct("<IHBB")
@@ -135,10 +135,10 @@ def unpack_layer(events: bytes, *, detectors: int, where: str) -> Bits:
             f"{where} has {len(events)} bytes of events; its {detectors} detectors take {length}, of both check types "
             "but in the first and the last layer"
         )
-    packed = np.frombuffer(events, dtype=np.uint8)
-    if detectors % 8 and packed[-1] >> detectors % 8:
+    packed = np.frombuffer(events, dtype=np.uint8)[None]
+    if set_past(packed, detectors):
         raise InvalidLayerError(f"{where} has bits set past its {detectors} detectors; pack lowest bit first")
-    return unpack_bits(packed[None], detectors).ravel()
+    return unpack_bits(packed, detectors).ravel()
 
 
 def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: tuple[int, int, int]) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from decoder.tandem.rule import Opinion
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
 from service.wire.schemas import Bit, DecodeQuery, DecodeRequest
-from simulation.bits import Bits, PackedBits, pack_bits, packed_size
+from simulation.bits import Bits, PackedBits, pack_bits, packed_size, set_past
 
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
 
@@ -97,8 +97,7 @@ def parse_b8(data: bytes, expected: ExpectedShots) -> PackedBits:
         )
     shots = np.frombuffer(data, dtype=np.uint8).reshape(-1, length)
     _check_count(len(shots), expected)
-    used = num_detectors % 8
-    if used and (shots[:, -1] >> used).any():
+    if set_past(shots, num_detectors):
         detail = f"bits are set past a shot's {num_detectors} detectors; pack lowest bit first, one shot a row"
         raise InvalidShotsError.of(detail)
     return shots
