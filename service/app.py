@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -160,7 +159,7 @@ def create_app(
         settings = Settings(**dict(settings) | {"models": file.read()})
     metrics = Metrics()
     engine = Engine(settings, metrics=metrics, make=make_decoder)
-    secrets = settings.api_keys.get_secret_value() if settings.api_keys else None
+    secrets = None if settings.api_keys is None else settings.api_keys.get_secret_value()
     keys = KeyRing(keys=secrets, file=settings.api_keys_file)
     streams = StreamHub(engine, keys=keys)
     changes = ModelChanges(engine, file=file)
@@ -168,10 +167,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start(on_load_error=on_load_error)
-        helpers = [asyncio.create_task(work) for work in (streams.sweep(), changes.follow())]
+        engine.background.start("the sweeper of streams", streams.sweep)
+        engine.background.start("the follower of the models file", changes.follow)
         yield
-        for helper in helpers:
-            helper.cancel()
+        engine.background.stop()
         await engine.close()
 
     def surround(inner: ASGIApp) -> ASGIApp:

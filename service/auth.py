@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1, and so without colon or comma
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _FORM = "name:key, name:sha256:DIGEST, name:admin:key or name:admin:sha256:DIGEST"
+_MAX_FILE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,15 @@ class KeyRing:
     """The keys of the settings and those of a file.
 
     Args:
-        keys: comma-separated `name:key`, or keys alone; see `parse_key`.
+        keys: comma-separated `name:key`, or keys alone; see `parse_key`. None for no keys at all; what is given but
+            holds no key is an error, as somebody who meant to have keys must not be left without.
         file: one `name:key` a line; empty lines and lines that start with # are skipped. It is read again when it
-            changes: a key whose line is gone is refused from the next request on. If then a line is wrong, that
-            line is left out; if the file cannot be read, all its keys are refused. Both are logged.
+            changes: a key whose line is gone is refused from the next request on. A line that is wrong then is left
+            out and logged. A file that then holds no key at all, or cannot be read, is one error in the log, and
+            the keys stay as they were.
 
     Raises:
-        ValueError: a key is wrong.
+        ValueError: a key is wrong, or there is none where there should be one.
         OSError: the file cannot be read.
     """
 
@@ -86,16 +89,18 @@ class KeyRing:
         self._fixed = tuple(
             parse_key(entry, default_name=f"key-{index}") for index, entry in enumerate(entries, 1) if entry
         )
+        if keys is not None and not self._fixed:
+            raise ValueError(f"api_keys is set but holds no key; unset it, or give at least one as {_FORM}")
         self._file = file
         self._from_file: tuple[Key, ...] = ()
-        self._version: tuple[int, ...] | None = None
+        self._version: tuple[int, ...] = ()
         self.required = bool(self._fixed) or file is not None
-        """Whether requests need a key at all; stays true when a file loses its last one."""
+        """Whether requests need a key at all."""
         if file is not None:
             self._version = file_version(file)
             self._from_file = tuple(parse_key(line) for line in _lines(file))
-        if self.required and not self._keys:
-            raise ValueError(f"there is no API key in {file}; add a line {_FORM}")
+            if not self._from_file:
+                raise ValueError(f"there is no API key in {file}; add a line {_FORM}")
 
     def find(self, secret: bytes) -> Key | None:
         """The key with this secret, if there is one. All keys are compared, each in constant time."""
@@ -116,18 +121,21 @@ class KeyRing:
     def _refresh(self) -> None:
         if self._file is None:
             return
+        version: tuple[int, ...] = ()  # of a file that cannot be reached
         try:
             version = file_version(self._file)
             if version == self._version:
                 return
-            lines = _lines(self._file)
-        except OSError as error:
-            if self._version is not None:
-                logger.error("no key of %s is accepted any more: %s", self._file, error.strerror)
-            self._version, self._from_file = None, ()
-            return
-        self._version, self._from_file = version, tuple(_good(lines, self._file))
-        logger.info("read %d API keys from %s", len(self._from_file), self._file)
+            found = tuple(_good(_lines(self._file), self._file))
+            if not found:
+                raise ValueError(f"there is no API key in {self._file}")
+        except (OSError, ValueError) as error:
+            if version != self._version:
+                logger.error("the API keys stay as they were: %s", error)
+        else:
+            self._from_file = found
+            logger.info("read %d API keys from %s", len(found), self._file)
+        self._version = version
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> bytes | None:
@@ -157,5 +165,10 @@ def _good(lines: Iterable[str], file: Path) -> Iterable[Key]:
 
 
 def _lines(file: Path) -> list[str]:
-    lines = (line.strip() for line in file.read_text().splitlines())
+    with file.open("rb") as opened:
+        content = opened.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise ValueError(f"{file} is longer than {_MAX_FILE_BYTES} bytes; it cannot be a file of API keys")
+    # A byte that is no UTF-8 makes its own line wrong, or stands in a comment, and no other line.
+    lines = (line.strip() for line in content.decode(errors="replace").splitlines())
     return [line for line in lines if line and not line.startswith("#")]

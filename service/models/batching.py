@@ -208,17 +208,24 @@ class BatchWorker:
             return batch
 
     def _decode(self, batch: Batch) -> Outcomes:
-        """Decodes a batch: the outcomes of the jobs whose last shots are in it."""
-        shots = batch[0][1] if len(batch) == 1 else np.concatenate([piece for _, piece in batch])
-        started = time.perf_counter()
+        """Decodes a batch: the outcomes of the jobs whose last shots are in it.
+
+        Whatever goes wrong, also for want of memory, is an outcome: without this thread the model would answer nothing.
+        """
         try:
-            decoded = decode_with_probabilities(batch[0][0].decoder, shots)
+            return self._decoded(batch)
         except Exception:
-            logger.exception("model %s failed on a batch of %d shots", self._name, len(shots))
+            count = sum(len(piece) for _, piece in batch)
+            logger.exception("model %s failed on a batch of %d shots", self._name, count)
             error = DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log")
             for job, _ in batch:
                 self._withdraw(job)
             return dict.fromkeys((job for job, _ in batch), error)
+
+    def _decoded(self, batch: Batch) -> Outcomes:
+        shots = batch[0][1] if len(batch) == 1 else np.concatenate([piece for _, piece in batch])
+        started = time.perf_counter()
+        decoded = decode_with_probabilities(batch[0][0].decoder, shots)
         seconds = time.perf_counter() - started
         self._seconds_per_shot += 0.2 * (seconds / len(shots) - self._seconds_per_shot)
         if self._on_batch is not None:

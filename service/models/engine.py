@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from decoder.scheduling import take_short_slices
+from service.background import Background
 from service.errors import ClosingError, NotReadyError, UnknownModelError
 from service.models.building import Builder
 from service.models.model import DecoderFactory, Model
@@ -38,6 +39,8 @@ class Engine:
     def __init__(self, settings: Settings, *, metrics: Metrics, make: DecoderFactory | None = None) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.background = Background()
+        """Work beside the requests; the application's lifespan starts it."""
         self.draining = threading.Event()
         """Set once `drain` has been called."""
         self.awaits_others = False
@@ -59,13 +62,15 @@ class Engine:
         """Checks that every model is loaded.
 
         Raises:
-            NotReadyError: a model is still being loaded, or cannot be.
+            NotReadyError: a model is still being loaded, or cannot be, or background work dies again and again.
             ClosingError: the service is shutting down.
         """
         if self._closing or self.draining.is_set():
             raise ClosingError("the service is shutting down")
         if self.load_error is not None:
             raise NotReadyError(f"{self.load_error}; restart the service when that is put right")
+        if (dying := self.background.dying) is not None:
+            raise NotReadyError(f"{dying} dies again and again; see the log")
         missing = [model_id for model_id, model in self.models.items() if not model.ready]
         if missing:
             raise NotReadyError(f"being loaded: {', '.join(missing)}; ask again", retry_after=1)

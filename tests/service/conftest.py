@@ -250,14 +250,18 @@ class LabServer:
         self.websocket = f"ws://127.0.0.1:{port}"
 
     @asynccontextmanager
-    async def lab(self, model: str = "m", *, buffer_bytes: int | None = None) -> AsyncIterator[Lab]:
+    async def lab(
+        self, model: str = "m", *, buffer_bytes: int | None = None, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[Lab]:
         url = f"{self.websocket}/v1/models/{model}/stream"
         connection = socket.socket()
         if buffer_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         connection.connect(("127.0.0.1", self.port))
         protocol = Subprotocol("tandem.stream.v1")
-        async with connect(url, sock=connection, subprotocols=[protocol], compression=None) as websocket:
+        async with connect(
+            url, sock=connection, subprotocols=[protocol], compression=None, additional_headers=headers
+        ) as websocket:
             yield Lab(websocket)
 
     async def metric(self, line: str) -> float:

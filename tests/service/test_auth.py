@@ -81,11 +81,50 @@ def test_a_file_is_read_again_when_it_changes(tmp_path, caplog):
     assert ring.find(ALICE.encode()) is None
     assert ring.find(BOB.encode()).name == "bob"
     assert "a line is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file"),
+        (b"", "no API key"),
+        (b"# revoked\n\n", "no API key"),
+        (b"alice\n\xff\n", "no API key"),
+        (b"#" * 2**21, "longer than"),
+    ],
+)
+def test_a_file_that_holds_no_key_any_more_leaves_the_keys_and_is_one_error(tmp_path, caplog, content, says):
+    """Neither is everybody let in, nor is everybody shut out by a slip of the editor."""
+    write(file := tmp_path / "keys", f"alice:{ALICE}")
+    ring = KeyRing(file=file)
     file.unlink()
-    assert ring.find(BOB.encode()) is None
-    assert ring.required
-    write(file, f"alice:{ALICE}")
+    if content is not None:
+        file.write_bytes(content)
+    for _ in range(3):
+        assert ring.find(ALICE.encode()).name == "alice"
+        assert ring.find(BOB.encode()) is None
+    told = [record.message for record in caplog.records if "stay as they were" in record.message]
+    assert len(told) == 1
+    assert says in told[0]
+    write(file, f"bob:{BOB}")
+    assert ring.find(ALICE.encode()) is None
+    assert ring.find(BOB.encode()).name == "bob"
+
+
+def test_a_byte_that_is_not_utf8_costs_its_own_line_alone(tmp_path, caplog):
+    write(file := tmp_path / "keys", f"alice:{ALICE}", f"bob:{BOB}")
+    ring = KeyRing(file=file)
+    file.write_bytes(f"# J\xfcrgen\nalice:{ALICE}\nb\xf6b:{BOB}\n".encode("latin-1"))
     assert ring.find(ALICE.encode()).name == "alice"
+    assert ring.find(BOB.encode()) is None
+    assert "a line is left out" in caplog.text
+
+
+@pytest.mark.parametrize("keys", ["", " ", ",", " , ", ",,"])
+def test_keys_that_hold_none_do_not_open_the_service(keys):
+    """Two unset variables joined by a comma are a mistake, and no wish to do without keys."""
+    with pytest.raises(ValueError, match="holds no key"):
+        create_app(Settings(api_keys=SecretStr(keys)))
 
 
 @pytest.mark.parametrize("content", ["", "# none\n", "alice\n"])

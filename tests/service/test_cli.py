@@ -156,6 +156,8 @@ def test_a_port_without_a_listener_is_found_out_too():
         (("--set", "max_rounds=many"), "TANDEM_MAX_ROUNDS"),
         (("--log-format", "xml"), "TANDEM_LOG_FORMAT"),
         (("--set", "api_keys=alice:short"), "at least 16"),
+        (("--host", "0.0.0.0", "--set", "api_keys=,"), "holds no key"),
+        (("--insecure", "--set", "api_keys="), "holds no key"),
         (("--api-keys-file", "/none/keys"), "/none/keys"),
     ],
 )
