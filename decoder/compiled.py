@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -17,14 +18,25 @@ FAST = {"nnan", "ninf", "nsz", "contract"}
 def compiled(function: Any) -> Any:
     """The function, compiled at its first call, and kept for later processes where there is a place to write to.
 
-    What is kept is out of date when the function's own file changes, but not when another one does whose functions it
-    calls, or whose constants it reads: such functions and constants belong in one file.
+    What is kept is out of date as soon as any Python file in the function's folder changes. So functions that it calls
+    and constants that it reads belong in that folder.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
+        kept = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return numba.njit(**options)(function)
+    # numba itself looks at the function's own file alone.
+    file = kept._cache._cache_file
+    file._source_stamp = (file._source_stamp, _stamps(Path(function.__code__.co_filename).parent))
+    return kept
+
+
+@lru_cache
+def _stamps(folder: Path) -> tuple[tuple[str, float, int], ...]:
+    """The name, the time of the last change and the size of each Python file in a folder."""
+    found = [(path.name, path.stat()) for path in sorted(folder.glob("*.py"))]
+    return tuple((name, state.st_mtime, state.st_size) for name, state in found)
 
 
 def in_pieces(work: Callable[[slice], None], *, shots: int, threads: int) -> None:
