@@ -1,0 +1,40 @@
+import subprocess
+import sys
+from pathlib import Path
+
+INNER = """
+from decoder.compiled import compiled
+
+@compiled
+def inner(x):
+    return x + {}
+"""
+OUTER = """
+from inner import inner
+from decoder.compiled import compiled
+
+@compiled
+def outer(x):
+    return 10 * inner(x)
+
+print(outer(1))
+"""
+
+
+def test_what_is_kept_is_out_of_date_when_another_file_of_the_folder_changes(tmp_path: Path) -> None:
+    (tmp_path / "outer.py").write_text(OUTER)
+    (tmp_path / "inner.py").write_text(INNER.format("1"))
+    assert ran(tmp_path) == ran(tmp_path) == "20"
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbi")}
+    assert kept
+    assert ran(tmp_path) == "20"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbi")} == kept
+    (tmp_path / "inner.py").write_text(INNER.format("200"))
+    assert ran(tmp_path) == "2010"
+
+
+def ran(folder: Path) -> str:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(folder / "outer.py")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": str(root)})
+    return done.stdout.strip()
