@@ -114,6 +114,14 @@ class UnsupportedMediaTypeError(
 ): ...
 
 
+class UnsupportedEncodingError(
+    RequestError, status=415, kind="unsupported-encoding", title="Unsupported content encoding"
+):
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "gzip"}  # what would be taken (RFC 9110, 15.5.16)
+
+
 class InvalidParametersError(RequestError, status=422, kind="invalid-parameters", title="Invalid parameters"): ...
 
 
@@ -163,6 +171,7 @@ DECODE_ERRORS: tuple[type[RequestError], ...] = (
     BodyTooLargeError,
     TooManyShotsError,
     UnsupportedMediaTypeError,
+    UnsupportedEncodingError,
     InvalidParametersError,
     InvalidShotsError,
     DecoderFailedError,

@@ -23,6 +23,7 @@ from service.errors import (
     NotAcceptableError,
     UnsupportedMediaTypeError,
 )
+from service.http.encodings import decoded_body
 from service.settings import Settings
 from service.telemetry.record import current_record
 
@@ -59,11 +60,12 @@ class Gate:
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytes:
-    """Reads a body, and stops as soon as it is too long, whether its length was declared or not.
+    """Reads a body, without its Content-Encoding, and stops as soon as it is too long, whatever length was declared.
 
     Raises:
-        BodyTooLargeError: more than `max_bytes`.
+        BodyTooLargeError: more than `max_bytes`, as sent or decoded.
         BodyTimeoutError: not there within the time.
+        UnsupportedEncodingError: see `decoded_body`.
         ClientDisconnect: the client left.
     """
     declared = request.headers.get("content-length", "")
@@ -72,7 +74,7 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_seconds):
-            async for chunk in request.stream():
+            async for chunk in decoded_body(request):
                 body += chunk
                 if len(body) > max_bytes:
                     raise _too_large(max_bytes)

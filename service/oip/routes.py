@@ -123,8 +123,6 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
     long the answer is wanted.
     """
     model.metrics.requests.labels(model.id).inc()
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise errors.UnsupportedMediaTypeError("bodies are taken uncompressed only; send b8, an eighth of the size")
     header_length = request.headers.get(HEADER_LENGTH)
 
     async def work(body: bytes) -> Response:

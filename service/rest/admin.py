@@ -44,6 +44,7 @@ router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(
         errors.BodyTimeoutError,
         errors.BodyTooLargeError,
         errors.UnsupportedMediaTypeError,
+        errors.UnsupportedEncodingError,
         errors.InvalidParametersError,
         errors.ModelNotLoadedError,
         errors.NotReadyError,

@@ -163,7 +163,7 @@ def test_errors(client, samples):
     fails(400, "216 detectors", parameters={"rounds": 3})
     fails(400, "gives no confidence", outputs=[triton.InferRequestedOutput("confidence")])
     fails(400, "outputs", outputs=[triton.InferRequestedOutput("prediction")])
-    fails(415, "uncompressed", request_compression_algorithm="gzip")
+    fails(415, "'deflate' is not known", request_compression_algorithm="deflate")
     many = np.zeros((51, 18), dtype=np.uint8)
     wrong = triton.InferInput("detection_events_b8", [51, 18], "UINT8").set_data_from_numpy(many)
     fails(413, "at most 50", inputs=[wrong])

@@ -1,0 +1,1 @@
+"""Attacks on a running service, by what they go at: each module has a list `ATTACKS`."""
