@@ -16,9 +16,36 @@ settings.load_profile("tandem")
 # Processes that tests start run the code of this checkout, wherever else it is installed.
 os.environ["PYTHONPATH"] = str(REPOSITORY)
 
+# Each core has a worker that tests. More threads of torch and BLAS would keep cores busy with waiting for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell's background jobs ignore Ctrl-C, and so would all processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Files that keep a worker busy for longest, and so come first: one that began last would leave the other workers idle.
+LONGEST_FIRST = (
+    "service/test_ray.py",
+    "decoder/test_sinter.py",
+    "decoder/benchmark/counting/test_accuracy.py",
+    "service/processes/test_workers.py",
+    "service/test_cli.py",
+    "deploy/test_dockerfile.py",
+    "decoder/training/test_trainer.py",
+    "service/client/test_client.py",
+    "decoder/benchmark/counting/test_ray_collection.py",
+    "decoder/neural/backends/test_numba.py",
+    "service/test_fuzz.py",
+    "service/streams/test_stream_bounds.py",
+    "decoder/classical/test_bposd.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; `--no-loadscope-reorder` keeps that order when workers share the files."""
+    ranks = {REPOSITORY / "tests" / name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    assert all(path.is_file() for path in ranks), "LONGEST_FIRST names a file that there is not"
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

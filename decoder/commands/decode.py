@@ -73,12 +73,12 @@ def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) 
     second = decoder_spec(name).second
     if second is None:
         return make_decoder(name, experiment, weights=weights), {"decoder": name}
-    from decoder.tandem.opinions import OpinionPool
+    from decoder.tandem.opinions import OFFLINE_PATIENCE_SECONDS, OpinionPool
     from decoder.tandem.pairs import make_pair
     from simulation.sampling import usable_cores
 
     make_decoder(second, experiment)  # if it cannot be made, that is said now
-    pool = OpinionPool(second, processes=usable_cores(), max_waiting=None)
+    pool = OpinionPool(second, processes=usable_cores(), max_waiting=None, patience_seconds=OFFLINE_PATIENCE_SECONDS)
     pair = make_pair(second, experiment, weights=weights, pool=pool)
     return pair, {"decoder": name, "threshold": pair.threshold}
 

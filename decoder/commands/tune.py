@@ -154,13 +154,13 @@ def _measure(
 ) -> list[Curve]:
     """Decodes the shots of each experiment with the network, and its doubtful ones with the second decoder."""
     from decoder.neural.decoder import NeuralDecoder
-    from decoder.tandem.opinions import NoOpinionError, OpinionPool
+    from decoder.tandem.opinions import OFFLINE_PATIENCE_SECONDS, NoOpinionError, OpinionPool
     from decoder.tandem.tuning import measure
     from simulation.sampling import usable_cores
 
     firsts = [NeuralDecoder.load(experiment, weights=weights) for experiment in experiments]
     processes = usable_cores() if run.processes is None else run.processes
-    pool = OpinionPool(second, processes=processes, max_waiting=None)
+    pool = OpinionPool(second, processes=processes, max_waiting=None, patience_seconds=OFFLINE_PATIENCE_SECONDS)
     curves = []
     try:
         for first, experiment in zip(firsts, experiments, strict=True):

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
 """A worker that decodes one shot for longer is taken to hang."""
+OFFLINE_PATIENCE_SECONDS = 600.0
+"""The same where no client waits: a worker that first compiles its kernels takes minutes on a busy machine."""
 MAX_WAITING = 4096
 """Shots in the queue of a pool; further ones get no opinion."""
 ENOUGH_OPINIONS = 20
