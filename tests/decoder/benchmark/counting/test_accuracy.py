@@ -157,7 +157,7 @@ def test_more_shots_go_on_from_what_is_counted(
 
 @pytest.mark.parametrize("limits", [{"max_errors": 3}, {"max_seconds": 0.02}])
 def test_a_point_ends_early(experiments: list[MemoryExperiment], limits: dict[str, Any]) -> None:
-    shots = 5_000
+    shots = 1000
     low, high = run_accuracy(
         experiments, ["bposd-osd0"], AccuracyRun(shots=shots, seed=5, processes=2, **limits)
     ).points
