@@ -20,13 +20,15 @@ from fastapi import FastAPI
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
 
-from decoder.base import Decoder, unpack_shots
+from decoder.base import Decoder, Decoding, SoftDecoder, unpack_shots
+from decoder.making import make_decoder
 from service.app import create_app
 from service.models.model import DecoderFactory
 from service.processes.server import Server
 from service.settings import ModelSettings, Settings
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
+from simulation.sampling import Samples, sample
 from tests.helpers import PATIENCE_SECONDS, eventually, eventually_async
 
 Client = httpx.AsyncClient
@@ -175,6 +177,31 @@ def url() -> Iterator[str]:
     )
     with listening(create_app(Settings(models=models, max_rounds=4, max_shots_per_request=50))) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def experiment(request: pytest.FixtureRequest) -> MemoryExperiment:
+    """That of bb72 which a module's EXPERIMENT says."""
+    return MemoryExperiment.create(code="bb72", **request.module.EXPERIMENT)
+
+
+@pytest.fixture(scope="module")
+def samples(request: pytest.FixtureRequest, experiment: MemoryExperiment) -> Samples:
+    """SHOTS of it, again the module's."""
+    return sample(experiment.circuit, shots=request.module.SHOTS, seed=7)
+
+
+@pytest.fixture(scope="module")
+def expected(
+    request: pytest.FixtureRequest, experiment: MemoryExperiment, samples: Samples
+) -> Decoding | Bits | PackedBits:
+    """What the module's DECODER says of the samples when it is asked directly: predictions alone if it is not soft."""
+    decoder = make_decoder(request.module.DECODER, experiment)
+    if isinstance(decoder, SoftDecoder):
+        return decoder.decode_soft(samples.detection_events, bit_packed_shots=True)
+    predictions = decoder.decode_batch(samples.detection_events, bit_packed_shots=True)
+    assert predictions.any()
+    return predictions
 
 
 def random_shots(count: int, *, num_detectors: int, seed: int = 0) -> npt.NDArray[np.bool_]:

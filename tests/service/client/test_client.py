@@ -16,39 +16,19 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.base import Decoding, SoftDecoder
-from decoder.making import make_decoder
+from decoder.base import Decoding
 from service.app import create_app
 from service.client import AsyncClient, Client, Retries, ServiceError
 from service.client.exchange import check
 from service.settings import ModelSettings, Settings
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
 from tests.helpers import eventually
 
+DECODER = "neural"
+EXPERIMENT: dict[str, Any] = {"basis": "X", "rounds": 3, "p": 0.005}
+SHOTS = 120  # more than two requests may hold
 NO_RETRIES = Retries(attempts=0)
-
-
-@pytest.fixture(scope="module")
-def experiment() -> MemoryExperiment:
-    return MemoryExperiment.create(code="bb72", basis="X", rounds=3, p=0.005)
-
-
-@pytest.fixture(scope="module")
-def samples(experiment) -> Samples:
-    """More shots than two requests may hold."""
-    return sample(experiment.circuit, shots=120, seed=5)
-
-
-@pytest.fixture(scope="module")
-def expected(experiment, samples) -> Decoding:
-    decoder = make_decoder("neural", experiment)
-    assert isinstance(decoder, SoftDecoder)
-    return decoder.decode_soft(samples.detection_events, bit_packed_shots=True)
-
-
-CHOICE: dict[str, Any] = {"basis": "X", "rounds": 3, "p": 0.005}
 
 
 def test_models_and_circuits(url, experiment):
@@ -56,9 +36,9 @@ def test_models_and_circuits(url, experiment):
         models = client.models()
         assert [model.id for model in models] == ["bb72", "bb72-bposd"]
         assert client.model("bb72-bposd") == models[1]
-        info = client.model("bb72", **CHOICE)
+        info = client.model("bb72", **EXPERIMENT)
         assert (info.experiment.basis, info.experiment.rounds, info.experiment.num_detectors) == ("X", 3, 216)
-        assert stim.Circuit(client.circuit("bb72", **CHOICE)) == experiment.circuit
+        assert stim.Circuit(client.circuit("bb72", **EXPERIMENT)) == experiment.circuit
 
 
 @pytest.mark.parametrize("form", ["packed", "bools", "integers"])
@@ -67,7 +47,7 @@ def test_predictions_are_those_of_the_decoder_bit_for_bit(url, samples, expected
     if form == "integers":
         shots = shots.astype(np.int64)
     with Client(url) as client:
-        decoding = client.decode("bb72", shots, **CHOICE, bit_packed_shots=form == "packed")
+        decoding = client.decode("bb72", shots, **EXPERIMENT, bit_packed_shots=form == "packed")
     assert decoding.predictions.dtype == np.bool_
     np.testing.assert_array_equal(decoding.predictions, expected.predictions)
     assert decoding.confidence is None
@@ -77,7 +57,12 @@ def test_predictions_are_those_of_the_decoder_bit_for_bit(url, samples, expected
 def test_probabilities(url, samples, expected):
     with Client(url) as client:
         decoding = client.decode(
-            "bb72", samples.detection_events, **CHOICE, bit_packed_shots=True, confidence=True, flip_probabilities=True
+            "bb72",
+            samples.detection_events,
+            **EXPERIMENT,
+            bit_packed_shots=True,
+            confidence=True,
+            flip_probabilities=True,
         )
         np.testing.assert_array_equal(decoding.predictions, expected.predictions)
         assert (decoding.confidence.dtype, decoding.flip_probabilities.dtype) == (
@@ -124,10 +109,10 @@ def test_probabilities_to_the_last_bit(listen):
 async def test_the_asyncio_client(url, experiment, samples, expected):
     async with AsyncClient(url) as client:
         assert [model.id for model in await client.models()] == ["bb72", "bb72-bposd"]
-        assert stim.Circuit(await client.circuit("bb72", **CHOICE)) == experiment.circuit
+        assert stim.Circuit(await client.circuit("bb72", **EXPERIMENT)) == experiment.circuit
         parts = [samples.detection_events[start : start + 60] for start in (0, 60)]
         answers = await asyncio.gather(
-            *(client.decode("bb72", part, **CHOICE, bit_packed_shots=True, confidence=True) for part in parts)
+            *(client.decode("bb72", part, **EXPERIMENT, bit_packed_shots=True, confidence=True) for part in parts)
         )
         predictions = np.concatenate([answer.predictions for answer in answers])
         np.testing.assert_array_equal(predictions, expected.predictions)
@@ -339,5 +324,5 @@ def test_only_seconds_are_read_from_retry_after():
 def test_shots_in_another_order_of_memory(url, samples, expected):
     shots = samples.unpacked_detection_events()
     with Client(url) as client:
-        packed = client.decode("bb72", np.asfortranarray(pack_bits(shots)), **CHOICE, bit_packed_shots=True)
+        packed = client.decode("bb72", np.asfortranarray(pack_bits(shots)), **EXPERIMENT, bit_packed_shots=True)
     np.testing.assert_array_equal(packed.predictions, expected.predictions)

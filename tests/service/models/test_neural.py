@@ -5,33 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decoder.base import Decoding, SoftDecoder
-from decoder.making import NamedDecoder, make_decoder
+from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess, SoftProcessDecoder
 from service.app import create_app
 from service.settings import Settings, default_models
 from simulation.bits import pack_bits
-from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
 
+DECODER = "neural"
+EXPERIMENT = {"basis": "X", "rounds": 2, "p": 0.005}
+SHOTS = 40
 URL = "/v1/models/bb72/decode"
-
-
-@pytest.fixture(scope="module")
-def experiment() -> MemoryExperiment:
-    return MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.005)
-
-
-@pytest.fixture(scope="module")
-def samples(experiment) -> Samples:
-    return sample(experiment.circuit, shots=40, seed=2)
-
-
-@pytest.fixture(scope="module")
-def expected(experiment, samples) -> Decoding:
-    decoder = make_decoder("neural", experiment)
-    assert isinstance(decoder, SoftDecoder)
-    return decoder.decode_soft(samples.detection_events, bit_packed_shots=True)
 
 
 @pytest.mark.anyio

@@ -16,29 +16,15 @@ from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import Samples, sample
 
+DECODER = "bposd"
+EXPERIMENT = {"basis": "Z", "rounds": 2, "p": 0.002}
+SHOTS = 40
+
 
 @pytest.fixture
 def client(url) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(url.removeprefix("http://"), concurrency=4) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def experiment() -> MemoryExperiment:
-    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.002)
-
-
-@pytest.fixture(scope="module")
-def samples(experiment) -> Samples:
-    return sample(experiment.circuit, shots=40, seed=11)
-
-
-@pytest.fixture(scope="module")
-def expected(experiment, samples):
-    """What BP-OSD says of the samples when it is asked directly."""
-    predictions = make_decoder("bposd", experiment).decode_batch(samples.detection_events, bit_packed_shots=True)
-    assert predictions.any()
-    return predictions
 
 
 def tensor(samples: Samples, *, form: str, binary: bool) -> triton.InferInput:

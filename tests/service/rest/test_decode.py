@@ -16,30 +16,17 @@ from decoder.making import make_decoder
 from service.wire.schemas import DecodeResponse
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
+from simulation.sampling import sample
 from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio
 
+DECODER = "bposd"
+EXPERIMENT = {"basis": "Z", "rounds": 2, "p": 0.002}
+SHOTS = 60
 URL = "/v1/models/bb72-bposd/decode"
 B8 = {"content-type": "application/octet-stream"}
 NUM_DETECTORS, NUM_OBSERVABLES = 144, 12
-
-
-@pytest.fixture(scope="module")
-def experiment() -> MemoryExperiment:
-    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.002)
-
-
-@pytest.fixture(scope="module")
-def samples(experiment) -> Samples:
-    return sample(experiment.circuit, shots=60, seed=7)
-
-
-@pytest.fixture(scope="module")
-def expected(experiment, samples):
-    """What the decoder says of the samples when it is asked directly."""
-    return make_decoder("bposd", experiment).decode_batch(samples.detection_events, bit_packed_shots=True)
 
 
 def kind(response) -> str:

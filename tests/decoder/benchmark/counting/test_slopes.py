@@ -5,27 +5,11 @@ import pytest
 
 from decoder.benchmark.counting.slopes import fit_slopes
 from decoder.benchmark.reporting.results import FailurePoint
-
-POINT = FailurePoint(
-    code="bb72",
-    rounds=6,
-    basis="Z",
-    p=0.001,
-    noise="uniform",
-    decoder="bposd",
-    detectors="XZ",
-    shots=100_000,
-    failures=0,
-    ler=0.0,
-    ler_low=0.0,
-    ler_high=1.0,
-    seconds=1.0,
-    seed=1,
-)
+from tests.decoder.benchmark.points import FAILURES
 
 
 def curve(failures: dict[float, int], shots: int = 100_000) -> list[FailurePoint]:
-    return [replace(POINT, p=p, shots=shots, failures=count, ler=count / shots) for p, count in failures.items()]
+    return [replace(FAILURES, p=p, shots=shots, failures=count, ler=count / shots) for p, count in failures.items()]
 
 
 def test_the_exponent_of_a_power_law_is_found() -> None:

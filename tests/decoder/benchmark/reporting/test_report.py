@@ -13,26 +13,11 @@ from matplotlib.lines import Line2D
 from decoder.benchmark.reporting.plots import draw_plots
 from decoder.benchmark.reporting.provenance import collect_provenance
 from decoder.benchmark.reporting.report import prepare_directory, write_report
-from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult, CallTimes, FailurePoint, LatencyPoint
+from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult, CallTimes, LatencyPoint
 from decoder.benchmark.reporting.tables import format_rate, format_tail, format_time, to_csv, to_markdown
 from simulation.circuits import MemoryExperiment
+from tests.decoder.benchmark.points import FAILURES
 
-FAILURES = FailurePoint(
-    code="bb72",
-    rounds=6,
-    basis="Z",
-    p=0.003,
-    noise="uniform",
-    decoder="bposd",
-    detectors="XZ",
-    shots=10_000,
-    failures=137,
-    ler=0.0137,
-    ler_low=0.01151,
-    ler_high=0.01618,
-    seconds=43.0,
-    seed=5,
-)
 ACCURACY = AccuracyPoint(
     **vars(FAILURES),
     per_round=0.002297,
