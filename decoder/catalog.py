@@ -10,6 +10,7 @@ from decoder.base import Decoder
 from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
+from decoder.classical.serial import SerialSettings
 from decoder.classical.settings import DecoderSettings
 from decoder.classical.split_relay import DEEP_RELAY, SplitRelaySettings
 from decoder.classical.tesseract import (
@@ -101,6 +102,18 @@ _SPECS = (
         "tandem-tesseract",
         "tesseract-narrow-sparsify",
         "the network, and Tesseract's narrow beam for the shots that it is unsure of",
+    ),
+    _classical(
+        "serial",
+        "XYZ",
+        SerialSettings(),
+        "serial belief propagation on the exact graph, several row orders (one graph, where no coordinates tell types)",
+    ),
+    _classical(
+        "serial-1",
+        "XYZ",
+        SerialSettings(first_solution=True),
+        "the first solution of serial, as a single GARI decoder gives it",
     ),
 )
 

@@ -35,7 +35,8 @@ def test_sinters_own_tests_pass(tmp_path: Path) -> None:
     # One decoder of each kind, as the others of it differ by numbers alone, and XYZ ones do the same as XZ ones in
     # models without both bases, as all of these are; the exact search where it does not take long. All kinds share the
     # adapter, and so files ("True") and several processes (full_scale) are left to one of them.
-    kinds = "(bp or bplsd or bposd or relay-1 or tesseract-short-sparsify or mle) and not xyz and not osd0"
+    kinds = "(bp or bplsd or bposd or relay-1 or tesseract-short-sparsify or mle or serial)"
+    kinds += " and not xyz and not osd0 and not serial-1"
     cases = "(relay-1 or not (True or full_scale)) and not (mle and (surface_code or offsets))"
     done = run(
         "pytest",
@@ -45,7 +46,7 @@ def test_sinters_own_tests_pass(tmp_path: Path) -> None:
         SINTER_PYTEST_CUSTOM_DECODERS="decoder.sinter:general_decoders",
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "132 passed" in done.stdout
+    assert "152 passed" in done.stdout
 
 
 def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from decoder.benchmark.reporting.results import FailurePoint, Rate
 from decoder.benchmark.reporting.tables import decoder_label
 from decoder.catalog import DECODERS
 
-PALETTE = tuple(to_hex(rgb) for lightness in (0, 1) for rgb in color_sequences["tab20"][lightness::2])
-"""Twenty colours, matplotlib's usual ten first, then the lighter ones of each."""
+_TAB20 = color_sequences["tab20"]
+PALETTE = tuple(to_hex(rgb) for rgb in (*_TAB20[::2], *_TAB20[1::2], *color_sequences["tab20b"]))
+"""Forty colours: matplotlib's usual ten, the lighter ones of each, and others."""
 COLORS = dict(zip(DECODERS, PALETTE, strict=False))
 """A decoder has the same colour in every plot."""
 MARKERS = "osD^vP*X"

@@ -272,4 +272,4 @@ def test_one_check_type(kind: str) -> None:
     result = propagate(events, joint.graph, schedule_for(joint, SMALL_RULES, seed=0), SMALL_RULES)
     assert (result.found > 0).all()
     wrong = (result.cosets[:, 0] != flips[:, 0]).sum()
-    assert wrong <= 20
+    assert wrong <= 10  # 2 of 8,000 were measured
