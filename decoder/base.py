@@ -49,15 +49,11 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Decoding:
-    """Predictions, and how sure the decoder is of them."""
+class _Columns:
+    """Arrays with a row for each shot; `predictions` is one of them."""
 
     predictions: Bits
     """bool (shots, observables)."""
-    confidence: npt.NDArray[np.float64]
-    """(shots,): the posterior probability of the predicted coset, that all observables are right together."""
-    flip_probabilities: npt.NDArray[np.float32]
-    """(shots, observables): the posterior probability that each observable flipped."""
 
     def __len__(self) -> int:
         """Shots."""
@@ -76,12 +72,46 @@ class Decoding:
         return cls(**{name: np.concatenate(column) for name, column in columns.items()})
 
 
+@dataclass(frozen=True, eq=False)
+class Decoding(_Columns):
+    """Predictions, and how sure the decoder is of them."""
+
+    confidence: npt.NDArray[np.float64]
+    """(shots,): the posterior probability of the predicted coset, that all observables are right together."""
+    flip_probabilities: npt.NDArray[np.float32]
+    """(shots, observables): the posterior probability that each observable flipped."""
+
+
 @runtime_checkable
 class SoftDecoder(Decoder, Protocol):
     """A decoder that also says how sure it is."""
 
     def decode_soft(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Decoding:
         """Decodes shots as `decode_batch` does, with probabilities.
+
+        Raises:
+            ValueError: as for `decode_batch`.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Piece(_Columns):
+    """The first shots of a batch, decoded."""
+
+    hurried: Bits
+    """bool (shots,): whether the limit of time for a shot had the decoder take a cheaper setting."""
+
+
+@runtime_checkable
+class PiecewiseDecoder(Decoder, Protocol):
+    """A decoder that takes shots one after the other, and may stop between two."""
+
+    def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
+        """Decodes the shots that it begins within a time, the first one in any case.
+
+        Args:
+            shots: bit-packed uint8 (shots, ceil(num_detectors / 8)).
+            seconds: after which it begins no further shot.
 
         Raises:
             ValueError: as for `decode_batch`.

@@ -40,8 +40,13 @@ class DecoderSpec:
     second: str | None = None
     """The decoder that gives second opinions in a pair, whose first decoder is the network."""
 
-    def classical(self, fault_model: FaultModel, *, grid: DetectorGrid | None) -> Decoder:
+    def classical(self, fault_model: FaultModel, *, grid: DetectorGrid | None, seconds: float | None = None) -> Decoder:
         """Makes the classical decoder of a fault model; see `DecoderSettings.decoder`.
+
+        Args:
+            fault_model: the mechanisms and their priors.
+            grid: its detectors, where they are those of a memory experiment.
+            seconds: see `DecoderSettings.limited`; None for no limit.
 
         Raises:
             ValueError: the decoder is not classical, its package is not installed, or it cannot take the model.
@@ -50,7 +55,8 @@ class DecoderSpec:
             raise ValueError(f"the decoder {self.name!r} is not made from a fault model alone; use make_decoder")
         if self.settings.extra is not None:
             self.settings.extra.require(f"the decoder {self.name!r}")
-        return self.settings.decoder(fault_model, grid=grid, detectors=self.detectors)
+        settings = self.settings if seconds is None else self.settings.limited(seconds)
+        return settings.decoder(fault_model, grid=grid, detectors=self.detectors)
 
 
 def _classical(name: str, detectors: Detectors, settings: DecoderSettings, summary: str) -> DecoderSpec:
@@ -138,6 +144,8 @@ class ClassicalDecoder:
 
     name: str
     """One of `DECODERS`."""
+    seconds: float | None = None
+    """See `DecoderSettings.limited`; None for no limit."""
 
     def __post_init__(self) -> None:
         if decoder_spec(self.name).settings is None:
@@ -146,7 +154,7 @@ class ClassicalDecoder:
 
     def __call__(self, experiment: MemoryExperiment) -> Decoder:
         """The decoder of an experiment; see `DecoderSpec.classical`."""
-        return decoder_spec(self.name).classical(experiment.fault_model, grid=experiment.grid)
+        return decoder_spec(self.name).classical(experiment.fault_model, grid=experiment.grid, seconds=self.seconds)
 
 
 def detectors_used(name: str) -> Detectors:

@@ -11,7 +11,12 @@ from simulation.circuits import MemoryExperiment
 
 
 def make_decoder(
-    name: str, experiment: MemoryExperiment, *, weights: Path | None = None, device: str = "cpu"
+    name: str,
+    experiment: MemoryExperiment,
+    *,
+    weights: Path | None = None,
+    device: str = "cpu",
+    seconds: float | None = None,
 ) -> Decoder:
     """Makes a decoder that takes the shots of an experiment, whichever of its detectors it uses inside.
 
@@ -20,6 +25,7 @@ def make_decoder(
         experiment: whose shots it is to decode.
         weights: the network's weights; None for those that are shipped. For the network and pairs with it alone.
         device: where the network computes: "cpu", "cuda", or "cuda:N". All else computes on the CPU.
+        seconds: for each shot, of classical decoders; see `DecoderSettings.limited`. None for no limit.
 
     Raises:
         ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
@@ -32,7 +38,7 @@ def make_decoder(
             raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
         if device != "cpu":
             raise ValueError(f"the decoder {name!r} computes on the CPU alone; leave the device out or use 'neural'")
-        return ClassicalDecoder(name)(experiment)
+        return ClassicalDecoder(name, seconds)(experiment)
     from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
 
     if spec.second is not None:
@@ -49,7 +55,8 @@ class NamedDecoder:
     name: str
     weights: Path | None = None
     device: str = "cpu"
+    seconds: float | None = None
 
     def __call__(self, experiment: MemoryExperiment) -> Decoder:
         """See `make_decoder`."""
-        return make_decoder(self.name, experiment, weights=self.weights, device=self.device)
+        return make_decoder(self.name, experiment, weights=self.weights, device=self.device, seconds=self.seconds)

@@ -10,23 +10,42 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import resource
 import signal
+import socket
+import struct
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, ParamSpec, TypeVar
 
-from decoder.base import BatchDecoder, Decoder, Decoding, SoftBatchDecoder, SoftDecoder, predict_packed
+import numpy as np
+
+from decoder.base import (
+    BatchDecoder,
+    Decoder,
+    Decoding,
+    Piece,
+    PiecewiseDecoder,
+    SoftBatchDecoder,
+    SoftDecoder,
+    predict_packed,
+)
 from decoder.scheduling import take_usual_slices
 from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.circuits import MemoryExperiment
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class ChildEndedError(RuntimeError):
+    """A child process ended during a call."""
 
 
 MakeDecoder = Callable[[MemoryExperiment], Decoder]
@@ -57,6 +76,25 @@ class _Facts:
     model_info: Mapping[str, Any]
 
 
+class Turns:
+    """A lock that threads get in the order in which they ask for it: beside a busy one none waits for ever."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+
+    def __enter__(self) -> None:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            self._changed.wait_for(lambda: self._queue[0] is ticket)
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._queue.popleft()
+            self._changed.notify_all()
+
+
 class ChildProcess:
     """One process with the decoders of one model. Starts when first used, and again after a crash.
 
@@ -65,13 +103,26 @@ class ChildProcess:
         patience_seconds: a call that takes longer ends the child; None waits for ever. A call that starts the child
             takes some seconds more than others.
         niceness: as `os.nice` takes it; the higher, the later the child's turn when there is more work than cores.
+        attempts: how often a call is made before its error counts, when the child ends during it.
+        max_bytes: of memory that the child may take for its data; what asks for more raises MemoryError, or ends
+            the child. None for no limit.
     """
 
-    def __init__(self, *, size: int, patience_seconds: float | None = None, niceness: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        patience_seconds: float | None = None,
+        niceness: int = 0,
+        attempts: int = 1,
+        max_bytes: int | None = None,
+    ) -> None:
         self._size = size
         self.patience_seconds = patience_seconds
         self._niceness = niceness
-        self._lock = threading.Lock()
+        self._attempts = attempts
+        self._max_bytes = max_bytes
+        self._turns = Turns()
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
@@ -93,27 +144,46 @@ class ChildProcess:
             RuntimeError: the child ended, killed perhaps for its memory. The next call starts another.
             TimeoutError: it took longer than the child's patience. The next call starts another.
         """
-        with self._lock:
+        for _ in range(self._attempts - 1):
+            with suppress(ChildEndedError):
+                return self._call(function, *args, **kwargs)
+        return self._call(function, *args, **kwargs)
+
+    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._turns:
             pipe = self._pipe or self._start()
             try:
                 pipe.send((function, args, kwargs))
                 if not pipe.poll(self.patience_seconds):
                     raise TimeoutError(f"the decoder's process did not answer within {self.patience_seconds:g} s")
                 error, value = pipe.recv()
+            except BlockingIOError:  # it stopped amid a long message
+                self._pipe = None
+                self.close()
+                raise TimeoutError("the decoder's process reads nothing, or has stopped in its answer") from None
             except TimeoutError:
                 self._pipe = None
                 self.close()
                 raise
             except (EOFError, OSError) as lost:
                 self._pipe = None
-                raise RuntimeError("the decoder's process ended; the next batch starts a new one") from lost
+                raise ChildEndedError("the decoder's process ended; the next batch starts a new one") from lost
         if error is not None:
             raise error
         result: T = value
         return result
 
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Has other patience with calls that are made in the `with` block, by whichever thread."""
+        usual, self.patience_seconds = self.patience_seconds, seconds
+        try:
+            yield
+        finally:
+            self.patience_seconds = usual
+
     def close(self) -> None:
-        """Kills the child, also in the midst of a call."""
+        """Kills the child, also in the midst of a call, and with it the decoders that it keeps."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -122,13 +192,22 @@ class ChildProcess:
     def _start(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, far_end = spawn.Pipe()
-        process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness), daemon=True)
+        process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness, self._max_bytes), daemon=True)
         process.start()
         self._process = process  # not before, as `close` may come at any time
         far_end.close()
+        if self.patience_seconds is not None:
+            _limit_waits(self._pipe, self.patience_seconds)
         # Python ends such a child with SIGTERM, which this one ignores, and would wait for it for ever.
         atexit.register(self.close)
         return self._pipe
+
+
+def _limit_waits(pipe: Connection, seconds: float) -> None:
+    """Lets reads and writes of a pipe, which is a socket, raise BlockingIOError when nothing moves for so long."""
+    with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            end.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6)))
 
 
 class ProcessDecoder(BatchDecoder):
@@ -138,6 +217,10 @@ class ProcessDecoder(BatchDecoder):
         super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
         self._child = child
         self._key = key
+
+    def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
+        """As the decoder itself would, or the whole batch if it is no `decoder.base.PiecewiseDecoder`."""
+        return self._child.call(_decode_piece, self._key, shots, seconds)
 
     def predict(self, events: Bits) -> Bits:
         """As the decoder itself would."""
@@ -166,9 +249,11 @@ def _make(key: DecoderKey) -> Decoder:
 _decoder: Callable[[DecoderKey], Decoder] = _make
 
 
-def _serve(pipe: Connection, size: int, niceness: int) -> None:
+def _serve(pipe: Connection, size: int, niceness: int, max_bytes: int | None) -> None:
     """Answers calls until the parent closes its end of the pipe or is no more."""
     os.nice(niceness)
+    if max_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
     take_usual_slices()
     global _decoder
     _decoder = lru_cache(size)(_make)
@@ -199,6 +284,14 @@ def _facts(key: DecoderKey) -> _Facts:
 def decode_packed(key: DecoderKey, shots: PackedBits) -> PackedBits:
     """For `ChildProcess.call`: makes the decoder, unless the child has it, and decodes a bit-packed batch."""
     return predict_packed(_decoder(key), shots)
+
+
+def _decode_piece(key: DecoderKey, shots: PackedBits, seconds: float) -> Piece:
+    decoder = _decoder(key)
+    if isinstance(decoder, PiecewiseDecoder):
+        return decoder.decode_piece(shots, seconds=seconds)
+    predictions = unpack_bits(predict_packed(decoder, shots), decoder.num_observables)
+    return Piece(predictions, np.zeros(len(shots), dtype=np.bool_))
 
 
 def _decode_soft(key: DecoderKey, shots: PackedBits) -> Decoding:

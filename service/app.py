@@ -17,6 +17,7 @@ from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http.bounds import Gate
 from service.http.dependencies import EngineDependency
 from service.http.middleware import PROBES, Observe, RequireKey
+from service.http.parsing import BodyParser
 from service.http.problems import Problem, add_problem_handlers, problem_responses
 from service.models.changes import ModelChanges
 from service.models.engine import Engine, ModelLoadError
@@ -163,6 +164,7 @@ def create_app(
     keys = KeyRing(keys=secrets, file=settings.api_keys_file)
     streams = StreamHub(engine, keys=keys)
     changes = ModelChanges(engine, file=file)
+    parser = BodyParser(patience_seconds=settings.body_timeout_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -172,6 +174,7 @@ def create_app(
         yield
         engine.background.stop()
         await engine.close()
+        parser.close()
 
     def surround(inner: ASGIApp) -> ASGIApp:
         if keys.required:
@@ -182,7 +185,7 @@ def create_app(
     maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
     app = Application(surround=surround, maxima=maxima, lifespan=lifespan)
     app.state.engine, app.state.changes, app.state.streams = engine, changes, streams
-    app.state.gate = Gate(settings.max_requests_in_flight)
+    app.state.gate, app.state.parser = Gate(settings.max_requests_in_flight), parser
     for router in ROUTERS:
         app.include_router(router)
     add_problem_handlers(app, on_problem=_count_problem, forms=FORMS)

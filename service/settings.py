@@ -15,6 +15,9 @@ from decoder.catalog import DECODERS, has_weights
 PAIRED = ("bb72",)
 """Codes whose pair is served by default. Each costs a process, and some 200 MB."""
 
+LEAST_MEMORY_BYTES = 2**28
+"""A worker with one small model takes more."""
+
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 
 
@@ -141,6 +144,29 @@ class Settings(BaseSettings):
     )
     body_timeout_seconds: float = Field(default=30, gt=0, description="A body that takes longer gets 408.")
     decode_timeout_seconds: float = Field(default=120, gt=0, description="A request that waits longer gets 503.")
+    build_timeout_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="A request for an experiment that is not prepared by then gets 503; it is prepared nevertheless.",
+    )
+    max_shot_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="Seconds of a core for a shot, of BP-OSD, BP-LSD and BP: then they make fewer iterations, or leave "
+        "their second stage out, and the answer says which shots were `hurried`. An exact search fails.",
+    )
+    child_patience_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="A process of a classical decoder that is at one shot for longer is replaced; the shot is 503.",
+    )
+    memory_limit_bytes: int | None = Field(
+        default=None,
+        ge=LEAST_MEMORY_BYTES,
+        description="Memory that the service may take, all its processes together. What it keeps of experiments is "
+        "dropped for it, and new ones are refused with 503 when there is no room. Default: that of the container, or "
+        "of the machine.",
+    )
     drain_seconds: float = Field(
         default=1,
         ge=0,

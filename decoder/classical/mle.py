@@ -6,7 +6,8 @@ The programme is that of Landahl, Anderson and Rice (arXiv 1108.5738), solved by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,10 @@ class MleSettings(SyndromeSettings):
                 f"an exact search takes fault models of at most {self.max_mechanisms:,} mechanisms, and this one has "
                 f"{found:,}; decode fewer rounds or a smaller code, or use tesseract-long"
             )
+
+    def limited(self, seconds: float) -> Self:
+        """See `DecoderSettings.limited`."""
+        return replace(self, seconds=min(seconds, self.seconds))
 
     def solver(self, problem: Problem) -> Solver:
         """See `SyndromeSettings.solver`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from decoder.base import Decoder
 from simulation.bases import Detectors
@@ -46,6 +46,10 @@ class DecoderSettings(ABC):
     """What has to be installed beside the packages that Tandem always needs."""
     any_model: ClassVar[bool] = True
     """Whether fault models other than those of memory experiments can be decoded."""
+
+    def limited(self, seconds: float) -> Self:
+        """These settings, with so many seconds of a core for each shot where the decoder can keep to that."""
+        return self
 
     @abstractmethod
     def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> Decoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -10,17 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import BatchDecoder
+from decoder.base import BatchDecoder, Piece, unpack_shots
 from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from simulation.bases import Detectors
-from simulation.bits import Bits
+from simulation.bits import Bits, PackedBits
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 
 Indices = npt.NDArray[np.int64]
 Solver = Callable[[npt.NDArray[np.uint8]], Indices]
-"""From a syndrome, uint8 (detectors,), not all 0, to the mechanisms of an error that is to explain it."""
+"""From a syndrome, uint8 (detectors,), not all 0, to the mechanisms of an error that is to explain it.
+
+One that keeps to a limit of time has an attribute `hurried`: whether it took a cheaper setting for the last syndrome.
+"""
 
 
 class SyndromeSettings(DecoderSettings):
@@ -82,17 +87,29 @@ class SyndromeDecoder(BatchDecoder):
 
     def predict(self, events: Bits) -> Bits:
         """The flips of the errors found; see `decoder.base.BatchDecoder`."""
+        return self._decode(events, seconds=math.inf).predictions
+
+    def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
+        """See `decoder.base.PiecewiseDecoder`."""
+        return self._decode(unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True), seconds=seconds)
+
+    def _decode(self, events: Bits, *, seconds: float) -> Piece:
+        ends = time.perf_counter() + seconds
         if self.detectors is not None:
             events = events[:, self.detectors]
         problem = self._problem
         predictions = np.tile(problem.observable_offset, (len(events), 1))
+        hurried = np.zeros(len(events), dtype=np.bool_)
         if 0 in problem.faults.check_matrix.shape:  # nothing to decode, which few libraries survive
-            return predictions
+            return Piece(predictions, hurried)
         syndromes = (events ^ problem.syndrome_offset).view(np.uint8)
-        for prediction, syndrome in zip(predictions, syndromes, strict=True):
+        for shot, syndrome in enumerate(syndromes):
+            if shot and time.perf_counter() >= ends:
+                return Piece(predictions[:shot], hurried[:shot])
             if syndrome.any():
-                prediction ^= np.bitwise_xor.reduce(problem.flips[self._solver(syndrome)], axis=0)
-        return predictions
+                predictions[shot] ^= np.bitwise_xor.reduce(problem.flips[self._solver(syndrome)], axis=0)
+                hurried[shot] = getattr(self._solver, "hurried", False)
+        return Piece(predictions, hurried)
 
 
 def errors_of(decoder: Any) -> Solver:

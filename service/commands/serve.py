@@ -90,7 +90,7 @@ def _serve(listener: socket.socket, settings: Settings) -> None:
 
 def _supervise(listener: socket.socket, settings: Settings, workers: int) -> None:
     """Serves in several processes, and watches them from this one."""
-    from service.settings import variable
+    from service.settings import LEAST_MEMORY_BYTES, variable
 
     # Workers share the cores: several threads in each would only be in one another's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -99,7 +99,11 @@ def _supervise(listener: socket.socket, settings: Settings, workers: int) -> Non
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         if settings.models_file is None:
             os.environ[variable("models_file")] = str(Path(shared) / "models.json")
+        from service.models.memory import memory_limit
         from service.processes.supervisor import Supervisor
+
+        share = (settings.memory_limit_bytes or memory_limit()) // workers
+        os.environ[variable("memory_limit_bytes")] = str(max(share, LEAST_MEMORY_BYTES))
 
         _say_where(listener)
         Supervisor(listener, settings, workers=workers, target=_work).run()

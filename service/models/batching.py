@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from decoder.base import Decoder, Decoding
-from service.errors import BusyError, ClosingError, DecoderFailedError
+from decoder.base import Decoder, Decoding, Piece
+from decoder.processes import ChildEndedError
+from service.errors import BusyError, ClosingError, DecoderFailedError, DecodeTimeoutError, RequestError
 from service.wire.shots import DecodeResult
-from simulation.bits import Bits, PackedBits
+from simulation.bits import PackedBits
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +31,18 @@ RETRY_AFTER_BOUNDS = (1, 60)
 """Least and most seconds after which a client is told to come back, whatever the estimate says."""
 
 
+PIECE_SECONDS = 1.0
+"""Decoders that take shots one after the other begin none of a batch later than that: what waits has its turn then."""
+MAX_BATCH_SECONDS = 2.0
+"""Others get no more shots at once than they took so long for, going by the slowest batch lately."""
+FORGOTTEN = 0.9
+"""Of how slow a shot was, what still counts after each further batch."""
+
+
 class BatchObserver(Protocol):
     """Is called in the worker thread after each batch."""
 
-    def __call__(self, *, shots: int, seconds: float) -> None: ...
+    def __call__(self, *, shots: int, seconds: float, hurried: int) -> None: ...
 
 
 @dataclass(eq=False)
@@ -46,18 +56,22 @@ class _Job:
     taken: int = 0
     """How many of the shots have been put into batches."""
     compute_seconds: float = 0.0
-    parts: list[Decoding | Bits] = field(default_factory=list)
+    alone: bool = False
+    """Whether each of its shots is a batch of its own, as one that it shared was lost with the decoder's process."""
+    parts: list[Decoding | Piece] = field(default_factory=list)
     """The decoded shots, batch by batch."""
 
     def result(self) -> DecodeResult:
         queue_seconds = max(0.0, time.perf_counter() - self.submitted - self.compute_seconds)
         soft = [part for part in self.parts if isinstance(part, Decoding)]
         if not soft:
-            predictions = np.concatenate([part for part in self.parts if not isinstance(part, Decoding)])
-            return DecodeResult(predictions, None, None, queue_seconds, self.compute_seconds)
-        whole = Decoding.concatenate(soft)
+            whole = Piece.concatenate([part for part in self.parts if isinstance(part, Piece)])
+            return DecodeResult(
+                whole.predictions, None, None, queue_seconds, self.compute_seconds, hurried=whole.hurried
+            )
+        decoding = Decoding.concatenate(soft)
         return DecodeResult(
-            whole.predictions, whole.confidence, whole.flip_probabilities, queue_seconds, self.compute_seconds
+            decoding.predictions, decoding.confidence, decoding.flip_probabilities, queue_seconds, self.compute_seconds
         )
 
 
@@ -90,6 +104,7 @@ class BatchWorker:
         self._changed = threading.Condition()  # guards the three above
         self._closed = False
         self._seconds_per_shot = 0.0
+        self._slowest: WeakKeyDictionary[Decoder, float] = WeakKeyDictionary()  # seconds for a shot, of each decoder
         # A daemon, so that a second Ctrl-C ends the process even while a decoder runs.
         self._thread = threading.Thread(target=self._run, name=f"decode-{name}", daemon=True)
 
@@ -114,6 +129,7 @@ class BatchWorker:
             BusyError: the queue is full.
             ClosingError: `close` was called.
             DecoderFailedError: the decoder raised on the batch.
+            DecodeTimeoutError: the decoder's process took too long for one of the shots.
         """
         job = _Job(decoder, shots, asyncio.get_running_loop().create_future())
         with self._changed:
@@ -136,6 +152,10 @@ class BatchWorker:
             self._settle({job: error})
             raise
 
+    def expect(self, decoder: Decoder, *, seconds: float) -> None:
+        """Says how long a decoder takes for a hard shot, from which its batches are bounded before its first one."""
+        self._slowest[decoder] = seconds
+
     def close(self) -> None:
         """Refuses new jobs and returns when those queued are answered; not in the event loop's thread.
 
@@ -153,6 +173,7 @@ class BatchWorker:
     def _withdraw(self, job: _Job) -> None:
         """Takes what is left of a job out of the queue."""
         with self._changed:
+            self._unanswered.discard(job)
             if job in self._jobs:
                 self._jobs.remove(job)
                 self._waiting -= len(job.shots) - job.taken
@@ -188,12 +209,13 @@ class BatchWorker:
                 if self._closed:
                     return []
                 self._changed.wait()
-            decoder, room = self._jobs[0].decoder, self._max_batch_shots
+            decoder, alone = self._jobs[0].decoder, self._jobs[0].alone
+            most = room = 1 if alone else self._most_shots(decoder)
             batch: Batch = []
             passed_over: list[_Job] = []
             unfinished: list[_Job] = []
             for job in self._jobs:
-                if job.decoder is not decoder or not room:
+                if job.decoder is not decoder or not room or job.alone is not alone:
                     passed_over.append(job)
                     continue
                 piece = job.shots[job.taken : job.taken + room]
@@ -202,60 +224,101 @@ class BatchWorker:
                 batch.append((job, piece))
                 if job.taken < len(job.shots):
                     unfinished.append(job)
-            self._waiting -= self._max_batch_shots - room
+            self._waiting -= most - room
             # What is left of a long job goes to the back, so that short ones are not stuck behind it.
             self._jobs = passed_over + unfinished
             return batch
+
+    def _most_shots(self, decoder: Decoder) -> int:
+        seconds = self._slowest.get(decoder, 0.0)
+        return max(1, int(min(self._max_batch_shots, MAX_BATCH_SECONDS / seconds if seconds else math.inf)))
 
     def _decode(self, batch: Batch) -> Outcomes:
         """Decodes a batch: the outcomes of the jobs whose last shots are in it.
 
         Whatever goes wrong, also for want of memory, is an outcome: without this thread the model would answer nothing.
         """
+        count = sum(len(piece) for _, piece in batch)
+        error: RequestError
         try:
             return self._decoded(batch)
+        except (TimeoutError, ChildEndedError) as lost:
+            logger.error("model %s lost a batch of %d shots: %s", self._name, count, lost)
+            if count > 1:  # one of them costs the others nothing but time
+                for job, piece in batch:
+                    job.alone = True
+                    self._put_back(job, shots=len(piece))
+                return {}
+            if isinstance(lost, TimeoutError):
+                error = DecodeTimeoutError(f"model {self._name} takes too long for one of these shots; leave it out")
+            else:
+                error = DecoderFailedError(f"one of these shots ends the decoder of model {self._name}; see the log")
         except Exception:
-            count = sum(len(piece) for _, piece in batch)
             logger.exception("model %s failed on a batch of %d shots", self._name, count)
             error = DecoderFailedError(f"the decoder of model {self._name} failed on these shots; see the log")
-            for job, _ in batch:
-                self._withdraw(job)
-            return dict.fromkeys((job for job, _ in batch), error)
+        for job, _ in batch:
+            self._withdraw(job)
+        return dict.fromkeys((job for job, _ in batch), error)
+
+    def _put_back(self, job: _Job, *, shots: int) -> None:
+        """Queues the last shots that were taken of a job again, unless nobody waits for them any more."""
+        with self._changed:
+            job.taken -= shots
+            if job not in self._unanswered:
+                return
+            if job in self._jobs:  # with what no batch had taken yet
+                self._jobs.remove(job)
+            self._jobs.append(job)
+            self._waiting += shots
 
     def _decoded(self, batch: Batch) -> Outcomes:
         shots = batch[0][1] if len(batch) == 1 else np.concatenate([piece for _, piece in batch])
         started = time.perf_counter()
-        decoded = decode_with_probabilities(batch[0][0].decoder, shots)
+        decoder = batch[0][0].decoder
+        decoded = decode_some(decoder, shots)
         seconds = time.perf_counter() - started
-        self._seconds_per_shot += 0.2 * (seconds / len(shots) - self._seconds_per_shot)
+        pace = seconds / len(decoded)
+        self._seconds_per_shot += 0.2 * (pace - self._seconds_per_shot)
+        if decoder in self._slowest:
+            self._slowest[decoder] = max(pace, FORGOTTEN * self._slowest[decoder])
         if self._on_batch is not None:
-            self._on_batch(shots=len(shots), seconds=seconds)
+            hurried = int(decoded.hurried.sum()) if isinstance(decoded, Piece) else 0
+            self._on_batch(shots=len(decoded), seconds=seconds, hurried=hurried)
         outcomes: dict[_Job, DecodeResult | BaseException] = {}
         begin = 0
         for job, piece in batch:
-            end = begin + len(piece)
-            job.parts.append(decoded if len(batch) == 1 else decoded[begin:end])
-            job.compute_seconds += seconds
-            begin = end
-            if job.taken == len(job.shots):
+            end = min(begin + len(piece), len(decoded))
+            if end > begin:
+                job.parts.append(decoded if len(batch) == 1 else decoded[begin:end])
+                job.compute_seconds += seconds
+            if end < begin + len(piece):
+                self._put_back(job, shots=begin + len(piece) - end)
+            elif job.taken == len(job.shots):
                 outcomes[job] = job.result()
+            begin = end
         return outcomes
 
 
-def decode_with_probabilities(decoder: Decoder, shots: PackedBits) -> Decoding | Bits:
+def decode_some(decoder: Decoder, shots: PackedBits) -> Decoding | Piece:
     """Decodes bit-packed shots (shots, ceil(detectors / 8)), with probabilities where the decoder has them.
+
+    Returns:
+        All of them, or of a `PiecewiseDecoder` those that it has begun within `PIECE_SECONDS`.
 
     Raises:
         ValueError: the decoder's predictions do not have the shape they must have.
     """
-    decoded: Decoding | Bits
+    decoded: Decoding | Piece
     # Not isinstance: with a protocol that would take as long as all the rest that is done for a batch here.
     if hasattr(decoder, "decode_soft"):
-        soft: Decoding = decoder.decode_soft(shots, bit_packed_shots=True)
-        decoded, shape = soft, soft.predictions.shape
+        decoded = decoder.decode_soft(shots, bit_packed_shots=True)
+    elif hasattr(decoder, "decode_piece"):
+        decoded = decoder.decode_piece(shots, seconds=PIECE_SECONDS)
     else:
-        decoded = decoder.decode_batch(shots, bit_packed_shots=True).astype(np.bool_, copy=False)
-        shape = decoded.shape
-    if shape != (len(shots), decoder.num_observables):
+        predictions = decoder.decode_batch(shots, bit_packed_shots=True).astype(np.bool_, copy=False)
+        decoded = Piece(predictions, np.zeros(len(shots), dtype=np.bool_))
+    count, shape = len(decoded), decoded.predictions.shape
+    whole = count == len(shots) or (0 < count < len(shots) and hasattr(decoder, "decode_piece"))
+    if not whole or shape != (count, decoder.num_observables):
         raise ValueError(f"{type(decoder).__name__} answered {len(shots)} shots with predictions of shape {shape}")
     return decoded

@@ -12,7 +12,7 @@ from functools import partial
 from decoder.scheduling import take_short_slices
 from service.background import Background
 from service.errors import ClosingError, NotReadyError, UnknownModelError
-from service.models.building import Builder
+from service.models.memory import Room, memory_limit
 from service.models.model import DecoderFactory, Model
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
@@ -50,8 +50,7 @@ class Engine:
         """Grows with each model that is put in place or has been closed."""
         self.models: Mapping[str, Model] = {}
         self._make = make
-        self.builder = Builder()
-        """Makes what takes long, such as a circuit's text, beside the event loop."""
+        self._room = Room(settings.memory_limit_bytes or memory_limit(), lambda: self.models.values())
         self._closing = False
         self._loading: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -106,7 +105,6 @@ class Engine:
         if self._loading is not None:
             self._loading.cancel()
         await asyncio.gather(*(model.close() for model in self.models.values()), *self._retiring)
-        self.builder.close()
 
     def model(self, model_id: str) -> Model:
         """The model with an id. Whoever awaits anything while using it holds a `Model.lease`.
@@ -126,7 +124,7 @@ class Engine:
         Raises:
             ValueError: the settings name an unknown code, decoder or noise.
         """
-        return Model(model, self.settings, metrics=self.metrics, builder=self.builder, make=self._make)
+        return Model(model, self.settings, metrics=self.metrics, room=self._room, make=self._make)
 
     def replace(self, model: Model) -> None:
         """Serves a model that is loaded from now on. Requests at work on one of the same id end there."""

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache, partial
 
-from decoder.base import Decoder, SoftDecoder
+import numpy as np
+
+from decoder.base import Decoder, SoftBatchDecoder, SoftDecoder
 from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess
 from decoder.tandem.pairs import tuned_threshold
 from service.errors import ClosingError, InvalidParametersError, NotReadyError
-from service.models.batching import BatchWorker, decode_with_probabilities
+from service.models.batching import BatchWorker, decode_some
 from service.models.building import Builder, DecoderCache
+from service.models.memory import Room, taken
 from service.models.second_opinions import SecondOpinions
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from service.wire.schemas import ExperimentQuery
 from simulation.bases import Basis
+from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.files import file_version
@@ -30,6 +37,14 @@ DecoderFactory = Callable[[ModelSettings, MemoryExperiment], Decoder]
 
 EXPERIMENT_CACHE_SIZE = 64
 WARM_UP_SHOTS = 4
+BUILD_PATIENCE_SECONDS = 300.0
+"""With a child that makes a decoder, which may compile functions first."""
+SHED_FROM_BYTES = 64 * 2**20
+"""Less than that is not worth a new child."""
+USUAL_CHILD_BYTES = 2**28
+"""Of a child with one decoder, where it was not measured."""
+SHED_SECONDS = 10.0
+"""How long the event loop may take to drop decoders."""
 CLASSICAL_BATCH_SHOTS = 64
 """Classical decoders take a batch shot by shot, so a larger one only makes others wait."""
 
@@ -41,7 +56,7 @@ class Model:
         settings: the model's own.
         bounds: the service's settings.
         metrics: counts the batches.
-        builder: the thread that makes decoders.
+        room: the memory that decoders may take.
         make: makes decoders in place of `decoder.making`.
 
     Raises:
@@ -54,7 +69,7 @@ class Model:
         bounds: Settings,
         *,
         metrics: Metrics,
-        builder: Builder,
+        room: Room,
         make: DecoderFactory | None = None,
     ) -> None:
         self.id = settings.id
@@ -72,7 +87,17 @@ class Model:
         """The second decoder of a pair, once the model is ready; None for models that are no pairs."""
         self._has_network = settings.network
         self._closing = False
-        self._child = ChildProcess(size=bounds.decoder_cache_size + 1)
+        self._room = room
+        self._child = ChildProcess(
+            size=bounds.decoder_cache_size + 1,
+            patience_seconds=bounds.child_patience_seconds,
+            attempts=2,
+            max_bytes=room.most_bytes,
+        )
+        self._child_bytes: dict[ChildProcess, int] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.circuits = Builder(seconds=bounds.build_timeout_seconds)
+        """Makes circuits, samples shots and the like; never waits for a decoder."""
         self._make = make or self._make_decoder
         self._leases = 0
         self._unused = asyncio.Event()
@@ -80,7 +105,9 @@ class Model:
         self._experiment = lru_cache(EXPERIMENT_CACHE_SIZE)(self._make_experiment)
         self.default = self._experiment(settings.basis, settings.rounds, settings.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
-        self._decoders = DecoderCache(self._build, builder=builder, size=bounds.decoder_cache_size)
+        self._decoders = DecoderCache(
+            self._build, Builder(seconds=bounds.build_timeout_seconds), size=bounds.decoder_cache_size
+        )
         most = bounds.max_batch_shots if settings.network else min(CLASSICAL_BATCH_SHOTS, bounds.max_batch_shots)
         self._max_batch_shots = settings.max_batch_shots or most
         self.worker = BatchWorker(
@@ -122,12 +149,13 @@ class Model:
 
         Raises:
             InvalidParametersError: this decoder cannot take such an experiment.
-            BusyError: too many decoders are being made.
+            BusyError: too many decoders are being made, or there is no memory for another one.
+            DecodeTimeoutError: it is not made in time.
         """
         if self._has_network:  # it does not use p, so requests for any p share one
             experiment = self._experiment(experiment.basis, experiment.rounds, self.settings.p)
         try:
-            return await self._decoders.get(experiment)
+            return await self._decoders.get(experiment, seconds=self.bounds.build_timeout_seconds)
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
 
@@ -149,8 +177,10 @@ class Model:
         Raises:
             ValueError, OSError: it cannot be made, for want of its weights perhaps.
         """
+        self._loop = asyncio.get_running_loop()
         self.worker.start()
-        decoder = await self._decoders.get(self.default)
+        decoder = await self._decoders.get(self.default, seconds=None)
+        self._child_bytes = {child: taken([child.pid]) for child in self._children if child.pid is not None}
         self.gives_confidence = isinstance(decoder, SoftDecoder)
         self.details = getattr(decoder, "model_info", {})
         second = decoder_spec(self.settings.decoder).second
@@ -172,6 +202,8 @@ class Model:
     async def close(self) -> None:
         """Refuses new work, finishes what is queued, and stops the thread and the child process."""
         self._closing = True
+        for builder in (self.circuits, self._decoders.builder):
+            builder.close()
         await asyncio.to_thread(self.worker.close)
         self._child.close()
         if self.second is not None:
@@ -185,21 +217,56 @@ class Model:
     def _make_decoder(self, settings: ModelSettings, experiment: MemoryExperiment) -> Decoder:
         # Of a pair the network alone: the second decoder has processes of its own.
         name = "neural" if settings.network else settings.decoder
-        make = NamedDecoder(name, weights=settings.weights, device=self.device)
+        make = NamedDecoder(name, weights=settings.weights, device=self.device, seconds=self.bounds.max_shot_seconds)
         return self._child.decoder(make, experiment) if settings.isolated else make(experiment)
+
+    def shed(self) -> None:
+        """Gives back the memory of all decoders but those that were there at first; others are made again if need be.
+
+        Not in the event loop's thread.
+        """
+        dropped: Future[int] = Future()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: dropped.set_result(self._decoders.drop()))
+            dropped.result(SHED_SECONDS)
+        if self.excess:
+            for child in self._children:
+                child.close()  # what it is at is done again by the next one
+
+    @property
+    def excess(self) -> int:
+        """Bytes that the children take beyond those that they took when the model was loaded."""
+        beyond = (taken([child.pid or 0]) - self._child_bytes.get(child, USUAL_CHILD_BYTES) for child in self._children)
+        return sum(bytes_ for bytes_ in beyond if bytes_ > SHED_FROM_BYTES)
+
+    @property
+    def _children(self) -> tuple[ChildProcess, ...]:
+        return (self._child, *(() if self.second is None else self.second.pool.children))
 
     def _build(self, experiment: MemoryExperiment) -> Decoder:
         """Makes a decoder and lets it decode, so that no client pays for what first calls set up."""
-        decoder = self._make(self.settings, experiment)
-        for shots in self._warm_up_batches():
-            decode_with_probabilities(decoder, sample(experiment.circuit, shots=shots, seed=0).detection_events)
-        return decoder
+        experiment = replace(experiment)  # a copy, which keeps its circuit and matrices no longer than the decoder does
+        with self._room.take() if self.ready else nullcontext(), self._child.patient(BUILD_PATIENCE_SECONDS):
+            decoder = self._make(self.settings, experiment)
+            for shots in self._warm_up_batches():
+                decode_some(decoder, sample(experiment.circuit, shots=shots, seed=0).detection_events)
+            if isinstance(decoder, SoftBatchDecoder):
+                self.worker.expect(decoder, seconds=_seconds_of_a_hard_shot(decoder))
+            return decoder
 
     def _warm_up_batches(self) -> Iterable[int]:
         """Shots in each: on a GPU every power of two that batches are filled up to, as each has its own graph."""
         if self.device == "cpu":
             return (WARM_UP_SHOTS,)
         return (1 << power for power in range((self._max_batch_shots - 1).bit_length() + 1))
+
+
+def _seconds_of_a_hard_shot(decoder: Decoder) -> float:
+    """How long a decoder takes for a shot of noise, which needs the most iterations that it makes."""
+    events = np.random.default_rng(0).random((1, decoder.num_detectors)) < 0.5
+    began = time.perf_counter()
+    decode_some(decoder, pack_bits(events))
+    return time.perf_counter() - began
 
 
 def model_version(model: ModelSettings) -> tuple[object, ...]:

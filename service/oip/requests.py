@@ -12,22 +12,31 @@ from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
 from service.oip.schemas import InferInput, InferRequest
-from service.wire.shots import ExpectedShots, parse_b8
+from service.wire.shots import ExpectedShots, check_lists, parse_b8
 from simulation.bits import PackedBits, pack_bits, packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
-def parse_request(body: bytes, *, header_length: str | None) -> tuple[InferRequest, bytes]:
-    """Reads the JSON of a body, and cuts off the binary tensors after it.
+Values = npt.NDArray[np.uint8]
+"""Those of a tensor in one row, 0 to 255."""
+
+
+def parse_request(body: bytes, *, header_length: str | None, most_shots: int) -> tuple[InferRequest, Values]:
+    """Reads the JSON of a body, and the values of its tensor, which are in it or after it.
 
     Args:
         body: JSON, and binary tensors after it.
         header_length: bytes of the JSON, as the header Inference-Header-Content-Length says; None: all are.
+        most_shots: that a request may have.
+
+    Returns:
+        The request without its values, and these.
 
     Raises:
         InvalidParametersError: a length that cannot be, or parameters that are unknown or out of range.
-        InvalidShotsError: no JSON of this protocol.
+        InvalidShotsError: no JSON of this protocol, or no values of a tensor.
+        TooManyShotsError: it has more lists than `most_shots` take.
     """
     length = len(body)
     if header_length is not None:
@@ -37,6 +46,7 @@ def parse_request(body: bytes, *, header_length: str | None) -> tuple[InferReque
             raise InvalidParametersError(
                 f"{HEADER_LENGTH}: {header_length[:20]} is not the length of the JSON in a body of {len(body)} bytes"
             )
+    check_lists(body[:length], most_shots=most_shots)
     try:
         header = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
@@ -47,15 +57,17 @@ def parse_request(body: bytes, *, header_length: str | None) -> tuple[InferReque
         if first["loc"][:1] == ("parameters",):
             raise InvalidParametersError(detail) from None
         raise InvalidShotsError(detail) from None
-    return header, body[length:]
+    (tensor,) = header.inputs
+    values = _values(tensor, body[length:])
+    return header.model_copy(update={"inputs": [tensor.model_copy(update={"data": None})]}), values
 
 
-def parse_shots(tensor: InferInput, binary: bytes, expected: ExpectedShots) -> PackedBits:
-    """Reads the tensor of a request.
+def parse_shots(tensor: InferInput, values: Values, expected: ExpectedShots) -> PackedBits:
+    """Makes shots of the values of a tensor.
 
     Args:
-        tensor: what the JSON says of it, and perhaps its values.
-        binary: the bytes behind the JSON.
+        tensor: what the JSON says of it.
+        values: its values.
         expected: what the shots have to look like.
 
     Returns:
@@ -76,7 +88,6 @@ def parse_shots(tensor: InferInput, binary: bytes, expected: ExpectedShots) -> P
         )
     if packed and tensor.datatype != "UINT8":
         raise InvalidShotsError(f"{tensor.name}: datatype {tensor.datatype}; bytes are UINT8")
-    values = _values(tensor, binary)
     if len(values) != shape[0] * columns:
         raise InvalidShotsError(f"{tensor.name}: {len(values)} values, but shape {shape} takes {shape[0] * columns}")
     if not packed:
@@ -90,8 +101,7 @@ def parse_shots(tensor: InferInput, binary: bytes, expected: ExpectedShots) -> P
     return parse_b8(values.tobytes(), expected)
 
 
-def _values(tensor: InferInput, binary: bytes) -> npt.NDArray[np.uint8]:
-    """The values of a tensor in one row, 0 to 255."""
+def _values(tensor: InferInput, binary: bytes) -> Values:
     size = tensor.parameters.binary_data_size if tensor.parameters is not None else None
     if (size is None) == (tensor.data is None):
         raise InvalidShotsError(f"{tensor.name}: give either data or the parameter binary_data_size")
@@ -105,7 +115,7 @@ def _values(tensor: InferInput, binary: bytes) -> npt.NDArray[np.uint8]:
     return _listed_values(tensor.name, tensor.data, tensor.shape)
 
 
-def _listed_values(name: str, data: list[Any], shape: list[int]) -> npt.NDArray[np.uint8]:
+def _listed_values(name: str, data: list[Any], shape: list[int]) -> Values:
     # The types are looked at before numpy sees the list: one long string would make every element as long.
     kinds = set(map(type, data))
     if kinds == {list}:

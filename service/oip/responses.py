@@ -85,10 +85,10 @@ def infer_response(
         content["id"] = request_id
     header = to_json(content)
     if not parts:
-        return Response(header, media_type="application/json")
+        return Response(header, headers=result.headers, media_type="application/json")
     return Response(
         b"".join([header, *parts]),
-        headers={HEADER_LENGTH: str(len(header))},
+        headers={HEADER_LENGTH: str(len(header))} | result.headers,
         media_type="application/octet-stream",
     )
 

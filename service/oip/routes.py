@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from service import errors
 from service.http.bounds import deadline, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
+from service.http.parsing import BodyParser
 from service.models.prepared import Prepared
 from service.oip import schemas
 from service.oip.errors import PREFIX, error_responses
@@ -124,15 +125,18 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
     """
     model.metrics.requests.labels(model.id).inc()
     header_length = request.headers.get(HEADER_LENGTH)
+    parser: BodyParser = request.app.state.parser
 
     async def work(body: bytes) -> Response:
-        sent, binary = parse_request(body, header_length=header_length)
+        sent, values = await parser.parse(
+            parse_request, body, header_length=header_length, most_shots=model.bounds.max_shots_per_request
+        )
         asked = sent.parameters or schemas.InferParameters()
         most = model.bounds.decode_timeout_seconds
         async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):
             prepared = await Prepared.of(model, asked)
             outputs = chosen_outputs(sent, model)
-            shots = parse_shots(sent.inputs[0], binary, prepared.expected)
+            shots = parse_shots(sent.inputs[0], values, prepared.expected)
             result = await prepared.decode(shots, deadline_ms=asked.deadline_ms)
         return infer_response(result, model_name=model.id, request_id=sent.id, outputs=outputs)
 

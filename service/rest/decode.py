@@ -10,13 +10,14 @@ from pydantic_core import to_json
 from service.errors import DECODE_ERRORS, InvalidParametersError, NotAcceptableError
 from service.http.bounds import best_answer_type, content_type, work_on_body
 from service.http.dependencies import DirectRoute, GateDependency, ModelDependency
+from service.http.parsing import BodyParser
 from service.http.problems import problem_responses
 from service.models.model import Model
 from service.models.prepared import Prepared, not_a_pair
 from service.models.second_opinions import AskedOpinions
 from service.rest.partial_answers import NDJSON, PartialAnswer
 from service.wire.schemas import B8, JSON, DecodeQuery, DecodeRequest
-from service.wire.shots import DecodeResult, parse_b8, parse_json, result_object, result_parts
+from service.wire.shots import HURRIED_HEADER, DecodeResult, parse_b8, parse_json, result_object, result_parts
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
 
@@ -29,6 +30,7 @@ _ANSWER = {
         "Server-Timing": _TEXT | {"description": "`queue` and `compute`, milliseconds."},
         "X-Tandem-Model": _TEXT,
         "X-Tandem-Num-Shots": {"schema": {"type": "integer"}},
+        HURRIED_HEADER: {"schema": {"type": "integer"}, "description": "Shots decoded in a hurry, if there are any."},
         "X-Tandem-Parts": _TEXT
         | {"description": "b8 only: the parts of the body in order, with their lengths in bytes."},
     },
@@ -63,9 +65,14 @@ async def decode(
     if query.model_fields_set:
         check_pair_options(model, query, wanted)
 
+    parser: BodyParser = request.app.state.parser
+
     async def work(body: bytes) -> DecodeResult | AskedOpinions:
         prepared = await Prepared.of(model, query)
-        shots = (parse_json if sent == JSON else parse_b8)(body, prepared.expected)
+        if sent == JSON:
+            shots = await parser.parse(parse_json, body, prepared.expected)
+        else:
+            shots = parse_b8(body, prepared.expected)
         if query.partial:
             return await prepared.ask(shots, deadline_ms=query.deadline_ms)
         return await prepared.decode(shots, deadline_ms=query.deadline_ms)
@@ -97,7 +104,7 @@ def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: s
         "Server-Timing": f"queue;dur={queue:.3f}, compute;dur={compute:.3f}",
         "X-Tandem-Model": model_id,
         "X-Tandem-Num-Shots": str(len(result.predictions)),
-    }
+    } | result.headers
     if wanted == JSON:
         return Response(to_json(result_object(result, query, model=model_id)), headers=headers, media_type=JSON)
     parts = result_parts(result, query)

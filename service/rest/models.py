@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
-from service.errors import BusyError, InvalidParametersError, UnknownModelError
+from service.errors import BusyError, DecodeTimeoutError, InvalidParametersError, UnknownModelError
 from service.http.dependencies import EngineDependency, ExperimentParameters, ModelDependency
 from service.http.problems import problem_responses
 from service.models.engine import Engine
@@ -15,8 +17,11 @@ from simulation.circuits import MemoryExperiment
 
 router = APIRouter(prefix="/v1")
 
-PROBLEMS = problem_responses(UnknownModelError, InvalidParametersError, BusyError)
-"""The problems that routes about an experiment document."""
+PROBLEMS = problem_responses(UnknownModelError, InvalidParametersError, BusyError, DecodeTimeoutError)
+"""The problems that routes about an experiment document.
+
+They work on copies of experiments, as those that a model keeps would keep every circuit that was ever asked for.
+"""
 
 
 @router.get("/models", tags=["models"], responses=problem_responses())
@@ -29,21 +34,21 @@ async def list_models(engine: EngineDependency) -> ModelList:
 async def get_model_info(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> ModelInfo:
     """One model, and the size of the shots of the experiment asked for."""
     experiment = model.experiment(query)
-    return await engine.builder.run(lambda: model_info(engine, model, experiment))
+    return await model.circuits.run(lambda: model_info(engine, model, replace(experiment)))
 
 
 @router.get("/models/{model_id}/circuit", tags=["models"], response_class=PlainTextResponse, responses=PROBLEMS)
-async def get_circuit(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
+async def get_circuit(model: ModelDependency, query: ExperimentParameters) -> str:
     """The experiment's circuit as stim text: what makes the shots that the model decodes."""
     experiment = model.experiment(query)
-    return await engine.builder.run(lambda: f"{experiment.circuit}\n")
+    return await model.circuits.run(lambda: f"{replace(experiment).circuit}\n")
 
 
 @router.get("/models/{model_id}/dem", tags=["models"], response_class=PlainTextResponse, responses=PROBLEMS)
-async def get_dem(engine: EngineDependency, model: ModelDependency, query: ExperimentParameters) -> str:
+async def get_dem(model: ModelDependency, query: ExperimentParameters) -> str:
     """The detector error model of the experiment's circuit as stim text."""
     experiment = model.experiment(query)
-    return await engine.builder.run(lambda: f"{experiment.dem}\n")
+    return await model.circuits.run(lambda: f"{replace(experiment).dem}\n")
 
 
 def model_info(engine: Engine, model: Model, experiment: MemoryExperiment) -> ModelInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -71,7 +72,7 @@ async def sample_shots(
     engine.metrics.samples.labels(model.id).inc()
     experiment = model.experiment(query)
     with gate.enter():
-        content = await engine.builder.run(partial(_sample_json, model.id, experiment, query))
+        content = await model.circuits.run(partial(_sample_json, model.id, replace(experiment), query))
     return Response(content, media_type="application/json")
 
 

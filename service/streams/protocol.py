@@ -151,6 +151,7 @@ def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: t
 def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, seconds: float) -> str:
     """The answer of a stream, `seconds` after its last layer came."""
     flips = answer.flip_probabilities if request.flip_probabilities else None
+    hurried = {"hurried": True} if answer.hurried_shots else {}
     by = {} if answer.opinions is None else {"answered_by": ANSWERED_BY[answer.opinions[0]]}
     return _message(
         "answer",
@@ -160,6 +161,7 @@ def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, s
         confidence=None if answer.confidence is None else float(answer.confidence[0]),
         flip_probabilities=None if flips is None else flips[0].tolist(),
         **by,
+        **hurried,
         seconds=seconds,
     )
 

@@ -37,6 +37,7 @@ class Metrics:
         self.requests = counter("tandem_requests", "Decode requests for a known model.")
         self.samples = counter("tandem_sample_requests", "Requests to sample shots for a known model.")
         self._shots = counter("tandem_shots", "Shots decoded.")
+        self._hurried = counter("tandem_hurried_shots", "Shots decoded by a cheaper setting, as they took too long.")
         self._batches = counter("tandem_batches", "Batches decoded.")
         self._failures = counter("tandem_failures", "Requests refused or failed.", labelnames=("model", "reason"))
         self._queued = gauge("tandem_queued_shots", "Shots waiting for a model.")
@@ -57,6 +58,7 @@ class Metrics:
             self.requests,
             self.samples,
             self._shots,
+            self._hurried,
             self._batches,
             self.queue_seconds,
             self._compute_seconds,
@@ -84,7 +86,8 @@ class Metrics:
         finally:
             gauge.dec(shots)
 
-    def batch(self, model: str, *, shots: int, seconds: float) -> None:
+    def batch(self, model: str, *, shots: int, seconds: float, hurried: int) -> None:
+        self._hurried.labels(model).inc(hurried)
         self._batches.labels(model).inc()
         self._shots.labels(model).inc(shots)
         self._compute_seconds.labels(model).observe(seconds)

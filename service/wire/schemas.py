@@ -187,6 +187,11 @@ class DecodeResponse(BaseModel):
         description="Pairs alone: who answered each shot. first: the network, which was sure; second: the second "
         "decoder; late, failed: the network, as the second decoder was not in time, or failed.",
     )
+    hurried: list[int] | None = Field(
+        default=None,
+        description="The numbers of the shots for which the decoder took a cheaper setting, as they would have taken "
+        "longer than `max_shot_seconds`; left out where there is none.",
+    )
     queue_seconds: float = Field(description="How long the request waited for its turn.")
     compute_seconds: float = Field(description="How long the batches took that its shots were decoded in.")
 

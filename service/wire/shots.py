@@ -15,7 +15,10 @@ from service.errors import Flaw, InvalidShotsError, TooManyShotsError
 from service.wire.schemas import Bit, DecodeQuery, DecodeRequest
 from simulation.bits import Bits, PackedBits, pack_bits, packed_size, set_past
 
+HURRIED_HEADER = "X-Tandem-Hurried-Shots"
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
+SPARE_LISTS = 1000
+"""So many lists and objects a body of JSON may have beside one list a shot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,18 @@ class DecodeResult:
     """How long the batches took that the shots were decoded in."""
     opinions: npt.NDArray[np.uint8] | None = None
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
+    hurried: Bits | None = None
+    """(shots,): whether the limit of time had the decoder take a cheaper setting; None where there is no limit."""
+
+    @property
+    def hurried_shots(self) -> list[int]:
+        """The numbers of the hurried shots."""
+        return [] if self.hurried is None else np.flatnonzero(self.hurried).tolist()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What headers tell of the shots in every form of answer."""
+        return {HURRIED_HEADER: str(len(hurried))} if (hurried := self.hurried_shots) else {}
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
         InvalidShotsError: no such JSON, a wrong length, or values other than 0 and 1.
         TooManyShotsError: more than `expected.max_shots`.
     """
+    check_lists(body, most_shots=expected.max_shots)
     try:
         request = DecodeRequest.model_validate_json(body)
     except ValidationError as error:
@@ -71,6 +87,19 @@ def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
             Flaw.in_body(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots")
         )
     return shots
+
+
+def check_lists(body: bytes, *, most_shots: int) -> None:
+    """Refuses JSON with more lists and objects than shots may take, before a parser makes all of them.
+
+    Raises:
+        TooManyShotsError: there are more.
+    """
+    lists = body.count(b"[") + body.count(b"{")
+    if lists > most_shots + SPARE_LISTS:
+        raise TooManyShotsError(
+            f"{lists} lists and objects in one request, at most {most_shots} shots are allowed; send them in parts"
+        )
 
 
 def parse_b8(data: bytes, expected: ExpectedShots) -> PackedBits:
@@ -114,6 +143,8 @@ def result_object(result: DecodeResult, query: DecodeQuery, *, model: str) -> di
         "queue_seconds": result.queue_seconds,
         "compute_seconds": result.compute_seconds,
     }
+    if hurried := result.hurried_shots:
+        content["hurried"] = hurried
     if result.opinions is not None:
         content["answered_by"] = [ANSWERED_BY[opinion] for opinion in result.opinions]
     return content

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 
 from decoder.making import NamedDecoder, make_decoder
-from decoder.processes import ChildProcess
+from decoder.processes import ChildProcess, Turns, _limit_waits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
+from tests.helpers import eventually
 
 BPOSD = NamedDecoder("bposd")
 
@@ -50,3 +52,66 @@ def test_a_child_that_dies_is_one_error_and_then_replaced(child, experiment):
     with pytest.raises(RuntimeError, match="starts a new one"):
         decoder.decode_batch(shot)
     assert not decoder.decode_batch(shot).any()
+
+
+def test_a_child_that_is_killed_costs_nothing_where_calls_may_be_made_again():
+    child = ChildProcess(size=1, attempts=2)
+    first = child.call(os.getpid)
+    os.kill(first, signal.SIGKILL)
+    assert child.call(os.getpid) != first
+    child.close()
+
+
+@pytest.mark.parametrize("length", [1, 2**22], ids=["short", "longer than the pipe takes at once"])
+def test_a_child_that_is_stopped_is_replaced(length):
+    child = ChildProcess(size=1, patience_seconds=60)
+    os.kill(first := child.call(os.getpid), signal.SIGSTOP)
+    child.patience_seconds = 0.2
+    _limit_waits(child._pipe, 0.2)
+    with pytest.raises(TimeoutError):
+        child.call(len, bytes(length))
+    child.patience_seconds = 60
+    assert child.call(os.getpid) != first
+    child.close()
+
+
+def test_what_takes_more_memory_than_a_child_may_have_is_an_error_of_its_own():
+    child = ChildProcess(size=1, max_bytes=2**30)
+    with pytest.raises(MemoryError):
+        child.call(bytes, 2**30)
+    assert child.call(len, bytes(10)) == 10
+    child.close()
+
+
+def test_a_lock_is_had_in_turn():
+    """A thread that takes it again at once, as one that decodes batch after batch, does not keep it for itself."""
+    turns, order, ready = Turns(), [], threading.Event()
+
+    def busy() -> None:
+        for _ in range(3):
+            with turns:
+                ready.set()
+                order.append("busy")
+                eventually(lambda: len(turns._queue) > 1 or "other" in order)
+
+    def other() -> None:
+        ready.wait()
+        with turns:
+            order.append("other")
+
+    threads = [threading.Thread(target=work) for work in (busy, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == ["busy", "other", "busy", "busy"]
+
+
+def test_a_batch_ends_between_two_shots_when_its_time_is_over(child, experiment):
+    events = sample(experiment.circuit, shots=10, seed=1).detection_events
+    decoder = child.decoder(BPOSD, experiment)
+    whole = decoder.decode_piece(events, seconds=600)
+    assert np.array_equal(whole.predictions, decoder.decode_batch(events, bit_packed_shots=True))
+    assert not whole.hurried.any()
+    piece = decoder.decode_piece(events, seconds=0)
+    assert np.array_equal(piece.predictions, whole.predictions[:1])

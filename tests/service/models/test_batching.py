@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from decoder.base import Decoding, unpack_shots
-from service.errors import BusyError, ClosingError, DecoderFailedError
-from service.models.batching import BatchWorker
+from decoder.base import Decoding, Piece, unpack_shots
+from decoder.processes import ChildEndedError
+from service.errors import BusyError, ClosingError, DecoderFailedError, DecodeTimeoutError
+from service.models.batching import MAX_BATCH_SECONDS, BatchWorker
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits, pack_bits
 from tests.helpers import PATIENCE_SECONDS, eventually, eventually_async
@@ -79,7 +80,7 @@ async def test_a_lone_job_is_decoded_at_once(make_worker, echo, shots):
 
 async def test_what_queued_while_a_batch_ran_is_the_next_batch_and_each_job_gets_its_own(make_worker, echo, shots):
     seen = []
-    worker = make_worker(on_batch=lambda *, shots, seconds: seen.append((shots, seconds > 0)))
+    worker = make_worker(on_batch=lambda *, shots, seconds, hurried: seen.append((shots, seconds > 0)))
     await hold(worker, echo)
     jobs = await queue(worker, echo, *(shots(seed, seed) for seed in range(1, 8)))
     assert worker.queued_shots == 28
@@ -280,3 +281,82 @@ async def test_many_clients_each_get_their_own_answers(make_worker, echo, shots)
 
     await asyncio.gather(*(client(seed) for seed in range(8)))
     assert sum(echo.batches) == sum(1 + (seed + turn) % 7 for seed in range(8) for turn in range(20))
+
+
+class OneByOne:
+    """Takes one shot a piece. `slow` shots, whose first detector fired, take its process with them."""
+
+    def __init__(self, *, error: Exception | None = None) -> None:
+        self.num_detectors, self.num_observables = NUM_DETECTORS, 1
+        self.error = error
+        self.seen: list[list[bool]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
+        assert self.gate.wait(PATIENCE_SECONDS)
+        bits = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True)
+        if self.error is not None and bits[:, 0].any():
+            raise self.error
+        self.seen.append(bits[0].tolist())
+        return Piece(bits[:1, 1:2], bits[:1, 2])
+
+
+async def test_a_batch_that_is_not_finished_lets_others_have_their_turn(make_worker, shots):
+    worker, decoder = make_worker(), OneByOne()
+    decoder.gate.clear()
+    first = await queue(worker, decoder, shots(3))
+    await eventually_async(lambda: worker.queued_shots == 0)  # a batch at work
+    second = await queue(worker, decoder, shots(1, seed=1))
+    decoder.gate.set()
+    results = [await job for job in first + second]
+    for result, sent in zip(results, (shots(3), shots(1, seed=1)), strict=True):
+        assert np.array_equal(result.predictions, sent[:, 1:2])
+        assert result.hurried_shots == np.flatnonzero(sent[:, 2]).tolist()
+    assert decoder.seen.index(shots(1, seed=1)[0].tolist()) < 3
+    assert worker.queued_shots == 0
+
+
+async def test_what_is_left_of_a_batch_ends_with_its_client(make_worker, shots):
+    worker, decoder = make_worker(), OneByOne()
+    decoder.gate.clear()
+    (gone,) = await queue(worker, decoder, shots(50))
+    await eventually_async(lambda: worker.queued_shots == 0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    decoder.gate.set()
+    await worker.decode(decoder, pack_bits(shots(1, seed=1)))
+    assert len(decoder.seen) <= 2
+    assert worker.queued_shots == 0
+
+
+@pytest.mark.parametrize(
+    ("lost", "raised"),
+    [(TimeoutError("hangs"), DecodeTimeoutError), (ChildEndedError("ended"), DecoderFailedError)],
+)
+async def test_a_shot_that_takes_the_process_with_it_costs_no_other_request(make_worker, shots, lost, raised):
+    worker, decoder = make_worker(), OneByOne(error=lost)
+    good, bad = shots(4), shots(4, seed=1)
+    good[:, 0], bad[:, 0] = False, [False, True, False, False]
+    decoder.gate.clear()
+    held = await queue(worker, decoder, good[:1])
+    await eventually_async(lambda: worker.queued_shots == 0)
+    jobs = await queue(worker, decoder, good, bad)  # one batch
+    decoder.gate.set()
+    with pytest.raises(raised):
+        await jobs[1]
+    assert np.array_equal((await jobs[0]).predictions, good[:, 1:2])
+    await held[0]
+    assert worker.queued_shots == 0
+
+
+async def test_batches_are_as_long_as_their_time_allows(make_worker, shots, echo):
+    worker = make_worker()
+    worker.expect(echo, seconds=MAX_BATCH_SECONDS / 4)
+    await worker.decode(echo, pack_bits(shots(10)))
+    assert echo.batches[0] == 4
+    assert sum(echo.batches) == 10
+    worker.expect(echo, seconds=100)
+    echo.batches.clear()
+    await worker.decode(echo, pack_bits(shots(2)))
+    assert echo.batches[0] == 1

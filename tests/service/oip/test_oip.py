@@ -118,7 +118,7 @@ async def test_probabilities_to_the_last_bit(serve, binary):
         (b"", "JSON"),
         (b"{", "JSON"),
         (b"\xff", "JSON"),
-        (b"[" * 100_000, "JSON"),
+        (b"[" * 1000, "JSON"),
         ([], "object"),
         ({}, "inputs"),
         ({"inputs": []}, "inputs"),
