@@ -12,6 +12,17 @@ Mixing = Literal["conv", "attention", "both"]
 Outputs = Literal["translates", "basis"]
 
 
+MOST = {
+    "width": 1024,
+    "round_blocks": 64,
+    "readout_blocks": 64,
+    "heads": 64,
+    "bp_iterations": 20_000,
+    "bp_solutions": 100,
+}
+"""What a network may have at most: many times what helps, and no more than a machine can hold."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The size and shape of a network; the defaults are those of the weights that are shipped for bb72."""
@@ -46,7 +57,9 @@ class ModelConfig:
     """logical operators read: all translates, or k that form a basis"""
 
     def __post_init__(self) -> None:
-        check_fields(self, width=1, readout_blocks=1, heads=1, bp_solutions=1, round_blocks=0, bp_iterations=0)
+        if not isinstance(self.code, str):
+            raise ValueError(f"code={self.code!r} must be a code id, or l,m,A,B")
+        check_fields(self, MOST, width=1, readout_blocks=1, heads=1, bp_solutions=1, round_blocks=0, bp_iterations=0)
         if self.architecture == "blue" and self.bp_iterations:
             raise ValueError(
                 f"bp_iterations={self.bp_iterations} needs architecture=tandem; set it to 0 with architecture=blue"

@@ -23,6 +23,9 @@ from decoder.neural.network import Network
 from simulation.files import atomic_write
 
 FORMAT = "tandem-weights-2"
+CHECKSUM = "tensors_sha256"
+"""Of a header: the checksum of all tensors."""
+MAX_ROUNDS = 1000
 SHIPPED = Path(__file__).parent.parent / "weights"
 ARCHITECTURES: dict[Architecture, Callable[[ModelConfig], Network]] = {
     "tandem": RecurrentTransformer,
@@ -137,8 +140,14 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
             thresholds=dict(header.get("thresholds", {})),
         )
         operators = header["operators"]
-    except (KeyError, TypeError) as error:
+        if len(info.rounds) > MAX_ROUNDS or not all(0 < rounds <= MAX_ROUNDS for rounds in info.rounds):
+            raise ValueError(f"{path}: trained on other numbers of rounds than 1 to {MAX_ROUNDS}, the header says")
+    except OverflowError as error:
+        raise ValueError(f"{path}: the header holds a number that is none ({error})") from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: the header lacks or garbles {error}; it is no Tandem weights file") from None
+    with torch.device("meta"):  # without memory for its weights, until it is known that the file holds as many
+        check_tensors(build_network(config), tensors, path)
     model = build_network(config)
     if model.geometry.code.logical_orbits().tolist() != operators:
         raise ValueError(f"{path}: trained for other logical operators of {config.code} than this version has")
@@ -158,6 +167,19 @@ def load_tensors(model: Network, tensors: dict[str, Tensor], path: Path) -> None
     Raises:
         ValueError: missing, superfluous, misshapen or non-finite tensors.
     """
+    check_tensors(model, tensors, path)
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(f"{path}: {broken[0]} holds values that are not finite; the file is corrupted")
+    model.load_state_dict(tensors)
+
+
+def check_tensors(model: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Compares the names and shapes of tensors with those of a model.
+
+    Raises:
+        ValueError: missing, superfluous or misshapen tensors.
+    """
     expected = model.state_dict()
     wrong = sorted(
         name
@@ -169,17 +191,14 @@ def load_tensors(model: Network, tensors: dict[str, Tensor], path: Path) -> None
             f"{path}: tensors {', '.join(wrong[:4])} do not fit a {model.config.code} network of width "
             f"{model.config.width}; the file is corrupted or for another network"
         )
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise ValueError(f"{path}: {broken[0]} holds values that are not finite; the file is corrupted")
-    model.load_state_dict(tensors)
 
 
 def write_safetensors(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes what `read_safetensors` reads, atomically: after a kill at any moment there is a complete file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = json.dumps({**header, CHECKSUM: _checksum(contiguous)})
     with atomic_write(path, force=True) as partial:
-        partial.write_bytes(save(contiguous, metadata={"tandem": json.dumps(header)}))
+        partial.write_bytes(save(contiguous, metadata={"tandem": content}))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -198,6 +217,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(metadata["tandem"])
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
-    except (SafetensorError, KeyError, ValueError, struct.error, RuntimeError) as error:
+        if header.pop(CHECKSUM, None) not in (None, _checksum(tensors)):  # earlier versions wrote none
+            raise ValueError("the tensors are not those that were written")
+    except (SafetensorError, KeyError, ValueError, struct.error, RuntimeError, RecursionError) as error:
         raise ValueError(f"{path}: no Tandem safetensors file, or truncated or corrupted ({error})") from None
     return header, tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,36 @@ def test_truncated(weights: Path, keep: int) -> None:
 
 
 def test_not_finite(weights: Path) -> None:
+    change_header(weights, tensors_sha256=None)
     data = bytearray(weights.read_bytes())
     data[-4:] = struct.pack("<f", float("nan"))
     weights.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="not finite"):
         load_weights(weights)
+
+
+def test_tensors_that_are_not_those_that_were_written(weights: Path) -> None:
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="not those that were written"):
+        load_weights(weights)
+
+
+def test_files_of_earlier_versions_have_no_checksum(weights: Path) -> None:
+    change_header(weights, tensors_sha256=None)
+    assert load_weights(weights)[1].rounds == (2,)
+
+
+def test_a_header_that_asks_for_a_large_network_has_none_made(weights: Path) -> None:
+    """Within the bounds of each field there are networks of gigabytes; the file has to hold what it asks for."""
+    change_header(weights, config={"width": 1024, "readout_blocks": 64, "mlp_ratio": 64.0, "bp_iterations": 0})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="do not fit"):
+        load_weights(weights)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**28
 
 
 def change_header(path: Path, **changes: object) -> None:
@@ -69,6 +95,24 @@ def change_header(path: Path, **changes: object) -> None:
         ({"config": {"depth": 3}}, "unknown model settings"),
         ({"config": {"code": "bb73"}}, "unknown code"),
         ({"config": None}, "lacks"),
+        ({"config": {"round_blocks": 10**6}}, "at most 64"),
+        ({"config": {"readout_blocks": 10**6}}, "at most 64"),
+        ({"config": {"bp_iterations": 10**8}}, "at most 20000"),
+        ({"config": {"bp_solutions": 10**8}}, "at most 100"),
+        ({"config": {"width": 10**9}}, "at most 1024"),
+        ({"config": {"heads": 10**9}}, "at most 64"),
+        ({"config": {"width": "64"}}, "whole number"),
+        ({"config": {"width": 64.0}}, "whole number"),
+        ({"config": {"round_blocks": True}}, "whole number"),
+        ({"config": {"mlp_ratio": "1"}}, "must be a number"),
+        ({"config": {"mlp_ratio": float("nan")}}, "mlp_ratio"),
+        ({"config": {"code": 72}}, "code"),
+        ({"config": {"code": "999,999,x+1+y,x+1+xy^2"}}, "cells"),
+        ({"config": [1]}, "lacks or garbles|unknown model settings"),
+        ({"rounds": [10**9]}, "numbers of rounds"),
+        ({"rounds": list(range(1, 2000))}, "numbers of rounds"),
+        ({"rounds": [float("inf")]}, "none"),
+        ({"thresholds": [1]}, "lacks or garbles"),
         ({"format": "other"}, "format"),
         ({"operators": [[1]]}, "other logical operators"),
         ({"rounds": 5}, "lacks or garbles"),
