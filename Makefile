@@ -43,7 +43,7 @@ test: $(READY) ## Everything that is checked: style, types, tests
 	@$(BIN)/python -m decoder.cli $(KERNELS) >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; linted=$$?; wait; exit $$linted
 	@$(MAKE) --no-print-directory pytest
 
-KERNELS := benchmark accuracy --code bb72 --basis Z --rounds 2 --p 0.002 --decoders neural,relay-split --shots 64 --processes 1
+KERNELS := benchmark accuracy --code bb72 --basis Z --rounds 2 --p 0.002 --decoders neural,relay-split,serial --shots 64 --processes 1
 
 lint: $(READY) ## Check style (ruff) and types (mypy --strict)
 	$(BIN)/ruff check .
