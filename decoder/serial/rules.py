@@ -46,8 +46,9 @@ class SerialRules(NamedTuple):
 SMALL_RULES = SerialRules(quorum=4, solutions=9, legs=40, passes=600, leg=30, scale=0.969)
 """For codes such as bb72, whose shots are nearly all solved without memory.
 
-The bound on passes weighs the longest shot against failures. On 20,000 shots of bb72 (Z, 6 rounds, 0.3 %; half need 12
-passes, one of a hundred 82) failed: 60 with 1,000 passes, 61 with 600, 66 with 300, 69 with 200, 77 with 150, 92 with 100.
+The bound on passes weighs the longest shot against failures. Of 20,000 shots of bb72 (Z, 6 rounds, 0.3 %; half need at
+most 12 passes, all but one of a hundred 82) failed: 60 with 1,000 passes, 61 with 600, 66 with 300, 69 with 200, 77
+with 150, 92 with 100.
 """
 LARGE_RULES = SerialRules(
     quorum=2, solutions=7, legs=200, passes=6000, first_strengths=(0.06, 0.06), strengths=(-0.24, 0.66)
