@@ -37,7 +37,10 @@ LONGEST_FIRST = (
     "decoder/neural/backends/test_numba.py",
     "service/test_fuzz.py",
     "service/streams/test_stream_bounds.py",
-    "decoder/classical/test_bposd.py",
+    "decoder/classical/test_rates.py",
+    "decoder/neural/test_decoder.py",
+    "service/models/test_second_opinions.py",
+    "decoder/serial/test_kernels.py",
 )
 
 

@@ -113,7 +113,7 @@ class Reference:
 
 
 def test_it_does_what_a_plain_reference_does() -> None:
-    joint, events, _ = bb72(0.005, rounds=2, shots=40, seed=3)
+    joint, events, _ = bb72(0.005, rounds=2, shots=20, seed=3)
     rules = SerialRules(
         quorum=2, solutions=3, legs=6, passes=40, first_leg=6, leg=4, scale=0.9, first_strengths=(0.05, 0.05)
     )
@@ -129,8 +129,8 @@ def test_it_does_what_a_plain_reference_does() -> None:
             and [coset for coset, _ in found] == result.cosets[b, :n].tolist()
             and all((faults == result.faults[b, i]).all() for i, (_, faults) in enumerate(found))
         )
-    assert same >= 39  # roundings differ, and passes amplify them
-    assert (result.found == 2).sum() > 20
+    assert same >= 19  # roundings differ, and passes amplify them
+    assert (result.found == 2).sum() > 10
     assert (result.passes > rules.first_leg + 2).any()  # legs that carry on from others
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from typing import Any
 
 import pytest
 
@@ -48,8 +49,8 @@ def maker(echo):
     maker.let.set()
 
 
-def models(*names: str, **options: object) -> tuple[ModelSettings, ...]:
-    given = {"code": "bb72", "decoder": "bposd", "rounds": 1, "own_process": False} | options
+def models(*names: str, **options: Any) -> tuple[ModelSettings, ...]:
+    given: dict[str, Any] = {"code": "bb72", "decoder": "bposd", "rounds": 1, "own_process": False} | options
     return tuple(ModelSettings(id=name, **given) for name in names)
 
 
