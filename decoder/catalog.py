@@ -21,9 +21,7 @@ from decoder.classical.tesseract import (
     SHORT_BEAM_SPARSIFIED,
 )
 from simulation.bases import Detectors
-from simulation.circuits import MemoryExperiment
-from simulation.detectors import DetectorGrid
-from simulation.faults import FaultModel
+from simulation.experiments import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +32,29 @@ class DecoderSpec:
     summary: str
     """One line for people."""
     detectors: Detectors
-    """Which detectors it decodes with: XZ, those of the memory basis, or XYZ, those of both bases."""
+    """Which detectors it decodes with: XZ, those of the memory basis, or XYZ, those of both bases. Where there are no
+    two check types, or both have observables, XZ is all detectors too."""
     settings: DecoderSettings | None
     """How a classical decoder decodes; None for the network, whose weights say that, and for pairs with it."""
     second: str | None = None
     """The decoder that gives second opinions in a pair, whose first decoder is the network."""
 
-    def classical(self, fault_model: FaultModel, *, grid: DetectorGrid | None, seconds: float | None = None) -> Decoder:
-        """Makes the classical decoder of a fault model; see `DecoderSettings.decoder`.
+    def classical(self, experiment: Experiment, *, seconds: float | None = None) -> Decoder:
+        """Makes the classical decoder of an experiment; see `DecoderSettings.decoder`.
 
         Args:
-            fault_model: the mechanisms and their priors.
-            grid: its detectors, where they are those of a memory experiment.
+            experiment: whose shots are to be decoded.
             seconds: see `DecoderSettings.limited`; None for no limit.
 
         Raises:
-            ValueError: the decoder is not classical, its package is not installed, or it cannot take the model.
+            ValueError: the decoder is not classical, its package is not installed, or it cannot take the experiment.
         """
         if self.settings is None:
-            raise ValueError(f"the decoder {self.name!r} is not made from a fault model alone; use make_decoder")
+            raise ValueError(f"the decoder {self.name!r} is not classical; use make_decoder")
         if self.settings.extra is not None:
             self.settings.extra.require(f"the decoder {self.name!r}")
         settings = self.settings if seconds is None else self.settings.limited(seconds)
-        return settings.decoder(fault_model, grid=grid, detectors=self.detectors)
+        return settings.decoder(experiment, detectors=self.detectors)
 
 
 def _classical(name: str, detectors: Detectors, settings: DecoderSettings, summary: str) -> DecoderSpec:
@@ -152,9 +150,9 @@ class ClassicalDecoder:
             classical = ", ".join(name for name, spec in DECODERS.items() if spec.settings is not None)
             raise ValueError(f"{self.name!r} is not classical: use one of {classical}")
 
-    def __call__(self, experiment: MemoryExperiment) -> Decoder:
+    def __call__(self, experiment: Experiment) -> Decoder:
         """The decoder of an experiment; see `DecoderSpec.classical`."""
-        return decoder_spec(self.name).classical(experiment.fault_model, grid=experiment.grid, seconds=self.seconds)
+        return decoder_spec(self.name).classical(experiment, seconds=self.seconds)
 
 
 def detectors_used(name: str) -> Detectors:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from decoder.base import Decoder
 from decoder.catalog import ClassicalDecoder, decoder_spec
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment, as_experiment
+from simulation.foreign import Source
 
 
 def make_decoder(
     name: str,
-    experiment: MemoryExperiment,
+    experiment: Experiment | Source,
     *,
     weights: Path | None = None,
     device: str = "cpu",
@@ -22,17 +23,18 @@ def make_decoder(
 
     Args:
         name: one of `decoder.catalog.DECODERS`.
-        experiment: whose shots it is to decode.
+        experiment: whose shots it is to decode, or any stim circuit or detector error model.
         weights: the network's weights; None for those that are shipped. For the network and pairs with it alone.
         device: where the network computes: "cpu", "cuda", or "cuda:N". All else computes on the CPU.
         seconds: for each shot, of classical decoders; see `DecoderSettings.limited`. None for no limit.
 
     Raises:
-        ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take,
-            weights or a GPU for a decoder without a network, weights that do not fit, or no such device.
+        ValueError: an unknown name, a package that is not installed, an experiment that the decoder cannot take (none
+            can take a circuit without detectors or with random ones), weights or a GPU for a decoder without a
+            network, weights that do not fit, or no such device.
         OSError: the weights cannot be read.
     """
-    spec = decoder_spec(name)
+    spec, experiment = decoder_spec(name), as_experiment(experiment)
     if spec.settings is not None:
         if weights is not None:
             raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")
@@ -57,6 +59,6 @@ class NamedDecoder:
     device: str = "cpu"
     seconds: float | None = None
 
-    def __call__(self, experiment: MemoryExperiment) -> Decoder:
+    def __call__(self, experiment: Experiment) -> Decoder:
         """See `make_decoder`."""
         return make_decoder(self.name, experiment, weights=self.weights, device=self.device, seconds=self.seconds)

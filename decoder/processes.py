@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -39,6 +40,7 @@ from decoder.base import (
 from decoder.scheduling import take_usual_slices
 from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +50,7 @@ class ChildEndedError(RuntimeError):
     """A child process ended during a call."""
 
 
-MakeDecoder = Callable[[MemoryExperiment], Decoder]
+MakeDecoder = Callable[[Experiment], Decoder]
 """Makes the decoder of an experiment; can be pickled and compared, as can a function or a frozen dataclass."""
 
 
@@ -57,13 +59,15 @@ class DecoderKey:
     """What a child process makes a decoder from; small, as it goes along with every batch. Made by `decoder_key`."""
 
     make: MakeDecoder
-    experiment: MemoryExperiment
+    experiment: Experiment
 
 
 @lru_cache(64)  # a copy checks the code again, which takes longer than the rest of sending a shot
-def decoder_key(make: MakeDecoder, experiment: MemoryExperiment) -> DecoderKey:
+def decoder_key(make: MakeDecoder, experiment: Experiment) -> DecoderKey:
     """The key with a copy of the experiment, which has not cached a circuit and matrices that would be sent along."""
-    return DecoderKey(make, replace(experiment, code=replace(experiment.code)))
+    if isinstance(experiment, MemoryExperiment):
+        return DecoderKey(make, replace(experiment, code=replace(experiment.code)))
+    return DecoderKey(make, copy(experiment))
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class ChildProcess:
         """The process id; None before the child has started."""
         return None if self._process is None else self._process.pid
 
-    def decoder(self, make: MakeDecoder, experiment: MemoryExperiment) -> ProcessDecoder | SoftProcessDecoder:
+    def decoder(self, make: MakeDecoder, experiment: Experiment) -> ProcessDecoder | SoftProcessDecoder:
         """Makes a decoder in the child as it would be made here, with the same errors."""
         key = decoder_key(make, experiment)
         facts = self.call(_facts, key)

@@ -44,8 +44,7 @@ from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.pairs import tuned_threshold
 from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
-from simulation.detectors import DetectorGrid
-from simulation.faults import FaultModel
+from simulation.foreign import ForeignExperiment
 
 DISCARD_VARIABLE = "TANDEM_DISCARD_BELOW"
 """The environment variable with the thresholds for discarding shots."""
@@ -75,20 +74,16 @@ def decoders() -> dict[str, sinter.Decoder]:
 
 
 def general_decoders() -> dict[str, sinter.Decoder]:
-    """The decoders that take any detector error model, not only that of a memory experiment."""
-    return {
-        name: ClassicalSinterDecoder(name=name)
-        for name, spec in DECODERS.items()
-        if spec.settings is not None and spec.settings.any_model
-    }
+    """The classical decoders, which take any detector error model, not only that of a memory experiment."""
+    return {name: ClassicalSinterDecoder(name=name) for name, spec in DECODERS.items() if spec.settings is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassicalSinterDecoder(sinter.Decoder):  # type: ignore[misc]
     """A classical decoder of the registry.
 
-    One that uses XZ detectors uses the memory basis's alone where a model has the detectors of both bases, marked
-    by the coordinates (x, y, round, type), and every detector where it has not.
+    One that uses XZ detectors uses those of one check type alone where a model has two, and that one predicts all
+    observables; else every detector. `simulation.check_types` finds the types.
     """
 
     name: str
@@ -100,7 +95,7 @@ class ClassicalSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         Raises:
             ValueError: a model that this decoder cannot take, or its package is not installed.
         """
-        return _Compiled(decoder_spec(self.name).classical(FaultModel.from_dem(dem), grid=_grid(dem)))
+        return _Compiled(decoder_spec(self.name).classical(ForeignExperiment.unchecked(dem)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +141,7 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         if self.second is None:
             return first
         threshold = tuned_threshold(first.model_info, self.second)
-        second = decoder_spec(self.second).classical(FaultModel.from_dem(dem), grid=_grid(dem))
+        second = decoder_spec(self.second).classical(ForeignExperiment.unchecked(dem))
         return TandemDecoder(first, second, threshold=threshold)
 
 
@@ -178,12 +173,3 @@ def _thresholds(text: str) -> list[float]:
         raise ValueError(
             f"{DISCARD_VARIABLE}={text!r} must hold probabilities with commas between them, such as 0.9,0.99"
         ) from None
-
-
-def _grid(dem: stim.DetectorErrorModel) -> DetectorGrid | None:
-    """The detectors of a memory experiment; None where nothing tells the bases apart."""
-    try:
-        grid = DetectorGrid.of(dem)
-        return grid if grid.memory_basis else None
-    except ValueError:  # not a memory experiment
-        return None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import stim
 
 from simulation.bases import BASES, Basis, Detectors
+from simulation.check_types import CheckTypes
 from simulation.checks import Block, Monomial
 from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.detectors import DetectorGrid
@@ -94,6 +95,18 @@ class MemoryExperiment:
         """Where each detector stands."""
         return DetectorGrid.of(self.circuit)
 
+    @property
+    def source(self) -> stim.Circuit:
+        """What shots are drawn from: the circuit."""
+        return self.circuit
+
+    @cached_property
+    def check_types(self) -> CheckTypes:
+        """The detectors of the memory basis, and those of the other one."""
+        memory = np.zeros(self.num_detectors, dtype=np.bool_)
+        memory[self.grid.indices_of(self.basis)] = True
+        return CheckTypes(memory, np.ones(self.num_observables, np.bool_), "known, as Tandem made the circuit")
+
     @cached_property
     def fault_model(self) -> FaultModel:
         """The circuit's error mechanisms as matrices, those with the same symptom merged."""
@@ -118,6 +131,15 @@ class MemoryExperiment:
             "basis": self.basis,
             "p": self.noise.p,
             "noise": str(self.noise),
+        }
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that tells it from others, as plain values."""
+        return {
+            **self.columns,
+            "detectors": self.detectors,
+            "noiseless_last_cycle": self.noiseless_last_cycle,
         }
 
     def __getstate__(self) -> dict[str, Any]:

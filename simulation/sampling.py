@@ -1,4 +1,4 @@
-"""Shots of a circuit: detection events and the observable flips that a decoder has to predict."""
+"""Shots of a circuit or a model: detection events, and the observable flips that a decoder has to predict."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 import stim
 
 from simulation.bits import Bits, PackedBits, packed_size, unpack_bits
+from simulation.foreign import Source
 
 CHUNK_SHOTS = 1024
 """Shots drawn from one seed. Part of what a seed means: another value gives other shots."""
@@ -55,7 +56,7 @@ class Samples:
 
 
 def sample(
-    circuit: stim.Circuit,
+    source: Source,
     *,
     shots: int,
     seed: int | None = None,
@@ -63,15 +64,15 @@ def sample(
     processes: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
-    """Draws shots of a circuit's detectors and observables.
+    """Draws shots of detectors and observables.
 
-    Shot i depends on the circuit, the seed and i alone: neither the number of processes nor that of shots
+    Shot i depends on the source, the seed and i alone: neither the number of processes nor that of shots
     changes it, so the first shots of a longer run are those of a shorter one. It also depends on stim, which
     promises the same shots for a seed only with the same version, on machines with the same vector
     instructions. Keep the files where shots must last.
 
     Args:
-        circuit: Any stim circuit with at least one detector.
+        source: Any stim circuit or detector error model with at least one detector.
         shots: How many, at least 1.
         seed: Any whole number from 0 up; None draws a fresh one, which `Samples.seed` keeps.
         first: The number of the first shot, to draw a part of a longer run.
@@ -80,7 +81,7 @@ def sample(
         progress: Called with the number of shots drawn so far.
 
     Raises:
-        ValueError: shots or processes below 1, a negative seed or first shot, or a circuit without detectors.
+        ValueError: shots or processes below 1, a negative seed or first shot, or a source without detectors.
     """
     if shots < 1:
         raise ValueError(f"shots={shots} must be at least 1")
@@ -90,14 +91,14 @@ def sample(
         raise ValueError(f"seed={seed} must be 0 or more")
     if first < 0:
         raise ValueError(f"first={first} must be 0 or more")
-    if circuit.num_detectors == 0:
-        raise ValueError("the circuit has no detectors, so its shots hold nothing to decode")
+    if source.num_detectors == 0:
+        raise ValueError("there are no detectors, so the shots hold nothing to decode")
     if seed is None:
         seed = fresh_seed()
-    detection_events = np.empty((shots, packed_size(circuit.num_detectors)), dtype=np.uint8)
-    observable_flips = np.empty((shots, packed_size(circuit.num_observables)), dtype=np.uint8)
+    detection_events = np.empty((shots, packed_size(source.num_detectors)), dtype=np.uint8)
+    observable_flips = np.empty((shots, packed_size(source.num_observables)), dtype=np.uint8)
     numbers = range(first // CHUNK_SHOTS, -(-(first + shots) // CHUNK_SHOTS))
-    with _chunks(circuit, seed, numbers, processes=processes) as chunks:
+    with _chunks(source, seed, numbers, processes=processes) as chunks:
         done, skipped = 0, first % CHUNK_SHOTS
         for events, flips in chunks:
             end = min(done + CHUNK_SHOTS - skipped, shots)
@@ -110,15 +111,15 @@ def sample(
     return Samples(
         detection_events=detection_events,
         observable_flips=observable_flips,
-        num_detectors=circuit.num_detectors,
-        num_observables=circuit.num_observables,
+        num_detectors=source.num_detectors,
+        num_observables=source.num_observables,
         seed=seed,
     )
 
 
-def suggested_processes(circuit: stim.Circuit, *, shots: int) -> int:
+def suggested_processes(source: Source, *, shots: int) -> int:
     """Every core that this process may use for a long run, 1 for a short one."""
-    if shots * circuit.num_detectors < PROCESSES_PAY_FROM:
+    if shots * source.num_detectors < PROCESSES_PAY_FROM:
         return 1
     return usable_cores()
 
@@ -135,9 +136,9 @@ def fresh_seed() -> int:
 
 @contextmanager
 def _chunks(
-    circuit: stim.Circuit, seed: int, numbers: range, *, processes: int
+    source: Source, seed: int, numbers: range, *, processes: int
 ) -> Iterator[Iterator[tuple[PackedBits, PackedBits]]]:
-    draw = partial(_sample_chunk, circuit)
+    draw = partial(_sample_chunk, source)
     # The children that SeedSequence(seed).spawn would return.
     seeds = (np.random.SeedSequence(seed, spawn_key=(i,)) for i in numbers)
     processes = min(processes, -(-len(numbers) // CHUNKS_PER_TASK))
@@ -152,10 +153,14 @@ def _chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _sample_chunk(circuit: stim.Circuit, seed: np.random.SeedSequence) -> tuple[PackedBits, PackedBits]:
+def _sample_chunk(source: Source, seed: np.random.SeedSequence) -> tuple[PackedBits, PackedBits]:
     # Always a whole chunk: stim's stream depends on the number of shots asked for.
-    sampler = circuit.compile_detector_sampler(seed=int(seed.generate_state(1, np.uint64)[0]))
-    events, flips = sampler.sample(CHUNK_SHOTS, separate_observables=True, bit_packed=True)
+    number = int(seed.generate_state(1, np.uint64)[0])
+    if isinstance(source, stim.DetectorErrorModel):
+        events, flips, _ = source.compile_sampler(seed=number).sample(CHUNK_SHOTS, bit_packed=True)
+    else:
+        sampler = source.compile_detector_sampler(seed=number)
+        events, flips = sampler.sample(CHUNK_SHOTS, separate_observables=True, bit_packed=True)
     return events, flips
 
 

@@ -31,7 +31,7 @@ from decoder.benchmark.reporting.results import (
 from decoder.benchmark.runs import CalibrationRun
 from decoder.statistics import binomial_interval, rate_with_interval, shots_in_share
 from simulation.bits import pack_bits
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.sampling import Samples, sample, suggested_processes
 
 BINS = 15
@@ -41,7 +41,7 @@ SHARES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 def run_calibration(
-    experiments: Sequence[MemoryExperiment],
+    experiments: Sequence[Experiment],
     decoder: str,
     run: CalibrationRun,
     *,
@@ -71,12 +71,12 @@ def run_calibration(
     made = [make_decoders(experiment, [decoder], weights=run.weights) for experiment in experiments]
     soft = [with_confidence(by_name[decoder], name=decoder) for by_name in made]
     report = Reporter(progress, total=len(experiments) * run.shots)
-    processes = run.processes or suggested_processes(experiments[0].circuit, shots=run.shots)
+    processes = run.processes or suggested_processes(experiments[0].source, shots=run.shots)
     seed = run.seed
     points: list[CalibrationPoint] = []
     answers: list[Answers] = []
     for experiment, one in zip(experiments, soft, strict=True):
-        samples = sample(experiment.circuit, shots=run.shots, seed=seed, processes=processes)
+        samples = sample(experiment.source, shots=run.shots, seed=seed, processes=processes)
         seed = samples.seed
         of_shots, seconds = _decode(
             one,
@@ -211,9 +211,7 @@ def _decode(
     return sorted_answers(np.concatenate(confidence), np.concatenate(failed)), seconds
 
 
-def _point(
-    experiment: MemoryExperiment, decoder: str, answers: Answers, *, seconds: float, seed: int
-) -> CalibrationPoint:
+def _point(experiment: Experiment, decoder: str, answers: Answers, *, seconds: float, seed: int) -> CalibrationPoint:
     bins = reliability_bins(answers)
     return CalibrationPoint(
         **experiment_columns(experiment, decoder),

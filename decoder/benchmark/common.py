@@ -15,7 +15,7 @@ from decoder.catalog import detectors_used, has_weights
 from decoder.making import make_decoder
 from decoder.statistics import rate_with_interval
 from simulation.bits import PackedBits
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class BenchmarkProgress:
     """Shots decoded, summed over experiments, decoders and batch sizes."""
     total: int
     """Shots to decode in all."""
-    experiment: MemoryExperiment
+    experiment: Experiment
     """What is being decoded."""
     failures: dict[str, int]
     """Block failures so far with this experiment (and batch size), by decoder."""
@@ -43,7 +43,7 @@ class Reporter:
         self.total = total
         self.done = 0
 
-    def __call__(self, shots: int, experiment: MemoryExperiment, failures: dict[str, int]) -> None:
+    def __call__(self, shots: int, experiment: Experiment, failures: dict[str, int]) -> None:
         """Adds shots that one decoder has finished."""
         self.done += shots
         if self.callback is not None:
@@ -52,7 +52,7 @@ class Reporter:
             )
 
 
-def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[str]) -> None:
+def check_request(experiments: Sequence[Experiment], decoders: Sequence[str]) -> None:
     """Refuses what no benchmark can run.
 
     Raises:
@@ -68,7 +68,7 @@ def check_request(experiments: Sequence[MemoryExperiment], decoders: Sequence[st
         raise ValueError("an experiment is given twice; give each code, rounds, basis and p once")
 
 
-def make_decoders(experiment: MemoryExperiment, names: Sequence[str], *, weights: Path | None) -> dict[str, Decoder]:
+def make_decoders(experiment: Experiment, names: Sequence[str], *, weights: Path | None) -> dict[str, Decoder]:
     """Makes the named decoders for one experiment; the weights go to the neural one alone.
 
     Raises:

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.base import BatchDecoder
+from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
 from decoder.serial.graph import Integers, joint_faults, observables_of
 from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_for
 from simulation.bases import Detectors
 from simulation.bits import Bits
-from simulation.detectors import DetectorGrid
+from simulation.check_types import CheckTypes
+from simulation.experiments import Experiment
 from simulation.faults import FaultModel
 
 
@@ -36,9 +38,9 @@ class SerialSettings(DecoderSettings):
     def __post_init__(self) -> None:
         check_fields(self, seed=0)
 
-    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SerialDecoder:
+    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> SerialDecoder:
         """Makes a decoder, which uses all detectors that there are; see `DecoderSettings.decoder`."""
-        return SerialDecoder(fault_model, _memory_basis(fault_model, grid), self)
+        return SerialDecoder(experiment.fault_model, _deciding(experiment.check_types), self)
 
 
 class SerialDecoder(BatchDecoder):
@@ -66,7 +68,9 @@ class SerialDecoder(BatchDecoder):
         super().__init__(num_detectors=fault_model.num_detectors, num_observables=fault_model.num_observables)
         settings = settings or SerialSettings()
         self.threads = threads
-        joint = joint_faults(fault_model, memory_basis)
+        problem = Problem.of(fault_model)
+        self._syndrome_offset, self._observable_offset = problem.syndrome_offset, problem.observable_offset
+        joint = joint_faults(problem.faults, memory_basis)
         rules = settings.rules or rules_for(joint.graph)
         self.rules = rules._replace(quorum=1, solutions=1) if settings.first_solution else rules
         self._graph = joint.graph
@@ -74,13 +78,14 @@ class SerialDecoder(BatchDecoder):
 
     def predict(self, events: Bits) -> Bits:
         """The flips of the coset with the most solutions; see `decoder.base.BatchDecoder`."""
-        return observables_of(_majority(self.propagate(events)), num_observables=self.num_observables)
+        flips = observables_of(_majority(self.propagate(events)), num_observables=self.num_observables)
+        return flips ^ self._observable_offset
 
     def propagate(self, events: Bits, *, keep_faults: bool = False) -> SerialResult:
         """All that is found for detection events (B, detectors); see `decoder.serial.kernels.propagate`."""
         from decoder.serial.kernels import propagate  # importing numba takes a while, and compiling more
 
-        shots = np.ascontiguousarray(events)
+        shots = np.ascontiguousarray(events ^ self._syndrome_offset)
         return propagate(shots, self._graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
 
 
@@ -96,10 +101,6 @@ def _majority(result: SerialResult) -> Integers:
     return chosen
 
 
-def _memory_basis(fault_model: FaultModel, grid: DetectorGrid | None) -> npt.NDArray[np.bool_]:
-    """The detectors of the memory basis; all of a model without coordinates, where nothing tells check types apart."""
-    if grid is None:
-        return np.ones(fault_model.num_detectors, dtype=np.bool_)
-    mask = np.zeros(fault_model.num_detectors, dtype=np.bool_)
-    mask[grid.indices_of(grid.memory_basis)] = True
-    return mask
+def _deciding(types: CheckTypes) -> npt.NDArray[np.bool_]:
+    """The detectors that decide the observables: those of one check type if they alone predict all, else every one."""
+    return types.memory if types.predicted.all() else np.ones_like(types.memory)

@@ -9,8 +9,7 @@ from typing import ClassVar, Self
 
 from decoder.base import Decoder
 from simulation.bases import Detectors
-from simulation.detectors import DetectorGrid
-from simulation.faults import FaultModel
+from simulation.experiments import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +39,24 @@ class Extra:
 
 
 class DecoderSettings(ABC):
-    """A kind of classical decoder with all its settings: what makes a decoder of a fault model."""
+    """A kind of classical decoder with all its settings: what makes a decoder of an experiment."""
 
     extra: ClassVar[Extra | None] = None
     """What has to be installed beside the packages that Tandem always needs."""
-    any_model: ClassVar[bool] = True
-    """Whether fault models other than those of memory experiments can be decoded."""
 
     def limited(self, seconds: float) -> Self:
         """These settings, with so many seconds of a core for each shot where the decoder can keep to that."""
         return self
 
     @abstractmethod
-    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> Decoder:
-        """Makes a decoder that takes the shots of a fault model.
+    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> Decoder:
+        """Makes a decoder that takes the shots of an experiment.
 
         Args:
-            fault_model: the mechanisms and their priors.
-            grid: its detectors, where they are those of a memory experiment.
-            detectors: XZ: use the memory basis's detectors alone where the grid has those of both bases; every
-                detector where it has not. XYZ: always every detector.
+            experiment: its fault model, and the types of its checks.
+            detectors: XZ: use the detectors of one check type alone where they predict all observables, those of the
+                memory basis (`simulation.check_types.CheckTypes.sufficient`); else every detector. XYZ: always every
+                detector.
 
         Raises:
             ValueError: the fault model is none that can be decoded so, or a package is not installed.

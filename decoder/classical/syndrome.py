@@ -17,7 +17,7 @@ from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from simulation.bases import Detectors
 from simulation.bits import Bits, PackedBits
-from simulation.detectors import DetectorGrid
+from simulation.experiments import Experiment
 from simulation.faults import FaultModel
 
 Indices = npt.NDArray[np.int64]
@@ -42,11 +42,10 @@ class SyndromeSettings(DecoderSettings):
             ValueError: it is.
         """
 
-    def decoder(self, fault_model: FaultModel, *, grid: DetectorGrid | None, detectors: Detectors) -> SyndromeDecoder:
+    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> SyndromeDecoder:
         """Makes a decoder; see `DecoderSettings.decoder`."""
-        both_bases = grid is not None and grid.has_both_bases
-        chosen = grid.indices_of(grid.memory_basis) if grid and both_bases and detectors == "XZ" else None
-        return SyndromeDecoder(fault_model, self, detectors=chosen)
+        chosen = experiment.check_types.sufficient if detectors == "XZ" else None
+        return SyndromeDecoder(experiment.fault_model, self, detectors=chosen)
 
 
 class SyndromeDecoder(BatchDecoder):

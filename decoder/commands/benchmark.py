@@ -119,7 +119,7 @@ def _run(measure: Callable[..., BenchmarkResult[Any]], *, json_output: bool) -> 
 
     def show(state: BenchmarkProgress) -> None:
         failures = ", ".join(f"{name} {count}" for name, count in state.failures.items())
-        bar.update(state.done, total=state.total, details=f"p={state.experiment.noise.p:g}, failures: {failures}")
+        bar.update(state.done, total=state.total, details=f"{state.experiment}, failures: {failures}")
 
     with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
         result = measure(progress=show)

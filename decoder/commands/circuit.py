@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from decoder.commands.groups import with_groups
-from decoder.commands.options import ExperimentArguments, OutputOptions, check_outputs
+from decoder.commands.options import MemoryArguments, OutputOptions, check_outputs
 from decoder.commands.output import print_result
 
 
 @with_groups
 def circuit(
     *,
-    described: ExperimentArguments,
+    described: MemoryArguments,
     out: Annotated[Path, typer.Option("-o", "--out", help="The circuit's file (.stim).")],
     dem: Annotated[Path | None, typer.Option("--dem", help="The detector error model's file (.dem).")] = None,
     output: OutputOptions,
@@ -30,7 +30,7 @@ def circuit(
         -o bb144.stim --dem bb144.dem
     """
     check_outputs(out, dem, force=output.force)
-    from decoder.benchmark.reporting.provenance import circuit_sha256, describe_experiment
+    from decoder.benchmark.reporting.provenance import circuit_sha256
     from simulation.files import atomic_write
 
     experiment = described.experiment()
@@ -42,7 +42,7 @@ def circuit(
             partial = files.enter_context(atomic_write(dem, force=output.force))
             partial.write_text(f"{experiment.dem}\n", encoding="utf-8")
     result = {
-        **describe_experiment(experiment),
+        **experiment.parameters,
         "num_qubits": experiment.circuit.num_qubits,
         "num_detectors": experiment.num_detectors,
         "num_observables": experiment.num_observables,

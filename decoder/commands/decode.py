@@ -25,7 +25,7 @@ from decoder.commands.output import ProgressBar, print_result
 if TYPE_CHECKING:
     from decoder.base import Decoder
     from simulation.bits import PackedBits
-    from simulation.circuits import MemoryExperiment
+    from simulation.experiments import Experiment
 
 BATCH_SHOTS = 1024
 """Shots that a decoder gets at once, and the step of the progress bar."""
@@ -57,15 +57,16 @@ def decode(
     The options of the experiment must be those that the shots were made with.
 
     \b
-    Example:
+    Examples:
       tandem decode --decoder bposd --code bb72 --rounds 6 --basis Z --p 0.002 \\
         --in shots.b8 --out predictions.b8 --obs-in flips.b8
+      tandem decode --decoder bposd --circuit my.stim --in shots.b8 --out predictions.b8
     """
     experiment = described.experiment()
     decode_files(files, experiment, make=partial(make_here, decoder, experiment, weights=weights), output=output)
 
 
-def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
+def make_here(name: str, experiment: Experiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
     """A decoder of this process, and what to print of it. Of a pair the second works in processes on all cores."""
     from decoder.catalog import decoder_spec
     from decoder.making import make_decoder
@@ -85,7 +86,7 @@ def make_here(name: str, experiment: MemoryExperiment, *, weights: Path | None) 
 
 def decode_files(
     files: ShotFiles,
-    experiment: MemoryExperiment,
+    experiment: Experiment,
     *,
     make: Callable[[], tuple[Decoder, Mapping[str, object]]],
     output: OutputOptions,
@@ -103,8 +104,11 @@ def decode_files(
         OSError: a file cannot be read, or cannot or must not be written.
     """
     check_outputs(files.out, force=output.force, inputs=(files.in_file, files.obs_in))
+    from simulation.foreign import ForeignExperiment
     from simulation.shot_files import write_shots
 
+    if experiment.num_observables == 0:
+        raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
     shots, flips = _read(files, experiment)
     decoder, described = make()
     begun = time.perf_counter()
@@ -115,6 +119,7 @@ def decode_files(
     write_shots(files.out, predictions, format=files.format, num_observables=observables, force=output.force)
     result: dict[str, object] = {
         **experiment.columns,
+        **({"check_types": experiment.check_types.found} if isinstance(experiment, ForeignExperiment) else {}),
         **described,
         "shots": len(shots),
         "format": files.format,
@@ -129,14 +134,20 @@ def decode_files(
     print_result(result, title=str(experiment), json_output=output.json_output)
 
 
-def _read(files: ShotFiles, experiment: MemoryExperiment) -> tuple[PackedBits, PackedBits | None]:
+def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedBits | None]:
     """The shots, and what truly flipped."""
+    from simulation.bits import unpack_bits
+    from simulation.foreign import ForeignExperiment
     from simulation.shot_files import read_shots
 
     events, truth = files.in_file, files.obs_in
     shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)
     if len(shots) == 0:
         raise ValueError(f"{events} holds no shots")
+    if isinstance(experiment, ForeignExperiment):  # of which nobody knows whether it is the one that was measured
+        from decoder.classical.explained import require_explained
+
+        require_explained(experiment.fault_model, unpack_bits(shots, experiment.num_detectors))
     if truth is None:
         return shots, None
     flips = read_shots(truth, format=files.format, num_observables=experiment.num_observables)

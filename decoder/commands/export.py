@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from decoder.commands.groups import with_groups
-from decoder.commands.options import CodeOption, OutputOptions, WeightsOption
+from decoder.commands.options import CODE, OutputOptions, WeightsOption
 from decoder.commands.output import print_result
 
 
@@ -16,7 +16,7 @@ from decoder.commands.output import print_result
 def export(
     *,
     format: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",
-    code: CodeOption,
+    code: Annotated[str, CODE],
     weights: WeightsOption = None,
     out: Annotated[Path, typer.Option("--out", help="A directory for step.onnx, readout.onnx and network.json.")],
     check_shots: Annotated[

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -16,16 +16,23 @@ from simulation.files import ShotFormat
 
 if TYPE_CHECKING:
     from simulation.circuits import MemoryExperiment
+    from simulation.experiments import Experiment
 
 _CODE_HELP = "Code id such as bb72 ('tandem codes' lists them), or l,m,A,B such as 6,6,x^3+y+y^2,y^3+x+x^2."
 _ROUNDS_HELP = "Noisy syndrome cycles, at least 1."
 _BASIS_HELP = "Which logical operators are prepared, kept and read."
+_CIRCUIT_HELP = "Any stim circuit (.stim), in place of --code, --rounds, --basis and --p."
+_DEM_HELP = "Any detector error model (.dem), in their place."
 
 Value = TypeVar("Value")
 
-CodeOption = Annotated[str, typer.Option("--code", metavar="CODE", help=_CODE_HELP)]
-RoundsOption = Annotated[int, typer.Option("--rounds", help=_ROUNDS_HELP)]
-BasisOption = Annotated[Basis, typer.Option("--basis", metavar="X|Z", case_sensitive=False, help=_BASIS_HELP)]
+CODE = typer.Option("--code", metavar="CODE", help=_CODE_HELP)
+_ROUNDS = typer.Option("--rounds", help=_ROUNDS_HELP)
+_BASIS = typer.Option("--basis", metavar="X|Z", case_sensitive=False, help=_BASIS_HELP)
+
+CodeOption = Annotated[str | None, CODE]
+RoundsOption = Annotated[int | None, _ROUNDS]
+BasisOption = Annotated[Basis | None, _BASIS]
 BasesOption = Annotated[str, typer.Option("--basis", metavar="X|Z|X,Z", help=_BASIS_HELP)]
 RatesOption = Annotated[
     str | None,
@@ -49,6 +56,12 @@ PerfectEndOption = Annotated[
     bool,
     typer.Option("--noiseless-last-cycle", help="Close with a perfect cycle instead of a noisy readout."),
 ]
+RateOption = Annotated[
+    float | None,
+    typer.Option("--p", help="Physical error rate, between 0 and 0.5. Not used with rates in --noise."),
+]
+CircuitsOption = Annotated[list[Path] | None, typer.Option("--circuit", help=f"{_CIRCUIT_HELP} May be repeated.")]
+DemsOption = Annotated[list[Path] | None, typer.Option("--dem", help=f"{_DEM_HELP} May be repeated.")]
 FormatOption = Annotated[
     ShotFormat, typer.Option("--format", help="Shot format: b8 (packed bytes), 01 (text), dets (sparse text).")
 ]
@@ -57,16 +70,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentOptions:
+class MemoryOptions:
     """One memory experiment."""
 
-    code: CodeOption
-    rounds: RoundsOption
-    basis: BasisOption
-    p: Annotated[
-        float | None,
-        typer.Option("--p", help="Physical error rate, between 0 and 0.5. Not used with rates in --noise."),
-    ] = None
+    code: str
+    rounds: Annotated[int, _ROUNDS]
+    basis: Annotated[Basis, _BASIS]
+    p: RateOption = None
     noise: NoiseOption = "uniform"
     detectors: DetectorsOption = "XYZ"
     noiseless_last_cycle: PerfectEndOption = False
@@ -88,51 +98,96 @@ class ExperimentOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentArguments(ExperimentOptions):
+class MemoryArguments(MemoryOptions):
     """The same, with the code as an argument of the command."""
 
     code: Annotated[str, typer.Argument(metavar="CODE", help=_CODE_HELP)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatesOptions:
-    """A memory experiment at several physical error rates."""
+class ExperimentOptions:
+    """One memory experiment, or a circuit or a detector error model from a file."""
 
-    code: CodeOption
-    rounds: RoundsOption
-    basis: BasisOption
+    code: CodeOption = None
+    rounds: RoundsOption = None
+    basis: BasisOption = None
+    p: RateOption = None
+    noise: NoiseOption = "uniform"
+    detectors: DetectorsOption = "XYZ"
+    noiseless_last_cycle: PerfectEndOption = False
+    circuit: Annotated[Path | None, typer.Option("--circuit", help=_CIRCUIT_HELP)] = None
+    dem: Annotated[Path | None, typer.Option("--dem", help=_DEM_HELP)] = None
+
+    def experiment(self) -> Experiment:
+        """The experiment that the options describe; see `MemoryOptions.experiment`.
+
+        Raises:
+            ValueError: something is missing or given twice, or see `simulation.foreign.ForeignExperiment.read`.
+            OSError: a file cannot be read.
+        """
+        files = [([] if path is None else [path]) for path in (self.circuit, self.dem)]
+        if foreign := read_foreign(self, circuits=files[0], dems=files[1]):
+            [one] = foreign
+            return one
+        return memory_options(self).experiment()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentArguments(ExperimentOptions):
+    """The same, with the code as an argument of the command."""
+
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help=_CODE_HELP)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatesOptions:
+    """A memory experiment at several physical error rates, or circuits and detector error models from files."""
+
+    code: CodeOption = None
+    rounds: RoundsOption = None
+    basis: BasisOption = None
     p: RatesOption = None
     noise: NoiseOption = "uniform"
     detectors: DetectorsOption = "XYZ"
     noiseless_last_cycle: PerfectEndOption = False
+    circuit: CircuitsOption = None
+    dem: DemsOption = None
 
-    def experiments(self) -> list[MemoryExperiment]:
-        """One experiment for each error rate; see `ExperimentOptions.experiment`."""
+    def experiments(self) -> list[Experiment]:
+        """One experiment for each error rate or file; see `ExperimentOptions.experiment`."""
+        if foreign := read_foreign(self, circuits=self.circuit or (), dems=self.dem or ()):
+            return foreign
         rates = [None] if self.p is None else listed("--p", self.p, float)
-        return [ExperimentOptions(**{**vars(self), "p": rate}).experiment() for rate in rates]
+        return [memory_options(self, p=rate).experiment() for rate in rates]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """Memory experiments of several codes, numbers of rounds, bases and physical error rates."""
+    """Memory experiments of several codes, numbers of rounds, bases and physical error rates, or files."""
 
     code: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--code",
             metavar="CODE[,CODE...]",
             help="Code ids such as bb72 ('tandem codes' lists them), or one l,m,A,B.",
         ),
-    ]
-    rounds: Annotated[str, typer.Option("--rounds", metavar="N[,N...]", help=_ROUNDS_HELP)]
-    basis: BasesOption
+    ] = None
+    rounds: Annotated[str | None, typer.Option("--rounds", metavar="N[,N...]", help=_ROUNDS_HELP)] = None
+    basis: Annotated[str | None, typer.Option("--basis", metavar="X|Z|X,Z", help=_BASIS_HELP)] = None
     p: RatesOption = None
     noise: NoiseOption = "uniform"
     detectors: DetectorsOption = "XYZ"
     noiseless_last_cycle: PerfectEndOption = False
+    circuit: CircuitsOption = None
+    dem: DemsOption = None
 
-    def experiments(self) -> list[MemoryExperiment]:
-        """One experiment for each combination, p changing fastest; see `ExperimentOptions.experiment`."""
+    def experiments(self) -> list[Experiment]:
+        """One experiment for each combination, p changing fastest, or each file; see `ExperimentOptions.experiment`."""
+        if foreign := read_foreign(self, circuits=self.circuit or (), dems=self.dem or ()):
+            return foreign
+        if self.code is None or self.rounds is None or self.basis is None:
+            raise _incomplete(self)
         # A code that is given by its polynomials has commas of its own.
         codes = [self.code] if "^" in self.code or "+" in self.code else listed("--code", self.code, str)
         return [
@@ -144,6 +199,49 @@ class SweepOptions:
                 **vars(self) | {"code": code, "rounds": rounds, "basis": basis}
             ).experiments()
         ]
+
+
+def memory_options(described: ExperimentOptions | RatesOptions, **changed: Any) -> MemoryOptions:
+    """The options of the memory experiment, once it is known that they are complete.
+
+    Raises:
+        ValueError: they are not.
+    """
+    values = {field.name: getattr(described, field.name) for field in fields(MemoryOptions)} | changed
+    if None in (described.code, described.rounds, described.basis):
+        raise _incomplete(described)
+    return MemoryOptions(**values)
+
+
+def read_foreign(described: Any, *, circuits: Sequence[Path], dems: Sequence[Path]) -> list[Experiment]:
+    """What the files of --circuit and --dem hold; none where no file is given.
+
+    Raises:
+        ValueError: options of a memory experiment are given beside them, or see `ForeignExperiment.read`.
+        OSError: a file cannot be read.
+    """
+    if not circuits and not dems:
+        return []
+    file = "--circuit" if circuits else "--dem"
+    given = [field.name for field in fields(described) if getattr(described, field.name) != field.default]
+    if circuits and dems and isinstance(described, ExperimentOptions):
+        raise ValueError("--circuit and --dem are both given; leave one of them out")
+    if beside := [name for name in given if name not in ("circuit", "dem")]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in beside)
+        raise ValueError(f"{file} says all of the experiment that {options} would say; leave one of the two out")
+    from simulation.foreign import ForeignExperiment
+
+    read = [ForeignExperiment.read(path, kind="circuit") for path in circuits]
+    return [*read, *(ForeignExperiment.read(path, kind="dem") for path in dems)]
+
+
+def _incomplete(described: ExperimentOptions | RatesOptions | SweepOptions) -> ValueError:
+    missing = [f"--{name}" for name in ("code", "rounds", "basis") if getattr(described, name) is None]
+    if isinstance(described, ExperimentArguments):
+        missing = ["CODE" if name == "--code" else name for name in missing]
+    return ValueError(
+        f"{' and '.join(missing)} missing: describe a memory experiment, or give a file with --circuit or --dem"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

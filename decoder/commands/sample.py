@@ -53,27 +53,27 @@ def sample(
     ] = None,
     output: OutputOptions,
 ) -> None:
-    """Draws shots of a memory experiment and writes their detection events.
+    """Draws shots of a memory experiment, or of any circuit, and writes their detection events.
 
     \b
-    Example:
+    Examples:
       tandem sample bb72 --rounds 6 --p 0.002 --basis Z --shots 2000 --seed 1 \\
         --out shots.b8 --obs-out flips.b8
+      tandem sample --circuit my.stim --shots 2000 --out shots.b8 --obs-out flips.b8
     """
     check_outputs(files.out, files.obs_out, force=output.force)
-    from decoder.benchmark.reporting.provenance import describe_experiment
     from simulation.sampling import sample as draw
     from simulation.sampling import suggested_processes
 
     experiment = described.experiment()
     begun = time.perf_counter()
     if processes is None:
-        processes = suggested_processes(experiment.circuit, shots=shots)
+        processes = suggested_processes(experiment.source, shots=shots)
     with ProgressBar("sampling", total=shots, unit="shots", json_output=output.json_output) as bar:
-        samples = draw(experiment.circuit, shots=shots, seed=seed, processes=processes, progress=bar.update)
+        samples = draw(experiment.source, shots=shots, seed=seed, processes=processes, progress=bar.update)
     files.write(samples, force=output.force)
     result = {
-        **describe_experiment(experiment),
+        **experiment.parameters,
         "shots": samples.shots,
         "seed": samples.seed,
         "num_detectors": samples.num_detectors,

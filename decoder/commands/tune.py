@@ -12,7 +12,9 @@ import typer
 from decoder.commands.groups import with_groups
 from decoder.commands.options import (
     BasesOption,
+    CircuitsOption,
     CodeOption,
+    DemsOption,
     ExperimentOptions,
     JsonOption,
     RatesOption,
@@ -20,12 +22,14 @@ from decoder.commands.options import (
     WeightsOption,
     listed,
     parse_bases,
+    read_foreign,
 )
 from decoder.commands.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
+    from decoder.neural.decoder import NeuralDecoder
     from decoder.tandem.tuning import Curve, TuningPoint
-    from simulation.circuits import MemoryExperiment
+    from simulation.experiments import Experiment
 
 SHORT_NAMES = {"relay": "relay-deep", "tesseract": "tesseract-narrow-sparsify"}
 """Short names of the second decoders of the pairs in `decoder.catalog`."""
@@ -33,18 +37,24 @@ SHORT_NAMES = {"relay": "relay-deep", "tesseract": "tesseract-narrow-sparsify"}
 
 @dataclass(frozen=True, kw_only=True)
 class TuningExperiments:
-    """A code's memory in several bases, at several physical error rates."""
+    """A code's memory in several bases, at several physical error rates, or circuits that its network decodes."""
 
-    code: CodeOption
-    rounds: RoundsOption
+    code: CodeOption = None
+    rounds: RoundsOption = None
     basis: BasesOption = "Z,X"
-    p: RatesOption
+    p: RatesOption = None
+    circuit: CircuitsOption = None
+    dem: DemsOption = None
 
-    def experiments(self) -> list[MemoryExperiment]:
-        """One experiment for each error rate and basis, the bases changing fastest."""
+    def experiments(self) -> list[Experiment]:
+        """One experiment for each error rate and basis, the bases changing fastest, or for each file."""
+        if foreign := read_foreign(self, circuits=self.circuit or (), dems=self.dem or ()):
+            return foreign
+        if self.p is None:
+            raise ValueError("--p missing: give the physical error rates to tune at, or files with --circuit or --dem")
         return [
             ExperimentOptions(code=self.code, rounds=self.rounds, basis=basis, p=p).experiment()
-            for p in ([] if self.p is None else listed("--p", self.p, float))
+            for p in listed("--p", self.p, float)
             for basis in parse_bases(self.basis)
         ]
 
@@ -101,6 +111,7 @@ def tune(
     Example:
       tandem tune --code bb72 --rounds 6 --p 0.003 --second relay --share 0.05
     """
+    from decoder.neural.decoder import NeuralDecoder
     from decoder.neural.weights import shipped_weights
     from decoder.tandem.tuning import SHARES, check_choice, choose
     from simulation.files import write_text
@@ -110,14 +121,16 @@ def tune(
     name = _second_decoder(run.second)
     seed = fresh_seed() if run.seed is None else run.seed
     experiments = described.experiments()
-    weights = shipped_weights(str(experiments[0].code)) if run.weights is None else run.weights
-    curves = _measure(name, experiments, run, weights=weights, seed=seed, json_output=json_output)
+    firsts = [NeuralDecoder.load(experiment, weights=run.weights) for experiment in experiments]
+    code = firsts[0].model_info["code"]
+    weights = shipped_weights(code) if run.weights is None else run.weights
+    curves = _measure(name, list(zip(firsts, experiments, strict=True)), run, seed=seed, json_output=json_output)
     threshold = choose(curves, share=run.share, failure_rate=run.failure_rate)
     chosen = [curve.at(threshold, share=len(curve.second_failed) / run.shots) for curve in curves]
     points = [
         curve.at(curve.threshold(share), share=share) for curve in curves for share in SHARES if share <= run.most
     ]
-    about = {"second": name, "code": described.code, "rounds": described.rounds, "seed": seed, "shots": run.shots}
+    about = {"second": name, "code": code, "rounds": experiments[0].columns["rounds"], "seed": seed, "shots": run.shots}
     if run.store:
         _store(weights, about, threshold, run, chosen)
     headings, *rows = _table([*points, *chosen], chosen=len(chosen))
@@ -126,7 +139,7 @@ def tune(
     if json_output:
         print_json({**about, "threshold": threshold, "points": [asdict(point) for point in points]})
         return
-    title = f"network and {name}, {described.rounds} rounds, {run.shots:,} shots each, seed {seed}"
+    title = f"network and {name}, {about['rounds']} rounds, {run.shots:,} shots each, seed {seed}"
     print_table(headings, rows, title=title)
     stored = f"stored in {weights}" if run.store else "not stored (--store does)"
     print(f"threshold {threshold:.6g}, {stored}")
@@ -145,25 +158,22 @@ def _second_decoder(second: str) -> str:
 
 def _measure(
     second: str,
-    experiments: Sequence[MemoryExperiment],
+    decoded: Sequence[tuple[NeuralDecoder, Experiment]],
     run: TuningRun,
     *,
-    weights: Path,
     seed: int,
     json_output: bool,
 ) -> list[Curve]:
     """Decodes the shots of each experiment with the network, and its doubtful ones with the second decoder."""
-    from decoder.neural.decoder import NeuralDecoder
     from decoder.tandem.opinions import OFFLINE_PATIENCE_SECONDS, NoOpinionError, OpinionPool
     from decoder.tandem.tuning import measure
     from simulation.sampling import usable_cores
 
-    firsts = [NeuralDecoder.load(experiment, weights=weights) for experiment in experiments]
     processes = usable_cores() if run.processes is None else run.processes
     pool = OpinionPool(second, processes=processes, max_waiting=None, patience_seconds=OFFLINE_PATIENCE_SECONDS)
     curves = []
     try:
-        for first, experiment in zip(firsts, experiments, strict=True):
+        for first, experiment in decoded:
             with ProgressBar(str(experiment), unit="second opinions", json_output=json_output) as bar:
                 curve = measure(
                     first,
@@ -202,7 +212,7 @@ def _table(points: Sequence[TuningPoint], *, chosen: int) -> list[list[str]]:
     rows = [
         [
             point.basis,
-            f"{point.p:g}",
+            "-" if point.p is None else f"{point.p:g}",
             "chosen" if number >= len(points) - chosen else f"{100 * point.share:g} %",
             f"{point.threshold:.5f}",
             f"{100 * point.passed_on / point.shots:.3g} %",

@@ -20,6 +20,7 @@ from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES, BivariateBicycleCode
 from simulation.detectors import DetectorGrid
+from simulation.experiments import Experiment
 from simulation.faults import FaultModel, Symptom
 from simulation.noise import NoiseModel
 
@@ -69,7 +70,7 @@ class NeuralDecoder(SoftBatchDecoder):
     @classmethod
     def load(
         cls,
-        experiment: MemoryExperiment,
+        experiment: Experiment,
         *,
         weights: Path | None = None,
         device: str = "cpu",
@@ -80,6 +81,8 @@ class NeuralDecoder(SoftBatchDecoder):
         Raises:
             ValueError: no weights for this code, or weights or an experiment that do not fit each other.
         """
+        if not isinstance(experiment, MemoryExperiment):
+            return cls.for_dem(experiment.dem, weights=weights, device=device)
         code = experiment.code
         if weights is None:
             weights = shipped_weights(str(code))

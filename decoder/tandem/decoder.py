@@ -14,7 +14,7 @@ from decoder.base import BatchDecoder, Decoder, Decoding, SoftBatchDecoder, Soft
 from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.rule import Opinion, merge, seconds_left, unsure
 from simulation.bits import Bits, PackedBits, pack_bits
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class TandemDecoding(Decoding):
 class PooledDecoder(BatchDecoder):
     """The worker processes of a pool as the second decoder of one experiment, which can be left when time is up."""
 
-    def __init__(self, pool: OpinionPool, experiment: MemoryExperiment) -> None:
+    def __init__(self, pool: OpinionPool, experiment: Experiment) -> None:
         super().__init__(num_detectors=experiment.num_detectors, num_observables=experiment.num_observables)
         self.pool = pool
         self.experiment = experiment

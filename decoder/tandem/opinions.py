@@ -19,7 +19,7 @@ from decoder.catalog import ClassicalDecoder
 from decoder.processes import ChildProcess, decode_packed, decoder_key
 from decoder.scheduling import take_short_slices
 from simulation.bits import Bits, PackedBits, unpack_bits
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.sampling import sample, usable_cores
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ FAILURES_IN_A_ROW = 3
 MOST_REST_SECONDS = 10.0
 """The longest such while."""
 
-Job = tuple[Future[Bits], MemoryExperiment, PackedBits]
+Job = tuple[Future[Bits], Experiment, PackedBits]
 
 
 class NoOpinionError(RuntimeError):
@@ -128,7 +128,7 @@ class OpinionPool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.closed = False
         self._last_warning = ""
-        self._quickest: dict[MemoryExperiment, _Quickest] = {}
+        self._quickest: dict[Experiment, _Quickest] = {}
         self.children = tuple(
             ChildProcess(size=CACHED_DECODERS, patience_seconds=patience_seconds, niceness=NICENESS)
             for _ in range(processes)
@@ -145,9 +145,7 @@ class OpinionPool:
         """About how many shots are queued; those being decoded are not counted."""
         return self._jobs.qsize()
 
-    def ask(
-        self, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float | None = None
-    ) -> list[Future[Bits]]:
+    def ask(self, experiment: Experiment, shots: PackedBits, *, seconds: float | None = None) -> list[Future[Bits]]:
         """Queues shots for the workers.
 
         Args:
@@ -179,7 +177,7 @@ class OpinionPool:
                 self._jobs.put((future, experiment, shot[None]))
         return futures
 
-    def warm_up(self, experiment: MemoryExperiment) -> None:
+    def warm_up(self, experiment: Experiment) -> None:
         """Starts every worker and lets it decode hard shots of an experiment, so that it is known how long those take.
 
         Raises:
@@ -229,7 +227,7 @@ class OpinionPool:
     def _work(self, child: ChildProcess) -> None:
         # This thread holds the interpreter's lock when it wakes up; while it waits for a core, no other thread runs.
         take_short_slices()
-        known: deque[MemoryExperiment] = deque(maxlen=CACHED_DECODERS)
+        known: deque[Experiment] = deque(maxlen=CACHED_DECODERS)
         rest = _Rest()
         while (job := self._jobs.get()) is not None:
             future, experiment, shot = job
@@ -252,14 +250,14 @@ class OpinionPool:
                 known.append(experiment)
             future.set_result(prediction)
 
-    def _least_seconds(self, experiment: MemoryExperiment) -> float:
+    def _least_seconds(self, experiment: Experiment) -> float:
         """The quickest opinion on an experiment so far; 0 where there were too few, or none lately."""
         known = self._quickest.get(experiment)
         if known is None or known.opinions < ENOUGH_OPINIONS or time.perf_counter() - known.when > MEMORY_SECONDS:
             return 0.0
         return known.seconds
 
-    def _took(self, experiment: MemoryExperiment, seconds: float) -> None:
+    def _took(self, experiment: Experiment, seconds: float) -> None:
         now = time.perf_counter()
         known = self._quickest.get(experiment)
         if known is None or now - known.when > MEMORY_SECONDS:
@@ -268,7 +266,7 @@ class OpinionPool:
             self._quickest.clear()
         self._quickest[experiment] = _Quickest(min(seconds, known.seconds), known.opinions + 1, now)
 
-    def _decode(self, child: ChildProcess, experiment: MemoryExperiment, shot: PackedBits) -> Bits:
+    def _decode(self, child: ChildProcess, experiment: Experiment, shot: PackedBits) -> Bits:
         try:
             packed = child.call(decode_packed, decoder_key(self._make, experiment), shot)
         except Exception as error:

@@ -9,12 +9,12 @@ from typing import Any
 from decoder.catalog import ClassicalDecoder
 from decoder.tandem.decoder import PooledDecoder, TandemDecoder
 from decoder.tandem.opinions import OpinionPool
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 def make_pair(
     second: str,
-    experiment: MemoryExperiment,
+    experiment: Experiment,
     *,
     weights: Path | None = None,
     threshold: float | None = None,

@@ -14,7 +14,7 @@ from decoder.base import Decoding, SoftDecoder
 from decoder.statistics import binomial_interval, shots_in_share
 from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.rule import merge
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.sampling import sample
 
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
@@ -29,7 +29,7 @@ class TuningPoint:
     """A pair on one experiment, with a threshold that passes on at most a share of the shots."""
 
     basis: str
-    p: float
+    p: float | None
     share: float
     """The share of the shots that was allowed."""
     threshold: float
@@ -54,7 +54,7 @@ class TuningPoint:
 class Curve:
     """Which shots of one experiment each of the two decoders got wrong, in the order of the first one's confidence."""
 
-    experiment: MemoryExperiment
+    experiment: Experiment
     confidence: npt.NDArray[np.float64]
     """(shots,), ascending."""
     first_failed: npt.NDArray[np.bool_]
@@ -73,8 +73,8 @@ class Curve:
         passed = int(np.searchsorted(self.confidence, threshold, side="left"))
         failures = int(self.second_failed[:passed].sum() + self.first_failed[passed:].sum())
         return TuningPoint(
-            basis=self.experiment.basis,
-            p=self.experiment.noise.p,
+            basis=self.experiment.columns["basis"],
+            p=self.experiment.columns["p"],
             share=share,
             threshold=threshold,
             passed_on=passed,
@@ -88,7 +88,7 @@ class Curve:
 def measure(
     first: SoftDecoder,
     pool: OpinionPool,
-    experiment: MemoryExperiment,
+    experiment: Experiment,
     *,
     shots: int,
     seed: int,
@@ -115,7 +115,7 @@ def measure(
         raise ValueError(f"shots={shots} must be at least 1")
     if not 0 < most <= 1:
         raise ValueError(f"the share of the shots that are passed on, {most}, must be above 0 and at most 1")
-    samples = sample(experiment.circuit, shots=shots, seed=seed)
+    samples = sample(experiment.source, shots=shots, seed=seed)
     events, truth = samples.detection_events, samples.unpacked_observable_flips()
     batches = range(0, shots, CHUNK_SHOTS)
     decoded = Decoding.concatenate(

@@ -51,7 +51,10 @@ def decode(
         --in shots.b8 --out predictions.b8 --obs-in flips.b8
       tandem decode --url http://127.0.0.1:8000 --code bb72 --rounds 6 --basis Z \\
         --p 0.002 --in shots.b8 --out predictions.b8 --obs-in flips.b8
+      tandem decode --decoder bposd --circuit my.stim --in shots.b8 --out predictions.b8
     """
+    from simulation.circuits import MemoryExperiment
+
     experiment = described.experiment()
     if url is None:
         if model is not None:
@@ -59,10 +62,13 @@ def decode(
         make = partial(make_here, decoder or LOCAL_DECODER, experiment, weights=weights)
         decode_files(files, experiment, make=make, output=output)
         return
+    if not isinstance(experiment, MemoryExperiment):
+        raise ValueError("a service decodes the memory experiments of its models alone; leave out --url")
     if weights is not None:
         raise ValueError("a service decodes with its own weights; leave out --weights, or --url")
     from service.client import Client
 
+    assert described.code is not None  # as this is a memory experiment
     model = model or (described.code if decoder in (None, LOCAL_DECODER) else f"{described.code}-{decoder}")
     with Client(url) as client:
         make = partial(_make_there, client, model, experiment, decoder=decoder)

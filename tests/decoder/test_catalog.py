@@ -70,8 +70,8 @@ def test_every_decoder_has_a_colour_of_its_own_in_plots() -> None:
 
 
 def test_the_network_is_not_made_from_a_fault_model_alone(experiment: MemoryExperiment) -> None:
-    with pytest.raises(ValueError, match="'neural' is not made from a fault model alone; use make_decoder"):
-        decoder_spec("neural").classical(experiment.fault_model, grid=experiment.grid)
+    with pytest.raises(ValueError, match="'neural' is not classical; use make_decoder"):
+        decoder_spec("neural").classical(experiment)
 
 
 def test_unknown_decoders_are_refused(experiment: MemoryExperiment) -> None:

@@ -68,7 +68,7 @@ def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:
 def test_every_decoder_can_be_sent_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TANDEM_DISCARD_BELOW", raising=False)
     assert list(decoders()) == list(DECODERS)
-    for_memories_alone = ["neural", "relay-split", "relay-deep", "tandem", "tandem-tesseract"]
+    for_memories_alone = ["neural", "tandem", "tandem-tesseract"]
     assert [name for name in decoders() if name not in general_decoders()] == for_memories_alone
     assert pickle.loads(pickle.dumps(decoders())) == decoders()
 
@@ -76,7 +76,7 @@ def test_every_decoder_can_be_sent_to_another_process(monkeypatch: pytest.Monkey
 def test_xz_uses_the_memory_basis_where_the_model_has_both() -> None:
     experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.004)
     shots = sample(experiment.circuit, shots=60, seed=8).detection_events
-    # Without their coordinates nothing tells the bases apart, and all detectors are used.
+    # Without their coordinates nothing tells the bases apart in so few rounds, and all detectors are used.
     bare = stim.DetectorErrorModel(
         "\n".join(line for line in str(experiment.dem.flattened()).splitlines() if line.startswith("error"))
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import sinter
+import stim
 
 from decoder.base import Decoder
 from decoder.benchmark.common import (
@@ -31,7 +32,7 @@ from decoder.benchmark.reporting.results import (
 )
 from decoder.benchmark.runs import AccuracyRun
 from decoder.catalog import has_weights
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.files import write_text
 from simulation.sampling import fresh_seed, usable_cores
 
@@ -42,7 +43,7 @@ STATS_FILE = "stats.csv"
 
 
 def run_accuracy(
-    experiments: Sequence[MemoryExperiment],
+    experiments: Sequence[Experiment],
     decoders: Sequence[str],
     run: AccuracyRun,
     *,
@@ -168,7 +169,7 @@ class _Tally:
             "shots": total.shots,
             "seconds": total.seconds,
             "seed": self.trial.seed,
-            **per_round_columns(failures, rounds=experiment.rounds, qubits=experiment.num_observables),
+            **per_round_columns(failures, rounds=experiment.columns["rounds"], qubits=experiment.num_observables),
         }
         if discard_below is None:
             return AccuracyPoint(**columns)
@@ -178,10 +179,11 @@ class _Tally:
         """The point as sinter has it, with the id of the task that `sinter collect` makes of the circuit."""
         experiment = self.trial.experiment
         task = sinter.Task(
-            circuit=experiment.circuit,
+            circuit=experiment.circuit or stim.Circuit(),
             decoder=self.trial.decoder,
             detector_error_model=experiment.dem,
             json_metadata=self.trial.metadata,
+            skip_validation=True,  # of an error model alone there is no circuit to compare with
         )
         return task_stats(task, self.total)
 
@@ -204,7 +206,7 @@ def _prepare(run: AccuracyRun) -> Path | None:
 
 
 def _trials(
-    experiments: Sequence[MemoryExperiment], made: Sequence[Mapping[str, Decoder]], *, seed: int, run: AccuracyRun
+    experiments: Sequence[Experiment], made: Sequence[Mapping[str, Decoder]], *, seed: int, run: AccuracyRun
 ) -> list[Trial]:
     return [
         Trial(

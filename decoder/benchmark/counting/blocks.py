@@ -24,11 +24,13 @@ import stim
 
 from decoder.base import Decoder, predict_packed
 from decoder.benchmark.common import count_failures, with_confidence
+from decoder.benchmark.reporting.provenance import circuit_sha256
 from decoder.benchmark.reporting.results import experiment_columns
 from decoder.making import make_decoder
 from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.sampling import CHUNK_SHOTS, sample
 
 FIRST_SHOTS = 64
@@ -39,7 +41,7 @@ FIRST_SHOTS = 64
 class Trial:
     """A decoder on an experiment, and the seed of the shots."""
 
-    experiment: MemoryExperiment
+    experiment: Experiment
     decoder: str
     seed: int
     weights: Path | None = None
@@ -53,9 +55,11 @@ class Trial:
         """What tells this trial from others, in plain values: sinter's json_metadata."""
         columns = experiment_columns(self.experiment, self.decoder)
         del columns["decoder"]
-        if self.experiment.detectors == "XZ":
+        if not isinstance(self.experiment, MemoryExperiment):
+            columns["sha256"] = circuit_sha256(self.experiment)[:16]
+        elif self.experiment.detectors == "XZ":
             columns["shots_hold"] = "XZ"
-        if self.experiment.noiseless_last_cycle:
+        if isinstance(self.experiment, MemoryExperiment) and self.experiment.noiseless_last_cycle:
             columns["noiseless_last_cycle"] = True
         if self.weights_sha256 is not None:
             columns["weights"] = self.weights_sha256[:16]
@@ -85,7 +89,7 @@ class Block:
     def task(self) -> sinter.Task:
         """The block for sinter, which asks `BlockSampler` for one shot and gets them all."""
         return sinter.Task(
-            circuit=self.trial.experiment.circuit,
+            circuit=self.trial.experiment.circuit or stim.Circuit(),
             decoder=self.trial.decoder,
             # The decoder makes its own from the experiment; sinter would hash megabytes of text for every block.
             detector_error_model=stim.DetectorErrorModel(),
@@ -100,7 +104,7 @@ class Block:
         The seconds are CPU time in the decoder.
         """
         _warm_decoder(self.trial)
-        samples = sample(self.trial.experiment.circuit, shots=self.shots, seed=self.trial.seed, first=self.first)
+        samples = sample(self.trial.experiment.source, shots=self.shots, seed=self.trial.seed, first=self.first)
         began = time.process_time()
         predictions, accepted = self._answers(samples.detection_events)
         seconds = time.process_time() - began
@@ -129,7 +133,7 @@ def _warm_decoder(trial: Trial) -> Decoder:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)  # a process a core is enough
-    predict_packed(decoder, sample(trial.experiment.circuit, shots=1, seed=0).detection_events)
+    predict_packed(decoder, sample(trial.experiment.source, shots=1, seed=0).detection_events)
     return decoder
 
 

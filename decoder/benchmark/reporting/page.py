@@ -146,11 +146,15 @@ def _title(result: ResultDirectory) -> str:
         *others, last = (str(value) for value in dict.fromkeys(point[column] for point in points))
         return f"{', '.join(others)} and {last}" if others else last
 
-    rounds = every("rounds")
-    return (
-        f"{WORDS['kinds'][result.kind]['title']}: {every('code')}, {every('basis')} memory, "
-        f"{rounds} round{'' if rounds == '1' else 's'}, p = {error_rates(points)}"
-    )
+    basis, rounds, rates = every("basis"), every("rounds"), error_rates(points)
+    # Of circuits of others not all is known.
+    about = [
+        every("code"),
+        "" if "-" in basis else f"{basis} memory",
+        "" if "None" in rounds else f"{rounds} round{'' if rounds == '1' else 's'}",
+        f"p = {rates}" if rates else "",
+    ]
+    return f"{WORDS['kinds'][result.kind]['title']}: {', '.join(part for part in about if part)}"
 
 
 def _titled(table: Table) -> Table:

@@ -92,12 +92,13 @@ def _draw_against_p(axes: Axes, points: Sequence[FailurePoint], *, rate: str = "
     experiments = distinct(series_of(point) for point in points)
     for number, series in enumerate(experiments):
         for name in distinct(point.decoder for point in points):
-            curve = sorted(
-                (q for q in points if series_of(q) == series and q.decoder == name), key=lambda point: point.p
-            )
-            label = label_of(curve[0], experiment=len(experiments) > 1)
+            mine = [q for q in points if series_of(q) == series and q.decoder == name]
+            curve = sorted(((q.p, q) for q in mine if q.p is not None), key=lambda pair: pair[0])
+            if not curve:  # circuits of others may have no p
+                continue
+            label = label_of(curve[0][1], experiment=len(experiments) > 1)
             style = numbered_style(number) | {"color": COLORS[name], "label": label}
-            draw_curve(axes, [point.p for point in curve], [Rate.of(point, rate) for point in curve], **style)
+            draw_curve(axes, [p for p, _ in curve], [Rate.of(point, rate) for _, point in curve], **style)
     axes.set(xscale="log", yscale="log", xlabel="physical error rate p", ylabel=_rate_label(points[0]))
     axes.legend(fontsize="small")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from decoder.base import Decoder
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 PACKAGES = (
     "numpy",
@@ -34,7 +34,7 @@ GIT_SECONDS = 10
 
 
 def collect_provenance(
-    experiments: Sequence[MemoryExperiment],
+    experiments: Sequence[Experiment],
     decoders: Sequence[Mapping[str, Decoder]],
     *,
     threads: int | None = None,
@@ -52,9 +52,7 @@ def collect_provenance(
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command_line(sys.argv),
-        "circuits": [
-            describe_experiment(experiment) | {"sha256": circuit_sha256(experiment)} for experiment in experiments
-        ],
+        "circuits": [experiment.parameters | {"sha256": circuit_sha256(experiment)} for experiment in experiments],
         "weights": _weights(decoders),
         "git": git_state(Path(__file__)),
         "versions": {"python": platform.python_version(), **_package_versions()},
@@ -62,18 +60,9 @@ def collect_provenance(
     }
 
 
-def describe_experiment(experiment: MemoryExperiment) -> dict[str, Any]:
-    """An experiment's parameters as plain values."""
-    return {
-        **experiment.columns,
-        "detectors": experiment.detectors,
-        "noiseless_last_cycle": experiment.noiseless_last_cycle,
-    }
-
-
-def circuit_sha256(experiment: MemoryExperiment) -> str:
-    """sha256 of the circuit's file as stim writes it."""
-    return hashlib.sha256(f"{experiment.circuit}\n".encode()).hexdigest()
+def circuit_sha256(experiment: Experiment) -> str:
+    """sha256 of the circuit's file as stim writes it; without a circuit of that of the detector error model."""
+    return hashlib.sha256(f"{experiment.source}\n".encode()).hexdigest()
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, NoReturn, get_type_hints
 
 from decoder.benchmark.reporting.results import FailurePoint
@@ -20,9 +21,11 @@ Kind = Literal["accuracy", "latency", "calibration"]
 RESULTS = "results.json"
 TABLES = "results.md"
 
-Fields = Mapping[str, type | tuple[type, ...]]
+Fields = Mapping[str, type | UnionType | tuple[type, ...]]
 
-_POINT: Fields = {name: (int, float) if kind is float else kind for name, kind in get_type_hints(FailurePoint).items()}
+_POINT: Fields = {
+    name: kind | int if kind in (float, float | None) else kind for name, kind in get_type_hints(FailurePoint).items()
+}
 _PROVENANCE: Fields = {
     "time": str,
     "command": str,
@@ -34,7 +37,14 @@ _PROVENANCE: Fields = {
 }
 _GIT: Fields = {"commit": str, "clean": bool}
 _MACHINE: Fields = {"cpu": str, "cores": int, "threads": int, "gpu": (str, type(None))}
-_CIRCUIT: Fields = {"code": str, "basis": str, "rounds": int, "p": (int, float), "noise": str, "sha256": str}
+_CIRCUIT: Fields = {
+    "code": str,
+    "basis": str,
+    "rounds": int | None,
+    "p": int | float | None,
+    "noise": str,
+    "sha256": str,
+}
 
 _PNG = re.compile(rb"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR(.{4})(.{4})", re.DOTALL)
 _RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
@@ -168,7 +178,7 @@ def _check(value: Any, fields: Fields, path: Path, where: str) -> None:
         raise ValueError(f"{path} was not written by 'tandem benchmark': {problem}; take it out of the directory")
 
 
-def _is_a(value: Any, kinds: type | tuple[type, ...]) -> bool:
+def _is_a(value: Any, kinds: type | UnionType | tuple[type, ...]) -> bool:
     # To Python, True is an integer too.
     return isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
 

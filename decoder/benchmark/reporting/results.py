@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.catalog import detectors_used
+from simulation.bases import Detectors
 from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +21,18 @@ class FailurePoint:
     """The failures of one decoder on one experiment."""
 
     code: str
-    """The code's id, or its polynomials."""
-    rounds: int
+    """The code's id, or its polynomials; for a circuit of others its name."""
+    rounds: int | None
+    """None where a detector error model alone is known."""
     basis: str
-    """The memory basis, X or Z."""
-    p: float
-    """The physical error rate that the noise was made from."""
+    """The memory basis, X or Z; a dash for a circuit of others."""
+    p: float | None
+    """The physical error rate that the noise was made from; None where there is not one."""
     noise: str
-    """The noise model as `NoiseModel.parse` reads it."""
+    """The noise model as `NoiseModel.parse` reads it; for a circuit of others that it is in the circuit."""
     decoder: str
     detectors: str
-    """XZ: the decoder used the memory basis's detectors. XYZ: those of both bases."""
+    """XZ: the decoder used the memory basis's detectors. XYZ: those of both bases, or all that there are."""
     shots: int
     failures: int
     """Shots with any observable wrong, over all rounds."""
@@ -58,18 +61,20 @@ Mode = Literal["batch", "streamed"]
 class AccuracyPoint(FailurePoint):
     """The failures for each round and each logical qubit, as if they were independent chances to fail.
 
+    Without a known number of rounds they are None.
+
     Block, round and qubit rates of different papers are not to be compared with each other.
     """
 
-    per_round: float
+    per_round: float | None
     """1 - (1 - ler)^(1 / rounds), as in Bravyi et al., Nature 627, 778."""
-    per_round_low: float
-    per_round_high: float
-    per_qubit_round: float
+    per_round_low: float | None
+    per_round_high: float | None
+    per_qubit_round: float | None
     """The rate at which a single observable flips in a round, if all k do so independently:
     (1 - (2 (1 - ler)^(1 / k) - 1)^(1 / rounds)) / 2; 1/2 where ler says that they are random."""
-    per_qubit_round_low: float
-    per_qubit_round_high: float
+    per_qubit_round_low: float | None
+    per_qubit_round_high: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,20 +266,29 @@ def point_columns(point: FailurePoint) -> dict[str, Any]:
     return {name: values[name] for name in first + rest}
 
 
-def experiment_columns(experiment: MemoryExperiment, decoder: str) -> dict[str, Any]:
+def experiment_columns(experiment: Experiment, decoder: str) -> dict[str, Any]:
     """The columns that say what was decoded, and by what."""
     return {
         **experiment.columns,
         "decoder": decoder,
-        # Without the other basis's detectors in the shots there are none to use.
-        "detectors": "XZ" if experiment.detectors == "XZ" else detectors_used(decoder),
+        "detectors": _detectors(experiment, detectors_used(decoder)),
     }
 
 
-def per_round_columns(failures: Mapping[str, float], *, rounds: int, qubits: int) -> dict[str, Any]:
+def _detectors(experiment: Experiment, used: Detectors) -> Detectors:
+    """Which detectors a decoder that uses these can use: of those that are not in the shots none."""
+    if isinstance(experiment, MemoryExperiment):
+        return "XZ" if experiment.detectors == "XZ" else used
+    return used if experiment.check_types.sufficient is not None else "XYZ"
+
+
+def per_round_columns(failures: Mapping[str, float], *, rounds: int | None, qubits: int) -> dict[str, Any]:
     """The columns of `AccuracyPoint` that follow from ler, ler_low and ler_high."""
     columns: dict[str, Any] = {}
     for end in ("", "_low", "_high"):
+        if not rounds or not qubits:
+            columns |= {f"per_round{end}": None, f"per_qubit_round{end}": None}
+            continue
         ler = min(failures[f"ler{end}"], 1 - 2**-52)
         columns[f"per_round{end}"] = 0.0 - math.expm1(math.log1p(-ler) / rounds)
         of_a_qubit = -math.expm1(math.log1p(-ler) / qubits)

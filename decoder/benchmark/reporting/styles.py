@@ -25,7 +25,7 @@ DASHES = ("-", "--", ":", "-.")
 FAILURE_RATE = "block failures / shots (arrow: none, upper bound)"
 """The label of axes that show failure rates."""
 
-Series = tuple[str, int, str, str]
+Series = tuple[str, int | None, str, str]
 """Code, rounds, basis and noise: what does not change along a curve."""
 
 
@@ -38,8 +38,14 @@ def label_of(point: FailurePoint, *, experiment: bool, p: bool = False) -> str:
     """Decoder and detectors, and where it takes them to tell points apart, the experiment and p."""
     text = f"{decoder_label(point)} ({point.detectors})"
     if experiment:
-        text += f", {point.code} {point.basis} {point.rounds} rounds"
-    return f"{text}, p = {point.p:g}" if p else text
+        text += f", {experiment_label(point)}"
+    return f"{text}, p = {point.p:g}" if p and point.p is not None else text
+
+
+def experiment_label(point: FailurePoint) -> str:
+    """Code, basis and rounds, as far as they are known."""
+    basis = "" if point.basis == "-" else f" {point.basis}"
+    return f"{point.code}{basis}" + ("" if point.rounds is None else f" {point.rounds} rounds")
 
 
 def numbered_style(number: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def summarize(results: Sequence[ResultDirectory]) -> Summary:
     facts = (
         ("results", f"{len(results)} ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"),
         ("codes", ", ".join(_code(code) for code in _distinct(point["code"] for point in points))),
-        ("rounds", ", ".join(str(rounds) for rounds in sorted({point["rounds"] for point in points}))),
+        ("rounds", ", ".join(str(rounds) for rounds in sorted({point["rounds"] for point in points} - {None}))),
         ("physical error rates", error_rates(points)),
         (
             "shots decoded",
@@ -52,7 +52,7 @@ def summarize(results: Sequence[ResultDirectory]) -> Summary:
 
 def error_rates(points: Sequence[Mapping[str, Any]]) -> str:
     """The physical error rates of points in percent; where the noise has free rates there is none."""
-    rates = sorted({point["p"] for point in points if not _has_free_rates(point)})
+    rates = sorted({point["p"] for point in points if not _has_free_rates(point)} - {None})
     percents = [", ".join(f"{100 * rate:.4g}" for rate in rates) + " %"] if rates else []
     return ", ".join(percents + _distinct(point["noise"] for point in points if _has_free_rates(point)))
 

@@ -64,12 +64,16 @@ def terminal_table(points: Sequence[FailurePoint]) -> tuple[str, list[list[str]]
     """What a terminal has room for: a title of what all points share, headings, and a row for each point."""
     first = points[0]
     several = [name for name in ("code", "basis", "rounds") if len({getattr(point, name) for point in points}) > 1]
-    shared = {"code": first.code, "basis": f"{first.basis} memory", "rounds": f"{first.rounds} rounds"}
-    title = [text for name, text in shared.items() if name not in several]
+    shared = {
+        "code": first.code,
+        "basis": "" if first.basis == "-" else f"{first.basis} memory",
+        "rounds": _rounds(first),
+    }
+    title = [text for name, text in shared.items() if text and name not in several]
     varying = [column for column in _EXPERIMENT if column[0] in several]
     varying.sort(key=lambda column: several.index(column[0]))
     decoded: tuple[_Column, ...] = (
-        ("p", lambda point: f"{point.p:g}"),
+        ("p", lambda point: "-" if point.p is None else f"{point.p:g}"),
         ("decoder", lambda point: f"{decoder_label(point)} {point.detectors}"),
     )
     _, columns = _columns(first)
@@ -115,6 +119,14 @@ def _interval(rate: Rate) -> str:
     return f"{_percent(rate.value)} ({_percent(rate.low)} to {_percent(rate.high)})"
 
 
+def _of_a_round(point: FailurePoint, column: str) -> str:
+    return "-" if point.rounds is None else _interval(Rate.of(point, column))
+
+
+def _rounds(point: FailurePoint) -> str:
+    return "" if point.rounds is None else f"{point.rounds} rounds"
+
+
 def _accepted(accepted: int, shots: int) -> str:
     return f"{accepted:,}/{shots:,} ({100 * accepted / shots:.4g} %)"
 
@@ -143,9 +155,9 @@ _Column = tuple[str, Callable[[Any], str]]
 
 _EXPERIMENT: tuple[_Column, ...] = (
     ("code", lambda point: point.code),
-    ("rounds", lambda point: str(point.rounds)),
+    ("rounds", lambda point: "-" if point.rounds is None else str(point.rounds)),
     ("basis", lambda point: point.basis),
-    ("p", lambda point: _percent(point.p)),
+    ("p", lambda point: "-" if point.p is None else _percent(point.p)),
     ("noise", lambda point: point.noise),
     ("decoder", lambda point: decoder_label(point)),
     ("detectors", lambda point: point.detectors),
@@ -153,8 +165,8 @@ _EXPERIMENT: tuple[_Column, ...] = (
 _COUNTS: _Column = ("failures/shots", lambda point: f"{point.failures:,}/{point.judged:,}")
 _FAILURES: tuple[_Column, ...] = (_COUNTS, ("block LER", format_rate))
 _PER_ROUND: tuple[_Column, ...] = (
-    ("per round", lambda point: _interval(Rate.of(point, "per_round"))),
-    ("per round and qubit", lambda point: _interval(Rate.of(point, "per_qubit_round"))),
+    ("per round", lambda point: _of_a_round(point, "per_round")),
+    ("per round and qubit", lambda point: _of_a_round(point, "per_qubit_round")),
     ("CPU time/shot", _time_a_shot),
 )
 _ACCEPTED: _Column = ("accepted", lambda point: _accepted(point.accepted, point.shots))
@@ -197,7 +209,7 @@ _SLOPES: tuple[_Column, ...] = (
 # Of pairs (point, one of its least confident shares).
 _LEAST_CONFIDENT: tuple[_Column, ...] = (
     ("basis", lambda pair: pair[0].basis),
-    ("p", lambda pair: _percent(pair[0].p)),
+    ("p", lambda pair: "-" if pair[0].p is None else _percent(pair[0].p)),
     ("least confident", lambda pair: _percent(pair[1].share)),
     ("shots", lambda pair: f"{pair[1].shots:,}"),
     ("confidence below", lambda pair: _confidence(pair[1].threshold)),
@@ -263,8 +275,8 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
         "versions: " + ", ".join(f"{name} {v}" for name, v in provenance["versions"].items() if v is not None),
     ]
     lines += [
-        f"circuit {c['code']}, {c['basis']}, {c['rounds']} rounds, p = {_percent(c['p'])}, {c['noise']}: "
-        f"sha256 {c['sha256']}"
+        f"circuit {c['code']}, {c['basis']}, {'-' if c['rounds'] is None else c['rounds']} rounds, "
+        f"p = {'-' if c['p'] is None else _percent(c['p'])}, {c['noise']}: sha256 {c['sha256']}"
         for c in provenance["circuits"]
     ]
     for entry in provenance["weights"]:

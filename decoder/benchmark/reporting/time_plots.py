@@ -13,7 +13,16 @@ from matplotlib.figure import Figure
 
 from decoder.benchmark.common import deadline_curve
 from decoder.benchmark.reporting.results import BenchmarkResult, CallTimes, LatencyPoint, Rate
-from decoder.benchmark.reporting.styles import COLORS, DASHES, FAILURE_RATE, distinct, error_bar, label_of, series_of
+from decoder.benchmark.reporting.styles import (
+    COLORS,
+    DASHES,
+    FAILURE_RATE,
+    distinct,
+    error_bar,
+    experiment_label,
+    label_of,
+    series_of,
+)
 from decoder.benchmark.reporting.tables import format_time
 
 MORE_DASHES: tuple[Any, ...] = (*DASHES, (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
@@ -105,7 +114,8 @@ def _smallest_batch(rows: Sequence[_Row]) -> tuple[int, list[list[_Row]]]:
 
 
 def _name_experiment(axes: Axes, point: LatencyPoint) -> None:
-    axes.set_title(f"{point.code} {point.basis} {point.rounds} rounds, p = {point.p:g}", fontsize="medium")
+    p = "" if point.p is None else f", p = {point.p:g}"
+    axes.set_title(f"{experiment_label(point)}{p}", fontsize="medium")
 
 
 def _draw_tradeoff(rows: Sequence[_Row]) -> Figure:

@@ -32,7 +32,7 @@ from decoder.benchmark.reporting.results import (
 from decoder.benchmark.runs import LatencyRun
 from decoder.benchmark.timing.callers import Caller, callers_of
 from decoder.benchmark.timing.pairs_in_time import pairs_in_time
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.sampling import Samples, sample
 
 DEFAULT_BATCHES = (1, 8, 64, 512)
@@ -43,7 +43,7 @@ LEAST_TURN = 8
 
 
 def run_latency(
-    experiments: Sequence[MemoryExperiment],
+    experiments: Sequence[Experiment],
     decoders: Sequence[str],
     run: LatencyRun,
     *,
@@ -92,7 +92,7 @@ def run_latency(
 
 
 def _measure(
-    experiments: Sequence[MemoryExperiment],
+    experiments: Sequence[Experiment],
     made: Sequence[Mapping[str, Decoder]],
     run: LatencyRun,
     progress: ProgressCallback | None,
@@ -106,7 +106,7 @@ def _measure(
     with _one_thread():
         provenance = collect_provenance(experiments, made)  # now, for the load that the machine has without this run
         for experiment, by_batch in zip(experiments, callers, strict=True):
-            samples = sample(experiment.circuit, shots=shots, seed=seed)
+            samples = sample(experiment.source, shots=shots, seed=seed)
             seed = samples.seed
             for batch, each in by_batch.items():
                 timing = _Timing(experiment, each, samples, batch=batch, report=report)
@@ -139,7 +139,7 @@ class _Timing:
 
     def __init__(
         self,
-        experiment: MemoryExperiment,
+        experiment: Experiment,
         callers: Sequence[Caller],
         samples: Samples,
         *,

@@ -12,12 +12,12 @@ from decoder.catalog import decoder_spec, has_weights
 from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from decoder.tandem.pairs import make_pair
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 @contextmanager
 def pairs_in_time(
-    experiments: Sequence[MemoryExperiment], names: Sequence[str], *, weights: Path | None, deadline_ms: float
+    experiments: Sequence[Experiment], names: Sequence[str], *, weights: Path | None, deadline_ms: float
 ) -> Iterator[list[dict[str, Decoder]]]:
     """Makes decoders, those that are pairs with a deadline; the processes end with the context.
 
@@ -48,7 +48,7 @@ def pairs_in_time(
     with ExitStack() as stack:
         pools = {name: stack.enter_context(closing(OpinionPool(second))) for name, second in seconds.items()}
 
-        def pair(name: str, experiment: MemoryExperiment) -> TandemDecoder:
+        def pair(name: str, experiment: Experiment) -> TandemDecoder:
             made = make_pair(seconds[name], experiment, weights=weights, pool=pools[name], deadline_ms=deadline_ms)
             try:
                 pools[name].warm_up(experiment)

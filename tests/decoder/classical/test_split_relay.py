@@ -9,13 +9,15 @@ from decoder.classical.split_relay import SPLIT_RELAY, SplitRelayDecoder
 from decoder.making import make_decoder
 from decoder.sinter import decoders
 from simulation.bases import Basis
+from simulation.check_types import CheckTypes
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
+from simulation.faults import FaultModel
 from simulation.noise import NoiseModel
 
 
 def failures(experiment: MemoryExperiment, *, shots: int, seed: int) -> int:
-    decoder = SplitRelayDecoder(experiment.fault_model, experiment.grid)
+    decoder = SplitRelayDecoder(experiment.fault_model, experiment.check_types)
     detections, flips = experiment.circuit.compile_detector_sampler(seed=seed).sample(shots, separate_observables=True)
     return int((decoder.decode_batch(detections) != flips).any(1).sum())
 
@@ -55,14 +57,14 @@ def test_packed_pickled_threaded_and_empty_batches() -> None:
         np.packbits(detections, axis=1, bitorder="little"), bit_packed_shots=True, bit_packed_predictions=True
     )
     np.testing.assert_array_equal(packed, np.packbits(predictions, axis=1, bitorder="little"))
-    threaded = SplitRelayDecoder(experiment.fault_model, experiment.grid, threads=3)
+    threaded = SplitRelayDecoder(experiment.fault_model, experiment.check_types, threads=3)
     np.testing.assert_array_equal(threaded.decode_batch(detections), predictions)
     assert decoder.decode_batch(detections[:0]).shape == (0, 12)
     with pytest.raises(ValueError, match="detectors"):
         decoder.decode_batch(detections[:, :-1])
 
 
-def test_sinter_finds_it_and_detectors_without_a_type_are_refused() -> None:
+def test_sinter_finds_it() -> None:
     decoder = decoders()["relay-split"]
     experiment = MemoryExperiment.create(code="bb72", basis="X", rounds=2, p=0.003)
     compiled = decoder.compile_decoder_for_dem(dem=experiment.dem)
@@ -71,5 +73,18 @@ def test_sinter_finds_it_and_detectors_without_a_type_are_refused() -> None:
     )
     predictions = compiled.decode_shots_bit_packed(bit_packed_detection_event_data=detections)
     assert (predictions != flips).any(1).sum() <= 6
-    with pytest.raises(ValueError, match="coordinates"):
-        decoder.compile_decoder_for_dem(dem=stim.DetectorErrorModel("error(0.1) D0 L0"))
+
+
+def test_models_without_two_types_are_one_graph() -> None:
+    model = FaultModel.from_dem(stim.DetectorErrorModel("error(0.1) D0 L0\nerror(0.2) D0 D1\nerror(0.1) D1 D2 L1"))
+    decoder = SplitRelayDecoder(model, CheckTypes.one(model, "small"))
+    shots = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1]], dtype=np.bool_)
+    assert decoder.decode_batch(shots).tolist() == [[0, 0], [1, 0], [0, 0], [0, 1], [0, 1]]
+
+
+def test_mechanisms_that_are_likely_or_certain() -> None:
+    """One that always happens, and one that seldom does not."""
+    model = FaultModel.from_dem(stim.DetectorErrorModel("error(1) D0 L0\nerror(0.9) D1 L1\nerror(0.1) D2 L1"))
+    decoder = SplitRelayDecoder(model, CheckTypes.one(model, "small"))
+    shots = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=np.bool_)
+    assert decoder.decode_batch(shots).tolist() == [[1, 1], [1, 0], [1, 0]]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ def curve(first: str, second: str, confidence=None) -> Curve:
     """A curve from strings of 1 (failed) and 0, the least confident shot first."""
     first_failed, second_failed = [np.array([char == "1" for char in text]) for text in (first, second)]
     confidence = np.arange(len(first)) / len(first) if confidence is None else np.array(confidence)
-    experiment: Any = SimpleNamespace(basis="Z", noise=SimpleNamespace(p=0.003))
+    experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.003)
     return Curve(experiment, confidence, first_failed, second_failed, 0.1)
 
 

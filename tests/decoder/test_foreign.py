@@ -1,0 +1,203 @@
+"""Circuits and models of others, with every classical decoder, in Python and for sinter."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sinter
+import stim
+
+from decoder.catalog import DECODERS
+from decoder.classical.explained import require_explained
+from decoder.making import make_decoder
+from decoder.sinter import decoders
+from simulation.bases import Basis
+from simulation.circuits import MemoryExperiment
+from simulation.experiments import as_experiment
+from simulation.faults import FaultModel
+from simulation.sampling import sample
+
+CLASSICAL = [name for name, spec in DECODERS.items() if spec.settings is not None]
+QUICK = ["bposd", "relay-split", "serial"]
+NOISE = {
+    "after_clifford_depolarization": 0.003,
+    "before_measure_flip_probability": 0.003,
+    "after_reset_flip_probability": 0.003,
+}
+GENERATED = {
+    name: stim.Circuit.generated(name, distance=3, rounds=3, **NOISE)
+    for name in ("surface_code:rotated_memory_x", "color_code:memory_xyz", "repetition_code:memory")
+}
+
+
+def failures(decoder: str, circuit: stim.Circuit, *, shots: int, seed: int = 5) -> int:
+    samples = sample(circuit, shots=shots, seed=seed)
+    predictions = make_decoder(decoder, circuit).decode_batch(samples.unpacked_detection_events())
+    return int((predictions != samples.unpacked_observable_flips()).any(axis=1).sum())
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_no_decoder_drops_what_a_mark_for_post_selection_marks(name: str) -> None:
+    dem = stim.DetectorErrorModel("""
+        error(0.1) D0
+        error(0.1) D1 L0
+        detector(0, 0, 0, 1) D0
+        detector(0, 0, 1, 0) D1
+    """)
+    shots = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.bool_)
+    answers = make_decoder(name, dem).decode_batch(shots)
+    assert answers.tolist() == [[False], [True], [False], [True]]
+    compiled = decoders()[name].compile_decoder_for_dem(dem=dem)
+    packed = compiled.decode_shots_bit_packed(
+        bit_packed_detection_event_data=np.packbits(shots, axis=1, bitorder="little")
+    )
+    assert packed.tolist() == [[0], [1], [0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "circuit", "most"),
+    [
+        *((name, circuit, 2) for name in CLASSICAL for circuit in GENERATED if not circuit.startswith("color")),
+        *((name, "color_code:memory_xyz", 12) for name in QUICK),
+    ],
+)
+def test_single_errors_are_decoded(name: str, circuit: str, most: int) -> None:
+    """Codes of distance 3 correct one error, but in this colour code's circuit some single errors look alike."""
+    model = as_experiment(GENERATED[circuit]).fault_model
+    events = model.check_matrix.toarray().T.astype(np.bool_)
+    flips = model.observable_matrix.toarray().T.astype(np.bool_)
+    assert np.count_nonzero(flips) > 1.8 * most
+    wrong = make_decoder(name, GENERATED[circuit]).decode_batch(events) != flips
+    assert np.count_nonzero(wrong) <= most
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_models_are_decoded_as_their_circuits_are(name: str) -> None:
+    """Nothing tells the types in so small a model, so all detectors are one type then, and a few answers change."""
+    circuit = GENERATED["surface_code:rotated_memory_x"]
+    shots = sample(circuit, shots=500, seed=6).unpacked_detection_events()
+    by_circuit, by_model = make_decoder(name, circuit), make_decoder(name, circuit.detector_error_model())
+    assert by_circuit.num_detectors == by_model.num_detectors == 24
+    answers = by_circuit.decode_batch(shots)
+    assert answers.any()
+    assert np.count_nonzero(answers != by_model.decode_batch(shots)) <= 20
+
+
+def renamed(circuit: stim.Circuit, *, seed: int, shuffled: bool) -> tuple[stim.Circuit, np.ndarray]:
+    """The circuit with other names for its qubits, without coordinates, and with its detectors shuffled if wanted.
+
+    Returns:
+        The circuit, and which of the old detectors each of the new ones is.
+    """
+    random = np.random.default_rng(seed)
+    names = random.permutation(circuit.num_qubits).tolist()
+    changed, detectors, recorded = stim.Circuit(), list[list[int]](), 0
+    for instruction in circuit.flattened():
+        targets = instruction.targets_copy()
+        if instruction.name == "DETECTOR":
+            detectors.append([recorded + target.value for target in targets])
+        elif instruction.name == "OBSERVABLE_INCLUDE":
+            changed.append(instruction)
+        elif instruction.name not in ("QUBIT_COORDS", "SHIFT_COORDS", "TICK"):
+            targets = [names[target.value] for target in targets]
+            changed.append(instruction.name, targets, instruction.gate_args_copy())
+            recorded += instruction.num_measurements
+    order = random.permutation(len(detectors)) if shuffled else np.arange(len(detectors))
+    for d in order.tolist():
+        changed.append("DETECTOR", [stim.target_rec(record - recorded) for record in detectors[d]])
+    return changed, order
+
+
+@pytest.mark.parametrize("basis", ["Z", "X"])
+def test_our_circuit_under_other_names(basis: Basis) -> None:
+    """With its detectors in their order it fails in the same shots, to the last one.
+
+    In another order belief propagation sums in another order too, which changes some of the shots that it hardly
+    solves: at this high rate about a third of the failures.
+    """
+    ours = MemoryExperiment.create(code="bb72", basis=basis, rounds=2, p=0.006)
+    circuit, order = renamed(ours.circuit, seed=1, shuffled=False)
+    np.testing.assert_array_equal(order, np.arange(ours.num_detectors))
+    shuffled, order = renamed(ours.circuit, seed=1, shuffled=True)
+    np.testing.assert_array_equal(as_experiment(shuffled).check_types.memory, ours.check_types.memory[order])
+    samples = sample(ours.circuit, shots=400, seed=9)
+    events, flips = samples.unpacked_detection_events(), samples.unpacked_observable_flips()
+    for name in ("bposd-osd0", "relay-split"):
+        expected = make_decoder(name, ours).decode_batch(events)
+        np.testing.assert_array_equal(make_decoder(name, circuit).decode_batch(events), expected)
+        failed = (expected != flips).any(axis=1)
+        other = (make_decoder(name, shuffled).decode_batch(events[:, order]) != flips).any(axis=1)
+        assert 5 <= np.count_nonzero(failed) <= 80
+        assert np.count_nonzero(failed != other) <= np.count_nonzero(failed)
+
+
+def test_shots_that_no_error_explains() -> None:
+    model = FaultModel.from_dem(stim.DetectorErrorModel("error(0.1) D0 D1\nerror(1) D2\nerror(0.2) D1 D0 L0"))
+    fine = np.array([[0, 0, 1], [1, 1, 1]], dtype=np.bool_)
+    require_explained(model, fine)
+    wrong = np.array([[0, 0, 1], [1, 0, 1], [0, 0, 0]], dtype=np.bool_)
+    with pytest.raises(ValueError, match="of 2 of 3 shots, the first of which is shot 1"):
+        require_explained(model, wrong)
+    with pytest.raises(ValueError, match="of 1 of 1 shots"):
+        require_explained(FaultModel.from_dem(stim.DetectorErrorModel("detector D0")), np.ones((1, 1), np.bool_))
+
+
+def test_circuits_that_no_decoder_takes() -> None:
+    for circuit, message in (
+        (stim.Circuit("R 0"), "no detectors"),
+        (stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), "random even without noise"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_decoder("bposd", circuit)
+    with pytest.raises(ValueError, match="coordinates"):
+        make_decoder("neural", GENERATED["repetition_code:memory"])
+
+
+def test_the_network_takes_our_circuit_as_a_circuit() -> None:
+    ours = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.004)
+    shots = sample(ours.circuit, shots=50, seed=2).unpacked_detection_events()
+    expected = make_decoder("neural", ours).decode_batch(shots)
+    np.testing.assert_array_equal(make_decoder("neural", ours.circuit).decode_batch(shots), expected)
+
+
+FOREIGN = {
+    "relay_bb18_choi_xz_r3_p0.003": 20,
+    "relay_rotated_surface_d3_x_p0.003": 1000,
+    "tesseract_superdense_colour_d3_z_p0.003": 1000,
+    "tesseract_nlr5wb_bb72_z_r6_p0.003": 3,
+    "tesseract_si1000_bb72_x_r6_p0.003": 20,
+    "tesseract_si1000_bb144_z_r12_p0.003": 8,
+    "relay_bb144_z_r12_p0.003": 10,
+}
+"""Shots of each that are decoded soon."""
+
+
+@pytest.mark.parametrize("file", FOREIGN)
+def test_circuits_of_other_projects_are_decoded(vectors: Path, file: str) -> None:
+    """Everything but the very noisy `nlr5wb` is mostly right; answering that nothing flips is wrong in most shots.
+
+    Measured: the most failures of either decoder are 6 in 200 (choi), 10 and 49 in 1,000, 2 in 20, and none.
+    """
+    circuit = stim.Circuit.from_file(vectors / "foreign" / f"{file}.stim")
+    samples = sample(circuit, shots=FOREIGN[file], seed=5)
+    shots, flips = samples.unpacked_detection_events(), samples.unpacked_observable_flips()
+    experiment = as_experiment(circuit)
+    require_explained(experiment.fault_model, shots)
+    for name in QUICK:
+        predictions = make_decoder(name, experiment).decode_batch(shots)
+        assert predictions.shape == flips.shape
+        failed = int((predictions != flips).any(axis=1).sum())
+        assert failed <= (3 if "nlr5wb" in file else max(4, 0.09 * FOREIGN[file]))
+
+
+def test_sinter_collects_circuits_of_other_projects(vectors: Path) -> None:
+    files = ["relay_rotated_surface_d3_x_p0.003", "tesseract_superdense_colour_d3_z_p0.003"]
+    tasks = [
+        sinter.Task(circuit=stim.Circuit.from_file(vectors / "foreign" / f"{name}.stim"), json_metadata=name)
+        for name in files
+    ]
+    found = sinter.collect(num_workers=1, tasks=tasks, decoders=QUICK, custom_decoders=decoders(), max_shots=500)
+    assert len(found) == len(QUICK) * len(files)
+    for stats in found:
+        assert stats.shots == 500
+        assert stats.errors <= 60
