@@ -1,0 +1,181 @@
+"""Solutions in several cosets compared: each made a joint error, as light as it gets, with what its coset gains by others.
+
+For the few shots whose solutions disagree. The free energy of a coset is the weight of its lightest error less the
+degeneracy (`lightening.degeneracy`): -log of its probability, up to a constant of the shot.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from decoder.compiled import compiled, in_pieces
+from decoder.serial.completion import RULES, complete, other_side
+from decoder.serial.graph import JointFaults, JointGraph
+from decoder.serial.kernels import Beliefs, Schedule
+from decoder.serial.lightening import MOST_MECHANISMS, degeneracy, lighten
+from decoder.serial.mechanisms import Mechanisms, joint_mechanisms
+from decoder.serial.rules import SerialResult, SerialRules
+from simulation.faults import FaultModel
+
+IN_COSET = 2
+"""So many solutions of a coset are made whole, the likeliest ones; with all of them as many shots are decoded wrongly."""
+NOT_WHOLE = 1e30
+"""The weight of a candidate that could not be made a joint error; not infinite, which compiled code does not know."""
+MOST_CANDIDATES = 8
+"""So many solutions of a shot are made whole at most."""
+
+
+class JointProblem(NamedTuple):
+    """A fault model as this module needs it: V faults, m mechanisms."""
+
+    graph: JointGraph
+    other: Schedule
+    """How the other side is solved."""
+    rules: SerialRules
+    """When that ends."""
+    table: Mechanisms
+    """The mechanisms, and behind them those that were added; see `mechanisms.joint_mechanisms`."""
+    alone: npt.NDArray[np.int32]
+    """(V,): the mechanism that is this fault and nothing else."""
+    fault: npt.NDArray[np.int64]
+    """(2, m): the fault of the memory side and that of the other side of each mechanism, -1 for none."""
+
+    @classmethod
+    def of(cls, model: FaultModel, faults: JointFaults) -> JointProblem:
+        """Prepares the comparison for a model whose graph is given."""
+        table, alone = joint_mechanisms(model, faults)
+        fault = np.full((2, len(table.weight)), -1, dtype=np.int64)
+        memory = len(faults.graph.flips)
+        fault[0, alone[:memory]], fault[1, alone[memory:]] = np.arange(memory), np.arange(memory, len(alone))
+        fault[:, : model.num_mechanisms] = faults.memory_fault, faults.other_fault
+        return cls(faults.graph, other_side(faults), RULES, table, alone, fault)
+
+
+def free_energies(
+    events: npt.NDArray[np.bool_], result: SerialResult, problem: JointProblem, *, threads: int = 1
+) -> npt.NDArray[np.float64]:
+    """Compares the cosets of some shots.
+
+    Args:
+        events: bool (B, detectors).
+        result: what was found for them, with the faults of the solutions.
+        problem: `JointProblem`.
+        threads: how many share the shots.
+
+    Returns:
+        (B, S): at one solution of each coset its free energy; infinite at all others.
+    """
+    energies = np.full(result.cosets.shape, np.inf)
+
+    def work(piece: slice) -> None:
+        beliefs = Beliefs.room(problem.graph, problem.other.orders, problem.other.test)
+        _compare_all(events[piece], result.of(piece), problem, beliefs, energies[piece])
+
+    in_pieces(work, shots=len(events), threads=threads)
+    return energies
+
+
+@compiled
+def _compare_all(events, result, problem, beliefs, energies):  # type: ignore[no-untyped-def]
+    """All shots of a piece."""
+    faults = np.zeros((MOST_CANDIDATES, len(problem.alone)), np.bool_)
+    # Room to grow by mechanisms that become two.
+    errors = np.zeros((MOST_CANDIDATES + 1, MOST_MECHANISMS + 64), np.int32)
+    sizes = np.zeros(MOST_CANDIDATES, np.int64)
+    weights = np.zeros(MOST_CANDIDATES, np.float64)
+    for b in range(len(events)):
+        chosen = _choose(result.found[b], result.cosets[b], result.weights[b], result.faults[b], problem)
+        for n in range(len(chosen)):
+            faults[n] = result.faults[b, chosen[n]]
+            sizes[n], weights[n] = 0, NOT_WHOLE
+            if complete(events[b], faults[n], problem.graph, problem.other, problem.rules, beliefs):
+                sizes[n], weights[n] = _joint_error(faults[n], faults[n], errors[n], problem)
+        _share_other_side(faults, errors, sizes, weights[: len(chosen)], problem)
+        _report(chosen, errors, sizes, weights, result.cosets[b], result.weights[b], problem, energies[b])
+
+
+@compiled
+def _choose(found, cosets, weights, faults, problem):  # type: ignore[no-untyped-def]
+    """The solutions to be made whole: the likeliest ones of each coset, given what the other side said, none twice."""
+    memory = len(problem.graph.flips)
+    chosen = np.zeros(MOST_CANDIDATES, np.int64)
+    count = 0
+    for n in np.argsort(weights[:found, 1], kind="mergesort"):
+        same_coset, known = 0, False
+        for c in chosen[:count]:
+            if cosets[c] == cosets[n]:
+                same_coset += 1
+                known = known or np.array_equal(faults[c, :memory], faults[n, :memory])
+        if same_coset < IN_COSET and not known and count < MOST_CANDIDATES:
+            chosen[count] = n
+            count += 1
+    return chosen[:count]
+
+
+@compiled
+def _joint_error(memory_faults, other_faults, error, problem):  # type: ignore[no-untyped-def]
+    """The lightest error found with the faults (V,) of either side; its size, 0 if it is too large, and its weight."""
+    memory, size = len(problem.graph.flips), 0
+    for v in range(len(problem.alone)):
+        if memory_faults[v] if v < memory else other_faults[v]:
+            if size == MOST_MECHANISMS:
+                return 0, NOT_WHOLE
+            error[size] = problem.alone[v]
+            size += 1
+    return lighten(error, size, problem.table)
+
+
+@compiled
+def _share_other_side(faults, errors, sizes, weights, problem):  # type: ignore[no-untyped-def]
+    """Tries the other side of the best candidate with the memory sides of all others.
+
+    Often the weights of two cosets differ by their other sides alone, of which one is in a wrong coset of its own. No
+    observable tells, and no small replacement leads out.
+    """
+    if len(weights) == 0:
+        return
+    best = np.argmin(weights)
+    if weights[best] == NOT_WHOLE:
+        return
+    for n in range(len(weights)):
+        if sizes[n] > 0 or n == best:  # as they have become by lightening
+            _faults_of(errors[n], sizes[n], faults[n], problem)
+    trial = errors[len(errors) - 1]
+    for n in range(len(weights)):
+        if n != best:
+            size, weight = _joint_error(faults[n], faults[best], trial, problem)
+            if weight < weights[n]:
+                sizes[n], weights[n] = size, weight
+                errors[n, :size] = trial[:size]
+
+
+@compiled
+def _faults_of(error, size, faults, problem):  # type: ignore[no-untyped-def]
+    """The faults (V,) of both sides that an error's mechanisms make."""
+    faults[:] = False
+    for i in range(size):
+        for side in range(2):
+            v = problem.fault[side, error[i]]
+            if v >= 0:
+                faults[v] = not faults[v]
+
+
+@compiled
+def _report(chosen, errors, sizes, weights, cosets, found_weights, problem, energies):  # type: ignore[no-untyped-def]
+    """The free energy of each coset at its best candidate; without any whole candidate, the weights that were found."""
+    whole = False
+    for n in range(len(chosen)):
+        whole = whole or weights[n] < NOT_WHOLE
+    for n in range(len(chosen)):
+        best = True
+        for other in range(len(chosen)):
+            if cosets[chosen[other]] == cosets[chosen[n]]:
+                if weights[other] < weights[n] or (weights[other] == weights[n] and other < n):
+                    best = False
+        if best and whole:
+            energies[chosen[n]] = weights[n] - degeneracy(errors[n], sizes[n], problem.table)
+        elif best:
+            energies[chosen[n]] = found_weights[chosen[n], 1]
