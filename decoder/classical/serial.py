@@ -1,23 +1,32 @@
-"""Serial belief propagation on the exact graph as a decoder: the coset that most solutions of an ensemble lie in."""
+"""Serial belief propagation on the exact graph as a decoder: the likeliest of the cosets that an ensemble finds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import BatchDecoder
+from decoder.base import Decoding, SoftBatchDecoder
 from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
-from decoder.serial.graph import Integers, joint_faults, observables_of
+from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
+from decoder.serial.graph import joint_faults
 from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_for
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes
 from simulation.experiments import Experiment
 from simulation.faults import FaultModel
+
+if TYPE_CHECKING:
+    from decoder.serial.candidates import JointProblem
+
+MOST_BYTES = 1 << 26
+"""So many bytes of solutions are kept at once; batches of more are decoded in parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +52,12 @@ class SerialSettings(DecoderSettings):
         return SerialDecoder(experiment.fault_model, _deciding(experiment.check_types), self)
 
 
-class SerialDecoder(BatchDecoder):
-    """Decodes the shots of any fault model with `decoder.serial`."""
+class SerialDecoder(SoftBatchDecoder):
+    """Decodes the shots of any fault model with `decoder.serial`.
+
+    The answer is the coset that all solutions of a shot lie in. Where they disagree, which is about one shot of a
+    hundred at the rates that codes are made for, it is the coset with the least free energy.
+    """
 
     def __init__(
         self,
@@ -73,32 +86,47 @@ class SerialDecoder(BatchDecoder):
         joint = joint_faults(problem.faults, memory_basis)
         rules = settings.rules or rules_for(joint.graph)
         self.rules = rules._replace(quorum=1, solutions=1) if settings.first_solution else rules
-        self._graph = joint.graph
+        self.doubt = doubt_for(joint.graph)
+        self._fault_model, self._joint = problem.faults, joint
         self._schedule = schedule_for(joint, self.rules, seed=settings.seed)
 
-    def predict(self, events: Bits) -> Bits:
-        """The flips of the coset with the most solutions; see `decoder.base.BatchDecoder`."""
-        flips = observables_of(_majority(self.propagate(events)), num_observables=self.num_observables)
-        return flips ^ self._observable_offset
+    def judge(self, events: Bits) -> Decoding:
+        """The likeliest coset of each shot and its probability; see `decoder.base.SoftBatchDecoder`."""
+        at_once = max(1, MOST_BYTES // (self.rules.solutions * len(self._joint.graph.chance) + 1))
+        firsts = range(0, max(1, len(events)), at_once)
+        return Decoding.concatenate([self._judge(events[first : first + at_once]) for first in firsts])
 
     def propagate(self, events: Bits, *, keep_faults: bool = False) -> SerialResult:
         """All that is found for detection events (B, detectors); see `decoder.serial.kernels.propagate`."""
         from decoder.serial.kernels import propagate  # importing numba takes a while, and compiling more
 
         shots = np.ascontiguousarray(events ^ self._syndrome_offset)
-        return propagate(shots, self._graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
+        graph = self._joint.graph
+        return propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
 
+    def free_energies(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
+        """The free energies (B, S) of the cosets of shots; see `decoder.serial.candidates.free_energies`."""
+        from decoder.serial.candidates import free_energies
 
-def _majority(result: SerialResult) -> Integers:
-    """The coset of each shot (B,) with the most solutions; among as many, that of the likeliest solution."""
-    cosets, solutions = result.cosets, result.cosets.shape[1]
-    # A shot without a solution has what looked likelier at the end in the first place.
-    filled = np.arange(solutions) < np.maximum(result.found, 1)[:, None]
-    same = (cosets[:, :, None] == cosets[:, None, :]) & filled[:, None, :]
-    votes = np.where(filled, same.sum(2), 0)
-    weights = np.where(votes == votes.max(1, keepdims=True), result.weights[..., 1], np.inf)
-    chosen: Integers = np.take_along_axis(cosets, weights.argmin(1)[:, None], axis=1)[:, 0]
-    return chosen
+        shots = np.ascontiguousarray(events ^ self._syndrome_offset)
+        return free_energies(shots, result, self._problem, threads=self.threads)
+
+    @cached_property
+    def _problem(self) -> JointProblem:
+        from decoder.serial.candidates import JointProblem
+
+        return JointProblem.of(self._fault_model, self._joint)
+
+    def _judge(self, events: Bits) -> Decoding:
+        result = self.propagate(events, keep_faults=self.rules.solutions > 1)
+        energies = np.full(result.cosets.shape, np.inf)
+        differ = np.flatnonzero(disagreeing(result))
+        if len(differ):
+            energies[differ] = self.free_energies(events[differ], result.of(differ))
+        found = decoding_of(result, posterior(result, energies, self.doubt), num_observables=self.num_observables)
+        offset = self._observable_offset
+        flips = np.where(offset, 1 - found.flip_probabilities, found.flip_probabilities)
+        return Decoding(found.predictions ^ offset, found.confidence, flips)
 
 
 def _deciding(types: CheckTypes) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
-"""Solutions in several cosets compared: each made a joint error, as light as it gets, with what its coset gains by others.
+"""Solutions in several cosets compared, for the few shots whose solutions disagree.
 
-For the few shots whose solutions disagree. The free energy of a coset is the weight of its lightest error less the
-degeneracy (`lightening.degeneracy`): -log of its probability, up to a constant of the shot.
+Each is made a joint error of both sides, which is made as light as it gets. The free energy of a coset is the weight of
+its lightest error less the degeneracy (`lightening.degeneracy`): -log of its probability, up to a constant of the shot.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy.typing as npt
 from decoder.compiled import compiled, in_pieces
 from decoder.serial.completion import RULES, complete, other_side
 from decoder.serial.graph import JointFaults, JointGraph
-from decoder.serial.kernels import Beliefs, Schedule
+from decoder.serial.kernels import Beliefs
 from decoder.serial.lightening import MOST_MECHANISMS, degeneracy, lighten
 from decoder.serial.mechanisms import Mechanisms, joint_mechanisms
-from decoder.serial.rules import SerialResult, SerialRules
+from decoder.serial.rules import Schedule, SerialResult, SerialRules
 from simulation.faults import FaultModel
 
 IN_COSET = 2
-"""So many solutions of a coset are made whole, the likeliest ones; with all of them as many shots are decoded wrongly."""
+"""So many solutions of a coset are made whole, the likeliest ones; with all of them as many shots go wrong."""
 NOT_WHOLE = 1e30
 """The weight of a candidate that could not be made a joint error; not infinite, which compiled code does not know."""
 MOST_CANDIDATES = 8
@@ -172,9 +172,9 @@ def _report(chosen, errors, sizes, weights, cosets, found_weights, problem, ener
     for n in range(len(chosen)):
         best = True
         for other in range(len(chosen)):
-            if cosets[chosen[other]] == cosets[chosen[n]]:
-                if weights[other] < weights[n] or (weights[other] == weights[n] and other < n):
-                    best = False
+            better = weights[other] < weights[n] or (weights[other] == weights[n] and other < n)
+            if better and cosets[chosen[other]] == cosets[chosen[n]]:
+                best = False
         if best and whole:
             energies[chosen[n]] = weights[n] - degeneracy(errors[n], sizes[n], problem.table)
         elif best:

@@ -1,8 +1,8 @@
 """The faults of the other side, given those of the memory side.
 
-Belief propagation stops as soon as the memory basis's events are explained. What it then believes of the other side need
-not explain that side's events, and comes from beliefs about the memory side that have changed since. To compare joint
-errors both sides are needed: here the other side is solved alone, the faults of the memory side being told as certain.
+Belief propagation stops as soon as the memory basis's events are explained. What it then believes of the other side
+need not explain that side's events, and comes from beliefs about the memory side that have changed since. To compare
+joint errors both sides are needed: here the other one is solved alone, those of the memory side told as certain.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import numpy as np
 from decoder.compiled import compiled
 from decoder.serial.graph import FAR, JointFaults
 from decoder.serial.kernels import (
-    Beliefs,
-    Schedule,
     explained,
     fall_silent,
     read_events,
@@ -21,7 +19,7 @@ from decoder.serial.kernels import (
     visit_all,
 )
 from decoder.serial.rows import random_rows, rows_to_test
-from decoder.serial.rules import SerialRules, memory_strengths
+from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 
 ORDERS = 8
 """Row orders, used in turn by the legs."""
@@ -104,7 +102,7 @@ def _start(faults, graph, beliefs):  # type: ignore[no-untyped-def]
 
 @compiled
 def _remember_other(memory, gamma, first, beliefs):  # type: ignore[no-untyped-def]
-    """The bias of the other side's faults; see `decoder.serial.kernels`. In the first pass there is nothing to remember."""
+    """The bias of the other side's faults; see `decoder.serial.kernels`. At first there is nothing to remember."""
     prior, posterior, bias = beliefs.prior, beliefs.posterior, beliefs.bias
     for v in range(memory, len(bias) - 1):
         new = prior[v] if first else prior[v] + gamma[v] * (posterior[v] - prior[v])

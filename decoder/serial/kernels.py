@@ -152,7 +152,7 @@ def _decode(b, events, graph, schedule, rules, beliefs, result):  # type: ignore
         if solved:
             _record(b, result.found[b], passes, graph, beliefs, result)
             result.found[b] += 1
-            if _enough(result.cosets[b], result.found[b], rules):
+            if _enough(result.cosets[b], result.found[b], passes, rules):
                 break
         if passes >= rules.passes:
             break
@@ -228,11 +228,11 @@ def explained(test, beliefs):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _enough(cosets, found, rules):  # type: ignore[no-untyped-def]
-    """Whether a shot stops: at a quorum of solutions in one coset, or at the most solutions."""
+def _enough(cosets, found, passes, rules):  # type: ignore[no-untyped-def]
+    """Whether a shot stops: at a quorum of solutions in one coset that came easily, or at the most solutions."""
     if found >= rules.solutions:
         return True
-    if found < rules.quorum:
+    if found < rules.quorum or passes > rules.easy:
         return False
     agreeing = 0
     for n in range(found):

@@ -22,13 +22,15 @@ class SerialRules(NamedTuple):
     """When a shot begins a leg and when it stops. A pass visits every row once."""
 
     quorum: int
-    """A shot stops at so many solutions if they all lie in one coset."""
+    """A shot stops at so many solutions if they all lie in one coset, and if they came easily."""
     solutions: int
-    """Where they do not, it goes on to so many solutions."""
+    """Where that is not so, it goes on to so many solutions."""
     legs: int
     """A shot stops after so many legs."""
     passes: int
     """A shot stops after so many passes, whatever it has found: this bounds its time."""
+    easy: int = 1 << 30
+    """Solutions came easily if the shot has taken at most so many passes."""
     first_leg: int = 60
     """The first leg ends after so many passes, unless a solution ends it earlier."""
     leg: int = 60
@@ -124,7 +126,7 @@ class SerialResult(NamedTuple):
             faults=np.zeros((shots, solutions, faults), np.bool_),
         )
 
-    def of(self, shots: slice) -> SerialResult:
-        """A view of some shots."""
+    def of(self, shots: slice | Integers) -> SerialResult:
+        """Some shots; as views, if they are given as a slice."""
         fields: list[Any] = [field[shots] for field in self]
         return SerialResult(*fields)
