@@ -19,6 +19,7 @@ from decoder.commands.circuit import circuit
 from decoder.commands.codes import codes
 from decoder.commands.decode import decode
 from decoder.commands.export import export
+from decoder.commands.inspect import inspect
 from decoder.commands.sample import sample
 from decoder.commands.train import train
 from decoder.commands.tune import tune
@@ -92,7 +93,7 @@ def tandem(
         raise typer.Exit(USAGE_ERROR)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (codes, circuit, sample, train, tune, export)
+COMMANDS: tuple[Callable[..., None], ...] = (codes, circuit, inspect, sample, train, tune, export)
 """All commands but `decode`, which the service replaces by its own, and the group `benchmark`."""
 
 

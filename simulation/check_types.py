@@ -190,9 +190,12 @@ def _sensitivities(circuit: stim.Circuit) -> tuple[Indices, Indices, Indices]:
 
 
 def with_ticks(circuit: stim.Circuit) -> stim.Circuit:
-    """The circuit without loops, with a TICK wherever a qubit is used again."""
+    """The circuit without loops, with a TICK wherever a qubit is used again.
+
+    A measurement that resets too counts as two uses.
+    """
     ticked, used = stim.Circuit(), set[int]()
-    for instruction in circuit.flattened():
+    for instruction in _single_uses(circuit.flattened()):
         gate = stim.gate_data(instruction.name)
         if instruction.name == "TICK":
             used = set()
@@ -204,6 +207,18 @@ def with_ticks(circuit: stim.Circuit) -> stim.Circuit:
             used |= qubits
         ticked.append(instruction)
     return ticked
+
+
+def _single_uses(circuit: stim.Circuit) -> Iterator[stim.CircuitInstruction]:
+    """The instructions, those that measure and reset as two."""
+    for instruction in circuit:
+        assert isinstance(instruction, stim.CircuitInstruction)
+        if instruction.name in ("MR", "MRX", "MRY"):
+            targets, basis = instruction.targets_copy(), instruction.name[2:]
+            yield stim.CircuitInstruction(f"M{basis}", targets, instruction.gate_args_copy())
+            yield stim.CircuitInstruction(f"R{basis}", [target.value for target in targets])
+        else:
+            yield instruction
 
 
 def _by_coordinates(model: FaultModel, dem: stim.DetectorErrorModel) -> Mask:

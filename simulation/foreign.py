@@ -145,14 +145,15 @@ class ForeignExperiment:
 
     @cached_property
     def rounds(self) -> int | None:
-        """How often the qubit that is measured most often is measured; None where no circuit tells."""
+        """How often most qubits that are measured repeatedly are measured; None where no circuit tells."""
         counts = Counter[int]()
         for instruction, times in _instructions(self.circuit or stim.Circuit()):
-            if stim.gate_data(instruction.name).produces_measurements:
+            if stim.gate_data(instruction.name).produces_measurements and instruction.name != "MPP":
                 for target in instruction.targets_copy():
                     if target.qubit_value is not None:
                         counts[target.qubit_value] += times
-        return max(counts.values(), default=None)
+        repeated = Counter(count for count in counts.values() if count > 1)
+        return repeated.most_common(1)[0][0] if repeated else max(counts.values(), default=None)
 
     @cached_property
     def noise_rates(self) -> dict[str, tuple[float, ...]]:

@@ -111,7 +111,10 @@ class NeuralDecoder(SoftBatchDecoder):
                 f"{decoder.num_observables} logical qubits, all of which must be observables"
             )
         known = _symptoms(decoder.model.geometry.code, grid.memory_basis, grid.rounds)
-        foreign = [s for s in FaultModel.from_dem(dem).symptoms() if s not in known]
+        model = FaultModel.from_dem(dem)
+        if (model.priors > 0.5).any():
+            raise ValueError("some error mechanisms are likelier than not, which the network has never seen; use bposd")
+        foreign = [s for s in model.symptoms() if s not in known]
         if foreign:
             raise ValueError(
                 f"{len(foreign)} error mechanisms of the DEM, such as detectors {foreign[0][0]} with observables "
