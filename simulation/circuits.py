@@ -16,12 +16,12 @@ import stim
 
 from simulation.bases import BASES, Basis, Detectors
 from simulation.check_types import CheckTypes
-from simulation.checks import Block, Monomial
 from simulation.codes import BivariateBicycleCode, parse_code
+from simulation.codes.checks import Block, Monomial
+from simulation.codes.torus import cell_coordinates
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
 from simulation.noise import NoiseModel
-from simulation.torus import cell_coordinates
 
 # The monomial of the neighbour that each check touches in layers 0..6, as (block, polynomial, term); None waits.
 # An X check at cell c touches L at c + A_i and R at c + B_i, a Z check L at c - B_i and R at c - A_i.

@@ -18,8 +18,8 @@ from decoder.neural.geometry import TorusGeometry
 from decoder.relay.graph import FaultGraphs, split
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
+from simulation.codes.torus import relative_cells
 from simulation.noise import NoiseModel
-from simulation.torus import relative_cells
 
 NOMINAL_P = 0.003  # of the priors; the network learns what beliefs mean at other error rates
 ROUNDS = 3  # of the reference experiment: the fewest with a round that touches neither end

@@ -19,8 +19,8 @@ from ldpc import mod2
 from decoder.neural.config import Outputs
 from simulation.bases import BASES, Basis
 from simulation.codes import BivariateBicycleCode
+from simulation.codes.torus import cell_coordinates, negated_cells, relative_cells
 from simulation.detectors import DetectorGrid
-from simulation.torus import cell_coordinates, negated_cells, relative_cells
 
 NETWORK_BASES: tuple[Basis, Basis] = ("Z", "X")
 """The memory bases in the network's order: an integer `basis` in this package is an index into these."""

@@ -22,7 +22,7 @@ weight 10, four of 12) and bb756 (eight of 36, eight of 40).
 
 This command, in the root of the repository, makes the file again::
 
-    python -c "from simulation import codes, logicals; logicals.write_shipped(codes.CODES)"
+    python -c "from simulation.codes import CODES, logicals; logicals.write_shipped(CODES)"
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from simulation.checks import BicycleChecks
+from simulation.codes.checks import BicycleChecks
 
 DEFAULT_SEED = 1
 DEFAULT_ITERATIONS = 200

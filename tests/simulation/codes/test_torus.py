@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from simulation.torus import cell_coordinates, negated_cells, relative_cells, shifted_cells
+from simulation.codes.torus import cell_coordinates, negated_cells, relative_cells, shifted_cells
 
 
 @pytest.mark.parametrize(("l", "m"), [(1, 1), (2, 3), (5, 2)])

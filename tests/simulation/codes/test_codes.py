@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulation.codes import CODES, MAX_PARSED_CELLS, BivariateBicycleCode, parse_code
-from simulation.torus import shifted_cells
+from simulation.codes.torus import shifted_cells
 
 PUBLISHED = {
     "bb72": (72, 12, "6"),

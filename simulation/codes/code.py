@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.bases import Basis
-from simulation.checks import BicycleChecks, Monomial, Polynomial
-from simulation.logicals import logical_operators
+from simulation.codes.checks import BicycleChecks, Monomial, Polynomial
+from simulation.codes.logicals import logical_operators
 
 MAX_PARSED_CELLS = 4096
 """Largest torus that `parse_code` accepts, far above what can be decoded; it keeps typing errors cheap."""
@@ -23,7 +23,7 @@ _FORM = "'l,m,A,B' such as '6,6,x^3+y+y^2,y^3+x+x^2'"
 
 @dataclass(frozen=True)
 class BivariateBicycleCode(BicycleChecks):
-    """A bivariate bicycle code: its checks (see `simulation.checks`), what was published of it, its logical operators.
+    """A bivariate bicycle code: its checks (`simulation.codes.checks`), what was published of it, and its logicals.
 
     Attributes:
         name: The id of a published code, such as "bb72"; empty for others. Not compared.
@@ -54,7 +54,7 @@ class BivariateBicycleCode(BicycleChecks):
     def logicals(self, basis: Basis) -> NDArray[np.uint8]:
         """A basis of logical operators of low weight, uint8 (k, n), read-only, lightest first.
 
-        It is the lightest basis that is known: see `simulation.logicals`. The X basis is the exact dual image
+        It is the lightest basis that is known: see `simulation.codes.logicals`. The X basis is the exact dual image
         of the Z basis in the same order: ``logicals("X")[:, dual_qubits] == logicals("Z")``. A published code
         has it at once; for others a search takes seconds on the first call, and more with n.
 

@@ -12,7 +12,7 @@ from ldpc import mod2
 from scipy.sparse import csr_matrix, vstack
 
 from simulation.codes import CODES, BivariateBicycleCode, parse_code
-from simulation.logicals import SHIPPED_PATH, search_logicals, write_shipped
+from simulation.codes.logicals import SHIPPED_PATH, search_logicals, write_shipped
 
 WEIGHTS = {
     "bb72": [6] * 12,

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from simulation.torus import negated_cells, shifted_cells
+from simulation.codes.torus import negated_cells, shifted_cells
 
 Monomial = tuple[int, int]
 """The exponents (i, j) of x^i y^j."""
