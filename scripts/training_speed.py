@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from decoder.commands.settings import read_pairs, training_config
+from decoder.training.fresh import FreshShots
 from decoder.training.runtime import device_name
 from decoder.training.sampler import FaultSampler
 from decoder.training.trainer import Trainer
@@ -54,12 +55,11 @@ def flop_per_step(trainer: Trainer) -> float:
     """
     config, total = trainer.config, 0.0
     for rounds in config.rounds:
-        trainer.config = replace(config, rounds=(rounds,))
+        shots = FreshShots(replace(config, rounds=(rounds,)), trainer.device)
         # Fused attention is not counted on every device, and does the same products.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            trainer.loss(0).backward()  # type: ignore[no-untyped-call]
+            shots.loss(trainer.model, 0, step=0, shots=0).backward()  # type: ignore[no-untyped-call]
         total += counter.get_total_flops()
-    trainer.config = config
     trainer.model.zero_grad(set_to_none=True)
     return config.micro_batches * total / len(config.rounds)
 

@@ -8,23 +8,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from decoder.neural.geometry import NETWORK_BASES
 from decoder.neural.weights import save_weights
 from decoder.training.config import TrainingConfig
+from decoder.training.fresh import FreshShots
 from decoder.training.log import Log, Progress
 from decoder.training.runtime import device_name, join_processes, leave_processes, pick_device, signals_caught
-from decoder.training.sampler import FaultSampler
 from decoder.training.state import TrainingState
 from decoder.training.validation import Validation
-from simulation.bases import Basis
-from simulation.circuits import MemoryExperiment
-from simulation.noise import NoiseModel
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
 
@@ -84,7 +78,7 @@ class Trainer:
         elif config.init_from:
             self.state.init_from(config.init_from)
         self.model = self.state.model
-        self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
+        self.shots = FreshShots(config, self.device)
         if self.rank == 0:
             self.log = Log(out / LOG, keep_until=self.state.counters.step)
         self.last_validation: dict[str, int] = {}
@@ -132,11 +126,11 @@ class Trainer:
         return min(1.0, max(by_steps, by_time))
 
     def step(self) -> torch.Tensor:
-        """One optimizer step on fresh shots; returns the mean loss over all micro-batches."""
+        """One optimizer step; returns the mean loss over all micro-batches."""
         config, counters = self.config, self.state.counters
         total = torch.zeros((), device=self.device)
         for micro in range(self.rank, config.micro_batches, self.world):
-            loss = self.loss(micro) / config.micro_batches
+            loss = self.shots.loss(self.model, micro, step=counters.step, shots=counters.shots) / config.micro_batches
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if self.world > 1:
@@ -157,78 +151,12 @@ class Trainer:
         self.state.update_average(config.ema_decay)
         return total
 
-    def loss(self, micro: int) -> torch.Tensor:
-        """The network's loss on one micro-batch, a pure function of the seed, the step and `micro`."""
-        config = self.config
-        step = self.state.counters.step
-        # One number of rounds for the whole step, so that no process waits for another's longer experiments.
-        rounds = int(np.random.default_rng((config.seed, step)).choice(config.rounds))
-        random = np.random.default_rng((config.seed, step, micro))
-        basis: Any = config.bases[micro % len(config.bases)]
-        p = float(random.choice(self.error_rates()))
-        # The same p gives a longer experiment more faults: lower it, but less than in proportion, so that shots
-        # stay neither trivial nor hopeless and still come near the p at which long experiments will be decoded.
-        p *= math.sqrt(min(config.rounds) / rounds)
-        sampler = self._sampler(basis, rounds, p)
-        events, flips = sampler.sample(config.micro_batch, seed=int(random.integers(2**62)))
-        which = NETWORK_BASES.index(basis)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
-            if config.hard_share < 1:
-                chosen = self.least_sure(events, basis=which)
-                events, flips = events[..., chosen], flips[chosen]
-            return self.model.loss(events, flips, basis=which, coset_weight=config.coset_weight)
-
-    @torch.no_grad()
-    def least_sure(self, events: torch.Tensor, *, basis: int) -> torch.Tensor:
-        """The shots whose best coset leads the second by least.
-
-        Chosen by the events alone, so among the shots with the same events the share of each coset stays true.
-        """
-        best, second = self.model.scores(events, basis=basis).topk(2, dim=1).values.unbind(1)
-        count = max(1, round(self.config.hard_share * len(best)))
-        return (best - second).topk(count, largest=False).indices
-
-    def error_rates(self) -> list[float]:
-        """The error rates in play: about one fault a shot at first, the whole range when the curriculum ends."""
-        config = self.config
-        done = min(1.0, self.state.counters.shots / config.curriculum_shots) if config.curriculum_shots else 1.0
-        start = min(self._one_fault_p, config.p_max)
-        low = start * (config.p_min / start) ** done
-        high = start * (config.p_max / start) ** done
-        inside = [p for p in self._grid if low * 0.999 <= p <= high * 1.001]
-        return inside or [min(self._grid, key=lambda p: abs(math.log(p / high)))]
-
     def lr_scale(self) -> float:
         config = self.config
         warmup = min(1.0, (self.state.counters.step + 1) / max(1, config.warmup_steps))
         left = 1 - self.fraction
         decay = 1.0 if left >= config.decay_fraction else left / config.decay_fraction
         return warmup * (config.final_lr + (1 - config.final_lr) * decay)
-
-    @cached_property
-    def _one_fault_p(self) -> float:
-        longest = max(self.config.rounds)
-        return self.config.p_min / self._sampler("Z", longest, self.config.p_min).mean
-
-    @cached_property
-    def _grid(self) -> list[float]:
-        config = self.config
-        grid: list[float] = np.geomspace(config.p_min, config.p_max, config.p_points).tolist()
-        if self._one_fault_p < config.p_min:
-            grid = [*np.geomspace(self._one_fault_p, config.p_min, 4)[:-1].tolist(), *grid]
-        return grid
-
-    def _sampler(self, basis: Basis, rounds: int, p: float) -> FaultSampler:
-        key = (basis, rounds, p)
-        if key not in self.samplers:
-            # Only the first error rate of a basis and a number of rounds pays for the mechanisms; others share them.
-            shared = next((s for (b, r, _), s in self.samplers.items() if (b, r) == (basis, rounds)), None)
-            if shared is None:
-                experiment = MemoryExperiment.create(code=self.config.model.code, basis=basis, rounds=rounds, p=p)
-                self.samplers[key] = FaultSampler(experiment, device=self.device)
-            else:
-                self.samplers[key] = shared.at(NoiseModel.uniform(p))
-        return self.samplers[key]
 
     # --- reports and files ---
 
