@@ -49,7 +49,9 @@ class Fort:
         kind = (one.settings, one.options)
         if self._running is None or kind != self._kind:
             self.leave()
-            served = harness.serve(*one.options, core=None, models=(harness.MODEL,), **one.settings)
+            served = harness.serve(
+                *one.options, core=None, models=(harness.MODEL,), allowed_hosts='["t"]', **one.settings
+            )
             self._running, self._kind = self._stack.enter_context(served), kind
         return self._running
 

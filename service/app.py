@@ -16,7 +16,7 @@ from service.auth import KeyRing
 from service.errors import ClosingError, NotReadyError, UnauthorizedError
 from service.http.bounds import Gate
 from service.http.dependencies import EngineDependency
-from service.http.middleware import PROBES, Observe, RequireKey
+from service.http.middleware import PROBES, Observe, RefuseOtherSites, RequireKey
 from service.http.parsing import BodyParser
 from service.http.problems import Problem, add_problem_handlers, problem_responses
 from service.models.changes import ModelChanges
@@ -43,6 +43,9 @@ SECURITY_SCHEMES = {
 
 OPEN_PATHS = PROBES | frozenset(page.FILES)
 """Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
+
+LINKED_PATHS = frozenset(page.FILES) | {"/docs", "/redoc"}
+"""What pages of other sites may link to, also where they may not ask for anything."""
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (
     Problem,
@@ -177,15 +180,24 @@ def create_app(
         parser.close()
 
     def surround(inner: ASGIApp) -> ASGIApp:
+        refused = partial(metrics.failure, "")
         if keys.required:
-            refused = partial(metrics.failure, "")
             inner = RequireKey(inner, keys=keys, open_paths=OPEN_PATHS, forms=FORMS, on_refused=refused)
+        else:
+            inner = RefuseOtherSites(
+                inner,
+                hosts=frozenset(map(str.lower, settings.allowed_hosts)),
+                open_paths=LINKED_PATHS,
+                forms=FORMS,
+                on_refused=refused,
+            )
         return Observe(inner, metrics=metrics, access_log=settings.access_log, draining=engine.draining.is_set)
 
     maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
     app = Application(surround=surround, maxima=maxima, lifespan=lifespan)
     app.state.engine, app.state.changes, app.state.streams = engine, changes, streams
-    app.state.gate, app.state.parser = Gate(settings.max_requests_in_flight), parser
+    app.state.gate = Gate(settings.max_requests_in_flight, most_bytes=settings.max_bodies_bytes)
+    app.state.parser = parser
     for router in ROUTERS:
         app.include_router(router)
     add_problem_handlers(app, on_problem=_count_problem, forms=FORMS)

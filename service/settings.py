@@ -7,7 +7,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from decoder.catalog import DECODERS, has_weights
@@ -70,6 +79,13 @@ class ModelSettings(BaseModel):
         "replaced. Its start, some seconds, counts as well. Default: 60.",
     )
 
+    @field_validator("weights")
+    @classmethod
+    def _a_path(cls, weights: Path | None) -> Path | None:
+        if weights is not None and "\0" in str(weights):
+            raise ValueError("a path has no NUL")
+        return weights
+
     @model_validator(mode="after")
     def _pairs_alone(self) -> Self:
         names = ("threshold", "deadline_ms", "second_processes", "second_patience_seconds")
@@ -112,6 +128,9 @@ class Settings(BaseSettings):
         "`bb72-tandem`.",
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")
+    max_bodies_bytes: int = Field(
+        default=128 * 2**20, ge=1, description="Most bytes of all bodies that are held at once; more get 503."
+    )
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
     max_batch_shots: int = Field(default=256, ge=1, description="Most shots that a network decodes at once.")
     device: Device = Field(
@@ -183,6 +202,16 @@ class Settings(BaseSettings):
         description="File of API keys, read again when it changes. A line is `name:key` or `name:sha256:DIGEST`; "
         "`admin:` after the name lets the key replace models.",
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="A JSON list of names by which a service without keys may be asked on a loopback address, beside "
+        "those of this machine: what a proxy before it sends as Host. Pages of these names may ask it, too.",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(),
+        description="A JSON list of addresses, or networks such as `10.0.0.0/8`, of proxies whose X-Forwarded-For is "
+        "believed: the log has the client that it names.",
+    )
     model_dir: Path | None = Field(
         default=None,
         description="Directory of weights for models put in place over HTTP. Without it, they have the shipped ones.",
@@ -203,6 +232,8 @@ class Settings(BaseSettings):
         twice = [model for model, count in Counter(model.id for model in self.models).items() if count > 1]
         if twice:
             raise ValueError(f"two models are called {twice[0]!r}; give each its own id")
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError("max_bodies_bytes must be at least max_body_bytes, or such bodies never fit")
         if self.max_queued_shots < self.max_shots_per_request:
             raise ValueError("max_queued_shots must be at least max_shots_per_request, or such requests never fit")
         for model in self.models:

@@ -29,23 +29,32 @@ from service.telemetry.record import current_record
 
 T = TypeVar("T")
 
+OF_FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
+"""Media types that a page of any site can have a browser send without asking first (CORS)."""
+
 
 @dataclass(eq=False)
 class Gate:
-    """Bounds how many requests, or streams, are at work at once.
+    """Bounds how many requests, or streams, are at work at once, and how many bytes all of them hold.
 
     Args:
         most: how many may be.
         what: what is counted, for the error's message.
+        most_bytes: that all may hold.
     """
 
     most: int
     what: str = "requests are at work"
+    most_bytes: int = 0
     _inside: int = field(default=0, init=False)
+    _bytes: int = field(default=0, init=False)
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
+    def enter(self) -> Iterator[Callable[[int], None]]:
         """Counts one more for as long as the `with` block lasts.
+
+        Yields:
+            What the block calls with each number of bytes that it holds from then on. It may raise BusyError.
 
         Raises:
             BusyError: there are `most` already.
@@ -53,16 +62,38 @@ class Gate:
         if self._inside >= self.most:
             raise BusyError(f"{self._inside} {self.what} already; try again later", retry_after=1)
         self._inside += 1
+        held = 0
+
+        def hold(count: int) -> None:
+            nonlocal held
+            if self._bytes + count > self.most_bytes:
+                detail = (
+                    f"the bodies of all requests hold {self._bytes} bytes, and at most {self.most_bytes} may be held"
+                )
+                raise BusyError(f"{detail}; try again later", retry_after=1)
+            self._bytes += count
+            held += count
+
         try:
-            yield
+            yield hold
         finally:
             self._inside -= 1
+            self._bytes -= held
 
 
-async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytes:
+async def read_body(
+    request: Request, *, max_bytes: int, timeout_seconds: float, hold: Callable[[int], None] | None = None
+) -> bytes:
     """Reads a body, without its Content-Encoding, and stops as soon as it is too long, whatever length was declared.
 
+    Args:
+        request: whose body.
+        max_bytes: that it may have, as sent and decoded.
+        timeout_seconds: that it may take.
+        hold: is told of each number of bytes that come; see `Gate.enter`.
+
     Raises:
+        BusyError: all bodies together are too long.
         BodyTooLargeError: more than `max_bytes`, as sent or decoded.
         BodyTimeoutError: not there within the time.
         UnsupportedEncodingError: see `decoded_body`.
@@ -78,6 +109,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
                 body += chunk
                 if len(body) > max_bytes:
                     raise _too_large(max_bytes)
+                if hold is not None:
+                    hold(len(chunk))
     except TimeoutError:
         raise BodyTimeoutError(f"the body was not there within {timeout_seconds:g} s; send fewer shots") from None
     return bytes(body)
@@ -163,17 +196,25 @@ async def work_on_body(
         ClosingError: the server gave the work up.
         RequestError, ClientDisconnect: as `read_body`, `deadline` and the work.
     """
-    with gate.enter():
+    with gate.enter() as hold:
         try:
             most = settings.decode_timeout_seconds
             async with nullcontext() if timeout_ms is None else deadline(timeout_ms, most_seconds=most):
                 body = await read_body(
-                    request, max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds
+                    request,
+                    max_bytes=settings.max_body_bytes,
+                    timeout_seconds=settings.body_timeout_seconds,
+                    hold=hold,
                 )
                 return await unless_disconnected(request, work(body))
         except asyncio.CancelledError:
             # The server cancels requests that take longer to end than it waits when it shuts down.
             raise ClosingError("the service shut down before the shots were decoded") from None
+
+
+def media_type(request: Request) -> str:
+    """The media type of a request's body, in lower case and without parameters; empty if it has none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def content_type(request: Request, supported: Sequence[str]) -> str:
@@ -182,7 +223,7 @@ def content_type(request: Request, supported: Sequence[str]) -> str:
     Raises:
         UnsupportedMediaTypeError: it is none of `supported`.
     """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    found = media_type(request)
     if found not in supported:
         raise UnsupportedMediaTypeError(f"content type {found or 'missing'}; send one of {', '.join(supported)}")
     return found

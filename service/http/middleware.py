@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.auth import KeyRing, bearer
-from service.errors import UnauthorizedError
+from service.auth import KeyRing, bearer, is_loopback
+from service.errors import ForbiddenError, RequestError, UnauthorizedError
 from service.http.problems import ErrorForm, answer_for, problem_of
 from service.telemetry.logs import ACCESS
 from service.telemetry.metrics import Metrics
@@ -111,17 +112,94 @@ class RequireKey:
         await self.app(scope, receive, send)
 
     async def _refuse(self, secret: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
-        self.on_refused(UnauthorizedError.kind)
-        if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-            await receive()
-            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "an API key is needed"})
-            return
         wrong = "this API key is not known, or not any more" if secret else "an API key is needed"
         error = UnauthorizedError(f"{wrong}; send one as Authorization: Bearer KEY, or as X-API-Key")
         challenge = 'Bearer realm="tandem"' + (', error="invalid_token"' if secret else "")  # RFC 6750, 3
-        headers = {"WWW-Authenticate": challenge}
-        response = answer_for(scope["path"], problem_of(error), forms=self.forms, headers=headers)
-        await response(scope, receive, send)
+        self.on_refused(error.kind)
+        await _refuse(error, scope, receive, send, forms=self.forms, headers={"WWW-Authenticate": challenge})
+
+
+@dataclass(frozen=True, eq=False)
+class RefuseOtherSites:
+    """Answers 403 to what pages of other sites have a browser send to a service without keys.
+
+    Such a page cannot read answers, but for a name of its own that it lets point to this machine (DNS rebinding): what
+    comes to a loopback address has to ask for one by its name. And it could keep the service busy, or open WebSockets,
+    which no browser guards: what says that it comes from elsewhere is refused. Probes may ask as they like.
+
+    Args:
+        app: what answers.
+        hosts: names for this service, in lower case, beside those of loopback addresses.
+        open_paths: paths that pages of others may lead to.
+        forms: see `service.http.problems.answer_for`.
+        on_refused: is called for each refused request, with the kind of problem.
+    """
+
+    app: ASGIApp
+    hosts: Set[str]
+    open_paths: Set[str]
+    forms: Mapping[str, ErrorForm]
+    on_refused: Callable[[str], None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asks = scope["type"] in ("http", "websocket") and scope["path"] not in PROBES
+        error = self._error(scope) if asks else None
+        if error is None:
+            await self.app(scope, receive, send)
+            return
+        self.on_refused(error.kind)
+        await _refuse(error, scope, receive, send, forms=self.forms, headers={})
+
+    def _error(self, scope: Scope) -> ForbiddenError | None:
+        headers = Headers(scope=scope)
+        host = _Place.of(f"//{headers.get('host', 'localhost')}")  # none from HTTP/1.0, which no browser speaks
+        to_loopback = scope.get("server") is not None and is_loopback(scope["server"][0])
+        if to_loopback and not (is_loopback(host.name) or host.name in self.hosts):
+            detail = f"Host: {host.name[:80]!r} is no name of this machine"
+            return ForbiddenError(f"{detail}; ask 127.0.0.1, or put the name into allowed_hosts")
+        elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if (sent_by := headers.get("origin")) is not None:
+            origin = _Place.of(sent_by)
+            elsewhere = origin != host and origin.name not in self.hosts
+        elif scope["path"] in self.open_paths:
+            elsewhere = False
+        if elsewhere:
+            return ForbiddenError("this comes from a page of another site, which needs a service with API keys")
+        return None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a page comes from, or what a request asks for: in lower case, both empty where that cannot be read."""
+
+    place: str
+    name: str
+
+    @classmethod
+    def of(cls, url: str) -> _Place:
+        try:
+            parts = urlsplit(url.lower())
+            return cls(parts.netloc, parts.hostname or "")
+        except ValueError:  # brackets without an address between them, perhaps
+            return cls("", "")
+
+
+async def _refuse(
+    error: RequestError,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    forms: Mapping[str, ErrorForm],
+    headers: Mapping[str, str],
+) -> None:
+    """Answers with a problem; closes a WebSocket where the server cannot answer it so."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await receive()
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.title})
+        return
+    response = answer_for(scope["path"], problem_of(error), forms=forms, headers=headers)
+    await response(scope, receive, send)
 
 
 def _fields(scope: Scope, record: RequestRecord, status: int) -> dict[str, object]:

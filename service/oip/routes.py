@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from service import errors
-from service.http.bounds import deadline, work_on_body
+from service.http.bounds import OF_FORMS, deadline, media_type, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.http.parsing import BodyParser
 from service.models.prepared import Prepared
@@ -120,10 +120,12 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
     """Decodes shots: one input, `detection_events` or `detection_events_b8`.
 
     The body is JSON, and binary tensors after it if the header Inference-Header-Content-Length says where it ends;
-    its Content-Type is not looked at. `parameters` choose the experiment: basis, rounds, p; `timeout_ms` says how
-    long the answer is wanted.
+    its Content-Type may be left out, but must not be one that forms of web pages have. `parameters` choose the
+    experiment: basis, rounds, p; `timeout_ms` says how long the answer is wanted.
     """
     model.metrics.requests.labels(model.id).inc()
+    if (sent_as := media_type(request)) in OF_FORMS:
+        raise errors.UnsupportedMediaTypeError(f"content type {sent_as}; send application/json, or none")
     header_length = request.headers.get(HEADER_LENGTH)
     parser: BodyParser = request.app.state.parser
 

@@ -42,6 +42,8 @@ class BoundedConfig(uvicorn.Config):
             timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
             backlog=BACKLOG,
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
             **options,
         )
 

@@ -275,3 +275,25 @@ async def _call(
     }
     await app(scope, receive, send)
     return sent
+
+
+async def test_all_bodies_together_have_a_bound(serve, make, echo):
+    """Each within its own, 256 of them took more than the machine had."""
+    sizes = {"max_body_bytes": 90, "max_bodies_bytes": 100}
+    async with serve(make, **sizes) as client:
+        echo.hold()
+        first = asyncio.create_task(client.post(URL, content=SHOT * 10, headers=B8))
+        await eventually_async(lambda: echo.batches)
+        assert (second := await client.post(URL, content=SHOT * 2, headers=B8)).status_code == 503
+        assert (kind(second), second.headers["retry-after"]) == ("busy", "1")
+        third = asyncio.create_task(client.post(URL, content=SHOT, headers=B8))
+        await eventually_async(queued(client, 1))
+        echo.gate.set()
+        assert [(await first).status_code, (await third).status_code] == [200, 200]
+        for _ in range(3):  # what was held is given back, also by those that were refused
+            assert (await client.post(URL, content=SHOT * 10, headers=B8)).status_code == 200
+
+
+def test_a_bound_that_no_body_fits_is_refused():
+    with pytest.raises(ValueError, match="max_bodies_bytes"):
+        Settings(max_body_bytes=10, max_bodies_bytes=9)

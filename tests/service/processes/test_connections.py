@@ -33,7 +33,7 @@ def serve(make) -> Callable:
     @contextmanager
     def serve(**settings: object) -> Iterator[tuple[int, Server]]:
         model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
-        chosen = Settings(models=(model,), **{"drain_seconds": 0.3} | settings)  # type: ignore[arg-type]
+        chosen = Settings(models=(model,), **{"drain_seconds": 0.3, "allowed_hosts": ("t",)} | settings)  # type: ignore[arg-type]
         server = Server(create_app(chosen, make_decoder=make), chosen)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]

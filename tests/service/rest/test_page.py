@@ -242,7 +242,7 @@ def test_an_unchanged_file_is_not_sent_again(url):
 )
 def test_no_path_leads_to_another_file(url, path):
     with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: tandem\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 404")
     assert b"application/problem+json" in answer
