@@ -148,6 +148,9 @@ class InternalError(RequestError, status=500, kind="internal-error", title="Inte
 class BusyError(RequestError, status=503, kind="busy", title="Busy"): ...
 
 
+class NotStoredError(RequestError, status=507, kind="not-stored", title="Change cannot be stored"): ...
+
+
 class DecodeTimeoutError(RequestError, status=503, kind="decode-timeout", title="Decoding took too long"): ...
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from service.errors import ConflictError, ModelNotLoadedError
+from service.errors import ConflictError, ModelNotLoadedError, NotStoredError, RequestError
 from service.models.engine import Engine
 from service.models.model import Model, model_version
 from service.models.model_file import ModelFile
 from service.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
+
+Change = Callable[[dict[str, ModelSettings]], object]
 
 WATCH_SECONDS = 0.5
 """How often a file of models is looked at."""
@@ -20,8 +23,8 @@ WATCH_SECONDS = 0.5
 class ModelChanges:
     """Changes the models of an engine one after the other, and keeps a file of models in step.
 
-    A new model is loaded and decodes once beside the one that it replaces, which answers meanwhile, so that for
-    some time there is memory needed for both.
+    A new model is loaded, and makes the decoders of the experiments in use, beside the one that it replaces, which
+    answers meanwhile, so that for some time there is memory needed for both.
 
     Args:
         engine: whose models.
@@ -39,14 +42,12 @@ class ModelChanges:
 
         Raises:
             ModelNotLoadedError: it cannot be loaded; what was served before still is.
+            NotStoredError: the file cannot be written; what was served before still is.
             NotReadyError, ClosingError: the service is starting or ending.
         """
         async with self._lock:
             self._engine.check_ready()
-            model = await self._put(settings)
-            if self._file is not None:
-                await asyncio.to_thread(self._file.update, lambda models: models.update({settings.id: settings}))
-            return model
+            return await self._put(settings, store=lambda models: models.update({settings.id: settings}))
 
     async def remove(self, model_id: str) -> None:
         """Serves a model no longer.
@@ -54,14 +55,21 @@ class ModelChanges:
         Raises:
             UnknownModelError: there is no such model.
             ConflictError: it is the last one.
+            NotStoredError: the file cannot be written; the model is served as before.
         """
+        last = ConflictError(f"{model_id} is the only model; put another one in place first")
+
+        def pop(models: dict[str, ModelSettings]) -> None:
+            if not models.keys() - {model_id}:  # other processes remove models, too
+                raise last
+            models.pop(model_id, None)
+
         async with self._lock:
             self._engine.model(model_id)
             if len(self._engine.models) == 1:
-                raise ConflictError(f"{model_id} is the only model; put another one in place first")
+                raise last
+            await self._store(pop)
             self._engine.remove(model_id)
-            if self._file is not None:
-                await asyncio.to_thread(self._file.update, lambda models: models.pop(model_id, None))
             logger.info("model %s is removed", model_id)
 
     async def follow(self) -> None:
@@ -85,13 +93,22 @@ class ModelChanges:
             if served is None or served.version != model_version(settings):
                 try:
                     await self._put(settings)
-                except ModelNotLoadedError as error:
+                except RequestError as error:
                     logger.error("%s", error)
         for model_id in self._engine.models.keys() - wanted.keys():
             self._engine.remove(model_id)
             logger.info("model %s is removed", model_id)
 
-    async def _put(self, settings: ModelSettings) -> Model:
+    async def _store(self, change: Change) -> None:
+        """Writes a change to the file before it is made, as a change that is made cannot be refused any more."""
+        if self._file is None:
+            return
+        try:
+            await asyncio.to_thread(self._file.update, change)
+        except (ValueError, OSError) as error:
+            raise NotStoredError(f"the models stay as they are: {error}") from error
+
+    async def _put(self, settings: ModelSettings, *, store: Change | None = None) -> Model:
         most = self._engine.settings.max_rounds
         if settings.rounds > most:
             raise ModelNotLoadedError(f"model {settings.id} has {settings.rounds} rounds and at most {most} are served")
@@ -99,9 +116,15 @@ class ModelChanges:
         try:
             model = await asyncio.to_thread(self._engine.new_model, settings)
             await model.load()
+            if (old := self._engine.models.get(settings.id)) is not None:
+                await model.warm_up(old.experiments)
+            if store is not None:
+                await self._store(store)
         except Exception as error:
             if model is not None:
                 await model.close()
+            if isinstance(error, RequestError):
+                raise
             if not isinstance(error, (ValueError, OSError)):
                 logger.exception("model %s cannot be loaded", settings.id)
             raise ModelNotLoadedError(f"model {settings.id} cannot be loaded: {error}") from error

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -17,9 +17,9 @@ from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
 from decoder.processes import ChildProcess
 from decoder.tandem.pairs import tuned_threshold
-from service.errors import ClosingError, InvalidParametersError, NotReadyError
+from service.errors import ClosingError, DecodeTimeoutError, InvalidParametersError, NotReadyError, RequestError
 from service.models.batching import BatchWorker, decode_some
-from service.models.building import Builder, DecoderCache
+from service.models.building import Builder, DecoderCache, in_time
 from service.models.memory import Room, taken
 from service.models.second_opinions import SecondOpinions
 from service.settings import ModelSettings, Settings
@@ -193,6 +193,23 @@ class Model:
             )
             self.second.warm_up(self.default)
         self.ready = True
+
+    @property
+    def experiments(self) -> list[MemoryExperiment]:
+        """Those that decoders are kept for, the one used last at the end."""
+        return self._decoders.used()
+
+    async def warm_up(self, experiments: Iterable[MemoryExperiment]) -> None:
+        """Makes decoders for the experiments of a model that this one is to replace; some may be impossible here.
+
+        They may be of another code or noise: what counts is their bases, rounds and physical error rates. Those that
+        are not made within the time of one are left to the requests that want them.
+        """
+        with suppress(DecodeTimeoutError):
+            async with in_time(self.bounds.build_timeout_seconds):
+                for other in reversed(list(experiments)):
+                    with suppress(RequestError, ValueError):
+                        await self.decoder(self._experiment(other.basis, other.rounds, other.noise.p))
 
     async def retire(self) -> None:
         """Waits until no request uses the model, and closes it."""

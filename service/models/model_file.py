@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+from jiter import from_json
 from pydantic import TypeAdapter, ValidationError
 
 from service.settings import ModelSettings
 from simulation.files import file_version, write_text
 
 Models = tuple[ModelSettings, ...]
+
+LOCK_SECONDS = 10.0
+"""How long to wait for another process that writes the file."""
 
 _MODELS = TypeAdapter(Models)
 
@@ -32,10 +36,14 @@ class ModelFile:
             OSError: the file cannot be read.
         """
         try:
-            models = _MODELS.validate_json(self.path.read_bytes())
+            content = self.path.read_bytes()
+            models = _MODELS.validate_json(content)
+            from_json(content, catch_duplicate_keys=True)  # pydantic would take the last of two values
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{self.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         if len({model.id for model in models}) < len(models) or not models:
             raise ValueError(f"{self.path}: a list of at least one model, each with an id of its own, is needed")
         return models
@@ -52,12 +60,17 @@ class ModelFile:
     def update(self, change: Callable[[dict[str, ModelSettings]], object]) -> None:
         """Changes models by id.
 
+        Args:
+            change: is given the models of the file as they are now, whoever wrote it. What it raises leaves them.
+
         Raises:
-            ValueError, OSError: the file cannot be read or written.
+            ValueError, OSError: the file cannot be read or written, or would hold no model any more.
         """
         with self._locked():
             models = {model.id: model for model in self.read()}
             change(models)
+            if not models:
+                raise ValueError(f"{self.path}: the last model cannot be removed")
             self._write(tuple(models.values()), force=True)
 
     def version(self) -> tuple[int, ...]:
@@ -73,6 +86,5 @@ class ModelFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=LOCK_SECONDS):
             yield

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jiter import from_json
 from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
@@ -49,6 +50,7 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
     check_lists(body[:length], most_shots=most_shots)
     try:
         header = InferRequest.model_validate_json(body[:length])
+        from_json(body[:length], catch_duplicate_keys=True)  # pydantic would take the last of two values
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(map(str, first["loc"]))
@@ -57,6 +59,8 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
         if first["loc"][:1] == ("parameters",):
             raise InvalidParametersError(detail) from None
         raise InvalidShotsError(detail) from None
+    except ValueError as error:
+        raise InvalidShotsError(str(error)) from None
     (tensor,) = header.inputs
     values = _values(tensor, body[length:])
     return header.model_copy(update={"inputs": [tensor.model_copy(update={"data": None})]}), values

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from jiter import from_json
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from service import errors
 from service.http.bounds import content_type, read_body
@@ -47,6 +47,7 @@ router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(
         errors.UnsupportedEncodingError,
         errors.InvalidParametersError,
         errors.ModelNotLoadedError,
+        errors.NotStoredError,
         errors.NotReadyError,
         errors.ClosingError,
     ),
@@ -67,7 +68,11 @@ async def put_model(model_id: str, request: Request, engine: EngineDependency, c
     "/models/{model_id}",
     status_code=204,
     responses=problem_responses(
-        errors.ForbiddenError, errors.UnknownModelError, errors.ConflictError, errors.InvalidParametersError
+        errors.ForbiddenError,
+        errors.UnknownModelError,
+        errors.ConflictError,
+        errors.NotStoredError,
+        errors.InvalidParametersError,
     ),
 )
 async def delete_model(model_id: str, changes: ChangesDependency) -> Response:
@@ -78,7 +83,7 @@ async def delete_model(model_id: str, changes: ChangesDependency) -> Response:
 
 def _parse(body: bytes, model_id: str, settings: Settings) -> ModelSettings:
     try:
-        content = from_json(body)
+        content = from_json(body, catch_duplicate_keys=True)
     except ValueError as error:
         raise errors.InvalidParametersError.of(f"the body is no JSON: {error}", pointer="#") from None
     if not isinstance(content, dict) or content.get("id", model_id) != model_id:
@@ -101,9 +106,16 @@ def _within(directory: Path | None, weights: Path) -> Path:
     if directory is None:
         detail = "weights other than the shipped ones need the setting model_dir"
         raise errors.InvalidParametersError.of(detail, pointer="#/weights")
-    root = directory.resolve()
-    path = (root / weights).resolve()
+    try:
+        root = directory.resolve()
+        path = (root / weights).resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, perhaps, or a NUL
+        raise errors.InvalidParametersError.of(f"these weights have no path: {error}", pointer="#/weights") from None
     if not path.is_relative_to(root):
         detail = "weights must lie in the directory of the setting model_dir"
+        raise errors.InvalidParametersError.of(detail, pointer="#/weights")
+    if not found:
+        detail = "there is no such file in the directory of the setting model_dir"
         raise errors.InvalidParametersError.of(detail, pointer="#/weights")
     return path

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jiter import from_json
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from service.errors import InvalidLayerError, InvalidParametersError, RequestError
 from service.http.problems import problem_of
@@ -89,9 +90,9 @@ def parse_text(text: str) -> OpenRequest | CloseRequest:
         StreamRefused: its other members are wrong.
     """
     try:
-        fields = from_json(text)
+        fields = from_json(text.encode(), catch_duplicate_keys=True)
     except ValueError:
-        raise ProtocolError("a text message must be a JSON object") from None
+        raise ProtocolError("a text message must be a JSON object, with no name twice") from None
     action = fields.get("action") if isinstance(fields, dict) else None
     if not isinstance(action, str) or action not in _ACTIONS:
         raise ProtocolError('a text message must be a JSON object whose "action" is "open" or "close"')

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -16,6 +18,8 @@ from decoder.tandem.rule import Opinion
 
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Histogram bounds: one pass of a small network takes some 0.5 ms, a hard BP-OSD shot up to seconds."""
+ROOM_BYTES = 2**23
+"""Of the files in which a process keeps its metrics: some kinds, 1 MiB each."""
 
 
 def _makers(registry: CollectorRegistry) -> tuple[partial[Counter], partial[Gauge], partial[Histogram]]:
@@ -33,6 +37,8 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         # Set by `tandem serve --workers`: then values are in files, and the worker that is asked adds them up.
         self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if self._shared is not None:
+            _check_room(Path(self._shared))
         counter, gauge, histogram = _makers(registry)
         self.requests = counter("tandem_requests", "Decode requests for a known model.")
         self.samples = counter("tandem_sample_requests", "Requests to sample shots for a known model.")
@@ -67,6 +73,8 @@ class Metrics:
         if self._shared is None:
             self._queued.labels(model).set_function(queued_shots)
         self.streams.add_model(model)
+        if self._shared is not None:
+            _claim_room(Path(self._shared))
 
     def remove_model(self, model: str) -> None:
         """Shows the shots waiting for a model no longer. What was counted stays."""
@@ -104,6 +112,27 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, path=self._shared)  # type: ignore[no-untyped-call]
         return encode(registry), media_type
+
+
+def _check_room(directory: Path) -> None:
+    """Checks that the files of a process's metrics fit on the disk: a write to one that does not ends the process.
+
+    Raises:
+        OSError: they do not.
+    """
+    try:
+        with TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+    except OSError as error:
+        hint = f"free {ROOM_BYTES >> 20} MiB there, or let TMPDIR name another directory"
+        raise OSError(f"metrics cannot be kept in {directory}: {error.strerror}; {hint}") from error
+
+
+def _claim_room(directory: Path) -> None:
+    """Has the disk keep room for all of the files of this process, which prometheus_client makes with holes."""
+    for path in directory.glob(f"*_{os.getpid()}.db"):
+        with path.open("r+b") as file, suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 class OpinionMetrics:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from jiter import from_json
 from pydantic import ValidationError
 
 from decoder.tandem.rule import Opinion
@@ -73,8 +74,11 @@ def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
     check_lists(body, most_shots=expected.max_shots)
     try:
         request = DecodeRequest.model_validate_json(body)
+        from_json(body, catch_duplicate_keys=True)  # pydantic would take the last of two values
     except ValidationError as error:
         raise InvalidShotsError.of_body(error) from None
+    except ValueError as error:
+        raise InvalidShotsError.because(Flaw.in_body(str(error))) from None
     if "shots" in request.model_fields_set:
         return _from_lists(request.shots, expected)
     try:

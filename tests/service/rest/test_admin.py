@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from contextlib import asynccontextmanager
 from typing import Any
@@ -157,6 +158,8 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_old_one(admin, makers):
         (json.dumps(MODEL | {"code": "bb73"}).encode(), 422, "bb73"),
         (json.dumps(MODEL | {"decoder": "magic"}).encode(), 422, "magic"),
         (json.dumps(MODEL | {"rounds": 41}).encode(), 422, "at most 40"),
+        (json.dumps(MODEL | {"weights": "a\0b"}).encode(), 422, "NUL"),
+        (json.dumps(MODEL).encode()[:-1] + b', "rounds": 2}', 422, "Detected duplicate key"),
         (json.dumps(MODEL | {"weights": "w.safetensors"}).encode(), 422, "model_dir"),
         (b" " * (2**16 + 1), 413, "65536"),
     ],
@@ -189,6 +192,10 @@ async def test_weights_lie_in_the_directory_of_models(admin, tmp_path):
         for weights in ("../secret", "/etc/passwd", str(tmp_path / "secret"), "link", "good/../../secret"):
             response = await client.put("/v1/models/n", json=MODEL | {"weights": weights})
             assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "#/weights")
+        (inside / "loop").symlink_to(inside / "loop")
+        for weights in ("loop", "x" * 5000):
+            response = await client.put("/v1/models/n", json=MODEL | {"weights": weights})
+            assert response.status_code == 422
         for weights in ("good", str(inside / "good")):
             assert (await client.put("/v1/models/n", json=MODEL | {"weights": weights})).status_code == 200
 
@@ -239,3 +246,59 @@ def test_a_file_without_models(tmp_path, content):
     (file := tmp_path / "models.json").write_text(content)
     with pytest.raises(ValueError, match=r"models\.json"):
         create_app(Settings(models_file=file))
+
+
+async def test_models_that_two_workers_remove_at_once_leave_one(makers, client_of, tmp_path):
+    """Once the file was empty then, and what a worker went by and what its replacement found were two things."""
+    file = tmp_path / "models.json"
+    models = tuple(ModelSettings(id=name, **MODEL) for name in ("m", "n"))
+    settings = Settings(models=models, models_file=file, api_keys=SecretStr(KEYS))
+    async with (
+        client_of(create_app(settings, make_decoder=makers)) as one,
+        client_of(create_app(settings, make_decoder=makers)) as other,
+    ):
+        answers = await asyncio.gather(
+            one.delete("/v1/models/m", headers=AS_ROOT), other.delete("/v1/models/n", headers=AS_ROOT)
+        )
+        assert sorted(answer.status_code for answer in answers) == [204, 409]
+        (left,) = [model.id for model in ModelFile(file).read()]
+
+        async def agree() -> bool:
+            lists = [(await client.get("/v1/models", headers=AS_ROOT)).json()["models"] for client in (one, other)]
+            return all([model["id"] for model in models] == [left] for models in lists)
+
+        await eventually_async(agree)
+
+
+async def test_a_change_that_cannot_be_stored_is_not_made(makers, client_of, tmp_path):
+    (folder := tmp_path / "folder").mkdir()
+    models = tuple(ModelSettings(id=name, **MODEL) for name in ("m", "n"))
+    settings = Settings(models=models, models_file=folder / "models.json", api_keys=SecretStr(KEYS))
+    async with client_of(create_app(settings, make_decoder=makers)) as client:
+        client.headers.update(AS_ROOT)
+        shutil.rmtree(folder)
+        folder.write_text("in the place of the folder")
+        for answer in (
+            await client.put("/v1/models/m", json=MODEL | {"rounds": 2}),
+            await client.put("/v1/models/new", json=MODEL),
+            await client.delete("/v1/models/n"),
+        ):
+            assert (answer.status_code, kind(answer)) == (507, "not-stored")
+            assert "stay as they are" in answer.json()["detail"]
+        found = (await client.get("/v1/models")).json()["models"]
+        assert {model["id"]: model["experiment"]["rounds"] for model in found} == {"m": 1, "n": 1}
+        assert (await client.post(URL, content=bytes(9), headers=B8)).status_code == 200
+
+
+async def test_a_model_is_replaced_when_it_is_ready_for_the_experiments_in_use(admin, makers):
+    """An empty cache under load was a stampede, and 503 for those who came late."""
+    async with admin() as client:
+        for p in (1e-7, 2e-7):
+            assert (await client.post(URL, params={"p": p}, content=bytes(9), headers=B8)).status_code == 200
+        assert (await client.put("/v1/models/m", json=MODEL)).status_code == 200
+        made = len(makers.decoders)
+        makers.hold.clear()  # no further one can be made
+        for p in (1e-7, 2e-7):
+            assert (await client.post(URL, params={"p": p}, content=bytes(9), headers=B8)).status_code == 200
+        assert len(makers.decoders) == made == 6
+        makers.hold.set()
