@@ -1,21 +1,56 @@
-"""Decoders of bivariate bicycle codes: a recurrent transformer, classical baselines, training and benchmarks.
+"""Decoders of bivariate bicycle codes: a recurrent transformer, classical ones, training and benchmarks.
 
-`decoder.base` says what a decoder is, `decoder.making` makes one for an experiment by name, and
-`decoder.sinter` offers them to sinter.
+What most users need can be imported from here, and is in the module that `help` names::
+
+    from decoder import make_decoder
+    from simulation import MemoryExperiment
+
+    decoder = make_decoder("neural", MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003))
+
+`decoder.sinter` offers all decoders to sinter.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-_SINTER_NAMES = ("decoders", "general_decoders")
+from simulation.lazy import offer
 
+if TYPE_CHECKING:
+    from decoder.base import Decoder, Decoding, SoftDecoder, Stream, StreamingDecoder
+    from decoder.catalog import DECODERS
+    from decoder.making import make_decoder
+    from decoder.neural.decoder import NeuralDecoder
+    from decoder.sinter import decoders, general_decoders
+    from decoder.tandem.decoder import TandemDecoder
 
-def __getattr__(name: str) -> Any:
-    # sinter's conformance tests look up "decoder.sinter:general_decoders" in what __import__("decoder.sinter")
-    # returns, which is this package. Looked up late, so that importing it does not import sinter.
-    if name in _SINTER_NAMES:
-        from decoder import sinter
+    __version__: str
 
-        return getattr(sinter, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "DECODERS",
+    "Decoder",
+    "Decoding",
+    "NeuralDecoder",
+    "SoftDecoder",
+    "Stream",
+    "StreamingDecoder",
+    "TandemDecoder",
+    "__version__",
+    "decoders",
+    "general_decoders",
+    "make_decoder",
+]
+
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "decoder.base": ["Decoder", "Decoding", "SoftDecoder", "Stream", "StreamingDecoder"],
+        "decoder.catalog": ["DECODERS"],
+        "decoder.making": ["make_decoder"],
+        "decoder.neural.decoder": ["NeuralDecoder"],
+        # sinter's conformance tests look up "decoder.sinter:general_decoders" in what __import__("decoder.sinter")
+        # returns, which is this package.
+        "decoder.sinter": ["decoders", "general_decoders"],
+        "decoder.tandem.decoder": ["TandemDecoder"],
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simulation.bits import Bits, PackedBits, pack_bits, packed_size, set_past, unpack_bits
+
+UNSURE = 0.9
+"""Summaries count the shots whose confidence is below this."""
 
 
 @runtime_checkable
@@ -72,7 +76,7 @@ class _Columns:
         return cls(**{name: np.concatenate(column) for name, column in columns.items()})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decoding(_Columns):
     """Predictions, and how sure the decoder is of them."""
 
@@ -80,6 +84,31 @@ class Decoding(_Columns):
     """(shots,): the posterior probability of the predicted coset, that all observables are right together."""
     flip_probabilities: npt.NDArray[np.float32]
     """(shots, observables): the posterior probability that each observable flipped."""
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """How sure the decoder is of some shots: their mean confidence, and how many are below 0.9."""
+        mean = float(self.confidence.mean()) if len(self) else math.nan
+        return {"mean_confidence": mean, "below_0.9": int((self.confidence < UNSURE).sum())}
+
+    def __repr__(self) -> str:
+        mean, unsure = self.summary.values()
+        return (
+            f"<{type(self).__name__}: {len(self):,} shots of {self.predictions.shape[1]} observables, "
+            f"mean confidence {mean:.6g}, {unsure:,} below {UNSURE}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The decoding in a notebook: how sure the decoder is of how many shots, and what it says most often."""
+        from simulation.drawings import bars_svg, facts_html
+
+        mean, unsure = self.summary.values()
+        edges = [0.0, 1e-6, 1e-4, 1e-2, 1e-1, 1.0]
+        shots, _ = np.histogram(1 - self.confidence, edges)
+        doubts = {f"at most {edge:g}": int(count) for edge, count in zip(edges[1:], shots, strict=True)}
+        facts = {"mean confidence": f"{mean:.6g}", "shots": f"{len(self):,}", f"below {UNSURE}": f"{unsure:,}"}
+        title = "Shots by the probability of a wrong answer, 1 - confidence"
+        return f"{facts_html('Decoding', facts)}{title}<br>{bars_svg(doubts, label=title)}"
 
 
 @runtime_checkable
@@ -125,9 +154,30 @@ class BatchDecoder(ABC):
         self.num_detectors = num_detectors
         self.num_observables = num_observables
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.num_detectors} detectors, {self.num_observables} observables>"
+
     @abstractmethod
     def predict(self, events: Bits) -> Bits:
         """From detection events, bool (shots, num_detectors), to flips, bool (shots, num_observables)."""
+
+    def decode(self, events: npt.NDArray[np.generic]) -> Bits:
+        """Decodes one shot; `decode_batch` takes far less time a shot for many.
+
+        Args:
+            events: detection events, 0 or 1: bool or integer (num_detectors,).
+
+        Returns:
+            The predicted observable flips, bool (num_observables,).
+
+        Raises:
+            ValueError: the shape, the dtype or a value of `events` is not as above.
+        """
+        if not isinstance(events, np.ndarray) or events.ndim != 1:
+            found = f"shape {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
+            raise ValueError(f"one shot is a one-dimensional array (detectors,), not {found}; decode_batch takes many")
+        flips: Bits = self.predict(unpack_shots(events[np.newaxis], num_detectors=self.num_detectors))[0]
+        return flips
 
     def decode_batch(
         self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False, bit_packed_predictions: bool = False

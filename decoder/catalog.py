@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from decoder.base import Decoder
+from decoder.base import BatchDecoder
 from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
@@ -39,7 +39,7 @@ class DecoderSpec:
     second: str | None = None
     """The decoder that gives second opinions in a pair, whose first decoder is the network."""
 
-    def classical(self, experiment: Experiment, *, seconds: float | None = None) -> Decoder:
+    def classical(self, experiment: Experiment, *, seconds: float | None = None) -> BatchDecoder:
         """Makes the classical decoder of an experiment; see `DecoderSettings.decoder`.
 
         Args:
@@ -150,7 +150,7 @@ class ClassicalDecoder:
             classical = ", ".join(name for name, spec in DECODERS.items() if spec.settings is not None)
             raise ValueError(f"{self.name!r} is not classical: use one of {classical}")
 
-    def __call__(self, experiment: Experiment) -> Decoder:
+    def __call__(self, experiment: Experiment) -> BatchDecoder:
         """The decoder of an experiment; see `DecoderSpec.classical`."""
         return decoder_spec(self.name).classical(experiment, seconds=self.seconds)
 

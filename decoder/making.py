@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from decoder.base import Decoder
+from decoder.base import BatchDecoder
 from decoder.catalog import ClassicalDecoder, decoder_spec
 from simulation.experiments import Experiment, as_experiment
 from simulation.foreign import Source
@@ -18,7 +18,7 @@ def make_decoder(
     weights: Path | None = None,
     device: str = "cpu",
     seconds: float | None = None,
-) -> Decoder:
+) -> BatchDecoder:
     """Makes a decoder that takes the shots of an experiment, whichever of its detectors it uses inside.
 
     Args:
@@ -59,6 +59,6 @@ class NamedDecoder:
     device: str = "cpu"
     seconds: float | None = None
 
-    def __call__(self, experiment: Experiment) -> Decoder:
+    def __call__(self, experiment: Experiment) -> BatchDecoder:
         """See `make_decoder`."""
         return make_decoder(self.name, experiment, weights=self.weights, device=self.device, seconds=self.seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,7 +30,7 @@ X_SCHEDULE = (None, ("L", "a", 1), ("R", "b", 1), ("R", "b", 0), ("R", "b", 2), 
 Z_SCHEDULE = (("R", "a", 0), ("R", "a", 2), ("L", "b", 0), ("L", "b", 1), ("L", "b", 2), ("R", "a", 1), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MemoryExperiment:
     """A logical memory of `rounds` noisy syndrome cycles between preparation and readout of all data qubits.
 
@@ -149,6 +150,31 @@ class MemoryExperiment:
     def __str__(self) -> str:
         noise = self.noise if self.noise.name == "custom" else f"{self.noise} p={self.noise.p:g}"
         return f"{self.code} {self.basis} memory, {self.rounds} rounds, {noise}, {self.detectors}"
+
+    def __repr__(self) -> str:
+        end = ", noiseless last cycle" if self.noiseless_last_cycle else ""
+        return f"<MemoryExperiment {self}{end}>"
+
+    def _repr_html_(self) -> str:
+        """The experiment in a notebook."""
+        from simulation.drawings import facts_html
+
+        layers = [len(layer) for layer in self.grid.layers]
+        facts = {
+            "code": f"{self.code}: {self.code.parameters_text}",
+            **{name: value for name, value in self.parameters.items() if name != "code"},
+            "detectors in each shot": f"{self.num_detectors:,}: {_runs(layers)} (the last compares the data's readout)",
+            "observables": self.num_observables,
+            "qubits": self.circuit.num_qubits,
+            "error mechanisms": f"{self.fault_model.num_mechanisms:,}",
+        }
+        return facts_html(f"{self.basis} memory of {self.code}", facts)
+
+
+def _runs(layers: list[int]) -> str:
+    """Equal numbers one after the other as one: '36, 5 x 72, 36'."""
+    runs = [(size, len(list(group))) for size, group in groupby(layers)]
+    return ", ".join(f"{count} x {size}" if count > 1 else str(size) for size, count in runs)
 
 
 class _Builder:

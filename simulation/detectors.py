@@ -12,7 +12,7 @@ import stim
 from simulation.bases import BASES, Basis
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DetectorGrid:
     """The coordinates (x, y, round, type) of each detector of a memory experiment.
 
@@ -39,6 +39,9 @@ class DetectorGrid:
                 "checks; make the circuit with `tandem circuit` or MemoryExperiment"
             )
         return cls(np.array(rows).astype(np.int64))
+
+    def __repr__(self) -> str:
+        return f"<DetectorGrid: {len(self.coordinates)} detectors of {self.memory_basis} memory, {self.rounds} rounds>"
 
     @cached_property
     def memory_basis(self) -> Basis:

@@ -15,7 +15,7 @@ Symptom = tuple[tuple[int, ...], tuple[int, ...]]
 """The detectors and the observables that a mechanism flips, each ascending."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaultModel:
     """Independent error mechanisms with distinct symptoms."""
 
@@ -40,6 +40,12 @@ class FaultModel:
     def num_mechanisms(self) -> int:
         """Columns of both."""
         return len(self.priors)
+
+    def __repr__(self) -> str:
+        return (
+            f"<FaultModel: {self.num_mechanisms:,} mechanisms of {self.num_detectors} detectors and "
+            f"{self.num_observables} observables>"
+        )
 
     @classmethod
     def from_dem(cls, dem: stim.DetectorErrorModel) -> FaultModel:

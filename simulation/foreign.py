@@ -29,7 +29,7 @@ MOST_DETECTORS = 2_000_000
 _WORDS: dict[Kind, str] = {"circuit": "stim circuit", "dem": "detector error model"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ForeignExperiment:
     """Any stim circuit or detector error model. `of` and `read` make one and refuse what cannot be decoded.
 
@@ -190,6 +190,31 @@ class ForeignExperiment:
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return (
+            f"<ForeignExperiment {self.name}: {_WORDS[self.kind]}, "
+            f"{self.num_detectors} detectors, {self.num_observables} observables>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The experiment in a notebook."""
+        from simulation.drawings import facts_html
+
+        facts = {
+            "rounds": self.rounds,
+            "noise": ", ".join(f"{name} {_range(rates)}" for name, rates in self.noise_rates.items()),
+            "detectors": self.num_detectors,
+            "observables": self.num_observables,
+            "error mechanisms": f"{self.fault_model.num_mechanisms:,}",
+            "check types": self.check_types.found,
+        }
+        return facts_html(f"{self.name}: {_WORDS[self.kind]}", facts)
+
+
+def _range(rates: tuple[float, ...]) -> str:
+    """Rates, ascending, for people."""
+    return f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
 
 
 def _unrolled_bytes(source: Source) -> int:

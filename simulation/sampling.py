@@ -28,7 +28,7 @@ PROCESSES_PAY_FROM = 500_000_000
 """Detector bits, some seconds of one core; below that, starting processes takes longer than they save."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples:
     """Shots, bit-packed little-endian as in stim's b8: bit j of a shot is ``row[j // 8] >> (j % 8) & 1``."""
 
@@ -45,6 +45,12 @@ class Samples:
     def shots(self) -> int:
         """How many there are."""
         return int(self.detection_events.shape[0])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Samples: {self.shots:,} shots of {self.num_detectors} detectors and "
+            f"{self.num_observables} observables, seed {self.seed}>"
+        )
 
     def unpacked_detection_events(self) -> Bits:
         """bool (shots, num_detectors)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import ClassVar, Self
 
-from decoder.base import Decoder
+from decoder.base import BatchDecoder
 from simulation.bases import Detectors
 from simulation.experiments import Experiment
 
@@ -49,7 +49,7 @@ class DecoderSettings(ABC):
         return self
 
     @abstractmethod
-    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> Decoder:
+    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> BatchDecoder:
         """Makes a decoder that takes the shots of an experiment.
 
         Args:

@@ -21,7 +21,7 @@ _MONOMIAL = re.compile(r"(?P<one>1)|(?:x(?:\^(?P<x>-?[0-9]{1,9}))?)?(?P<star>\*)
 _FORM = "'l,m,A,B' such as '6,6,x^3+y+y^2,y^3+x+x^2'"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BivariateBicycleCode(BicycleChecks):
     """A bivariate bicycle code: its checks (`simulation.codes.checks`), what was published of it, and its logicals.
 
@@ -43,6 +43,23 @@ class BivariateBicycleCode(BicycleChecks):
         if self.name and CODES.get(self.name) == self:
             return self.name
         return super().__str__()
+
+    def __repr__(self) -> str:
+        return f"<BivariateBicycleCode {self}: {self.parameters_text}>"
+
+    def _repr_html_(self) -> str:
+        """The code in a notebook: its parameters, and its Tanner graph on the torus."""
+        from simulation.drawings import facts_html, tanner_legend, tanner_svg
+
+        _, _, a, b = super().__str__().split(",")
+        facts = {"torus": f"{self.l} x {self.m} cells", "A": a, "B": b}
+        picture = tanner_svg(l=self.l, m=self.m, a=self.a, b=self.b, label=f"Tanner graph of {self}")
+        return f"{facts_html(f'{self}: {self.parameters_text}', facts)}{picture}{tanner_legend()}"
+
+    @property
+    def parameters_text(self) -> str:
+        """n, k and the published distance as they are written: '[[144, 12, 12]]'."""
+        return f"[[{self.n}, {self.k}, {self.distance_text}]]"
 
     @property
     def distance_text(self) -> str:

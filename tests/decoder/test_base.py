@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import stim
 
+from decoder import Decoding, make_decoder
 from decoder.base import unpack_shots
+from simulation import MemoryExperiment
 from simulation.bits import pack_bits
 
 EVENTS = np.random.default_rng(1).random((5, 19)) < 0.3
@@ -65,3 +67,47 @@ def test_bad_shots_are_refused(shots: object, message: str) -> None:
 def test_bad_packed_shots_are_refused(shots: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         unpack_shots(shots, num_detectors=19, bit_packed=True)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return make_decoder("bp", MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.004))
+
+
+def test_one_shot_is_decoded_as_in_a_batch(decoder) -> None:
+    shots = np.random.default_rng(2).random((4, decoder.num_detectors)) < 0.02
+    one_by_one = [decoder.decode(shot) for shot in shots]
+    assert one_by_one[0].shape == (12,)
+    np.testing.assert_array_equal(one_by_one, decoder.decode_batch(shots))
+    assert repr(decoder) == "<SyndromeDecoder: 144 detectors, 12 observables>"
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (np.zeros((1, 144), np.bool_), "one-dimensional array (detectors,), not shape (1, 144); decode_batch takes"),
+        ([0] * 144, "one-dimensional array (detectors,), not list"),
+        (np.zeros(143, np.bool_), "holds 143 detection events, but this decoder's experiment has 144 detectors"),
+        (np.zeros(144), "bool or integers, not float64"),
+    ],
+    ids=["batch", "list", "short", "floats"],
+)
+def test_what_is_not_one_shot_is_refused(decoder, events: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        decoder.decode(events)
+
+
+def test_a_decoding_says_how_sure_the_decoder_is() -> None:
+    confidence = np.array([1 - 1e-7, 0.9999, 0.95, 0.5])
+    decoding = Decoding(np.zeros((4, 12), np.bool_), confidence, np.zeros((4, 12), np.float32))
+    assert decoding.summary == {"mean_confidence": confidence.mean(), "below_0.9": 1}
+    assert repr(decoding) == "<Decoding: 4 shots of 12 observables, mean confidence 0.862475, 1 below 0.9>"
+    counts = re.findall(r">([^<]*)</text><rect[^>]*/><text[^>]*>(\d+)<", decoding._repr_html_())
+    assert counts == [
+        ("at most 1e-06", "1"),
+        ("at most 0.0001", "1"),
+        ("at most 0.01", "0"),
+        ("at most 0.1", "1"),
+        ("at most 1", "1"),
+    ]
+    assert "mean confidence nan" in repr(decoding[:0])
