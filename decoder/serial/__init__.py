@@ -11,6 +11,6 @@ or after a number of passes. Later legs have other orders and memories, as in Re
 when its first few solutions agree on the coset, or else after more of them.
 
 `graph` is a fault model as the two linked graphs; `rows`, rows in groups that share no fault, in random orders; `rules`
-says when legs and shots end, and what comes out; `vectors` is a group of rows in vector instructions; `kernels` is the
-propagation.
+says when legs and shots end, and what comes out; `vectors` is a group of rows in vector instructions; `links` is what
+the sides tell each other; `kernels` is the propagation.
 """

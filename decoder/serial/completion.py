@@ -11,13 +11,8 @@ import numpy as np
 
 from decoder.compiled import compiled
 from decoder.serial.graph import FAR, JointFaults
-from decoder.serial.kernels import (
-    explained,
-    fall_silent,
-    read_events,
-    tell,
-    visit_all,
-)
+from decoder.serial.kernels import explained, read_events, visit_all
+from decoder.serial.links import forget, tell
 from decoder.serial.rows import random_rows, rows_to_test
 from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 
@@ -72,8 +67,8 @@ def complete(events, faults, graph, schedule, rules, beliefs):  # type: ignore[n
             # 2. Both sides tell; nothing that the memory side hears can change it, but a fault of it that has been
             # explained by one link needs no other one, and says so.
             if turn > 0:
-                tell(memory, all_faults, 0, memory, False, graph, beliefs)
-            tell(0, memory, memory, all_faults, turn == 0, graph, beliefs)
+                tell(1, graph, beliefs)
+            tell(0, graph, beliefs)
             _remember_other(memory, gamma, turn == 0, beliefs)
             # 3. A pass over the other side's rows.
             visit_all(schedule.orders, order, rules, beliefs)
@@ -89,9 +84,8 @@ def complete(events, faults, graph, schedule, rules, beliefs):  # type: ignore[n
 def _start(faults, graph, beliefs):  # type: ignore[no-untyped-def]
     """Beliefs as the model has them of the other side, and certain of the memory side; nobody has told anything."""
     memory = len(graph.flips)
+    forget(graph, beliefs)
     for v in range(len(graph.chance)):
-        if beliefs.speaks[v]:
-            fall_silent(v, graph, beliefs)
         if v < memory:
             beliefs.bias[v] = np.float32(0)
             beliefs.posterior[v] = np.float32(-CERTAIN if faults[v] else FAR)

@@ -15,7 +15,7 @@ check i:
 
 Here Lambda_j(0) is the prior by the fault's own mechanisms and by what the other side says of its links: sum-product on
 the rows which GARI (arXiv 2510.14060) adds to the graph, each of which says that a fault is the parity of its own part
-and of its links. See `tell`.
+and of its links. See `decoder.serial.links.tell`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.compiled import compiled, in_pieces
-from decoder.serial.graph import FAR, LEAST_PRIOR, MOST_PRIOR, Floats, JointGraph
+from decoder.serial.graph import FAR, Floats, JointGraph
+from decoder.serial.links import HEARERS, INFORMED, exchange, forget
 from decoder.serial.rows import LANES, Rows
 from decoder.serial.rules import Schedule, SerialResult, SerialRules
 from decoder.serial.vectors import any_unexplained, visit_rows
@@ -46,10 +47,12 @@ class Beliefs(NamedTuple):
     told: Floats
     """(2 K,): along each link into a fault, the probability that its mechanism happened, by what the partner knows from
     elsewhere; 0 if the partner says nothing."""
-    speaks: npt.NDArray[np.bool_]
-    """(V,): whether the fault tells its partners anything."""
+    speakers: npt.NDArray[np.int32]
+    """(V,): the faults that tell their partners anything, those of each side from the place of its first fault on."""
     hearers: npt.NDArray[np.int32]
-    """(2 K,): room for the faults that were told something."""
+    """(4 K,): the faults that were told something, from twice the place of the first link into the side on."""
+    counts: npt.NDArray[np.int64]
+    """(2, 4): how many these are on each side; see `links.SPEAKERS`."""
     messages: Floats
     """(slots of an order,): mu_{i->j}, as the slots of the order in use."""
     sent: Floats
@@ -69,8 +72,9 @@ class Beliefs(NamedTuple):
             prior=np.zeros(faults + 1, np.float32),
             heard=np.zeros(faults, np.float32),
             told=np.zeros(links, np.float32),
-            speaks=np.zeros(faults, np.bool_),
-            hearers=np.zeros(links, np.int32),
+            speakers=np.zeros(faults, np.int32),
+            hearers=np.zeros(2 * links, np.int32),
+            counts=np.zeros((2, 4), np.int64),
             messages=np.zeros(orders.most_slots, np.float32),
             sent=np.zeros(orders.widest, np.float32),
             signs=np.ones(orders.detector.shape[1:], np.float32),
@@ -121,7 +125,6 @@ def _decode(b, events, graph, schedule, rules, beliefs, result):  # type: ignore
     orders, strengths = schedule.orders, schedule.strengths
     read_events(events, schedule.test, 0, beliefs.test_signs)
     passes = 0
-    heard = False  # whether the sides have heard of each other since the priors of the model
     solved = True  # by the last leg, or no leg yet
     for leg in range(rules.legs):
         # 1. A leg begins with the priors of the model, or, if the one before it found nothing, with the beliefs of that
@@ -129,9 +132,9 @@ def _decode(b, events, graph, schedule, rules, beliefs, result):  # type: ignore
         gamma = strengths[0 if leg == 0 else 1 + (leg - 1) % (len(strengths) - 1)]
         if solved:
             restart(graph, beliefs)
-            heard = False
         else:
             _carry_on(gamma, beliefs)
+        forgets = not np.any(gamma)
         beliefs.messages[:] = np.float32(0)
         order = leg % len(orders.groups)
         read_events(events, orders, order, beliefs.signs)
@@ -139,9 +142,12 @@ def _decode(b, events, graph, schedule, rules, beliefs, result):  # type: ignore
         solved = False
         for turn in range(min(rules.first_leg if leg == 0 else rules.leg, rules.passes - passes)):
             if turn > 0:
-                _exchange(graph, not heard, beliefs)
-                heard = True
-                _remember(gamma, beliefs)
+                informed = beliefs.counts[0, INFORMED] != 0
+                exchange(graph, beliefs)
+                if forgets and informed:
+                    _renew_prior(graph, beliefs)
+                else:
+                    _remember(gamma, beliefs)
             visit_all(orders, order, rules, beliefs)
             passes += 1
             # After the first pass the sides have not heard of each other.
@@ -177,9 +183,7 @@ def restart(graph, beliefs):  # type: ignore[no-untyped-def]
     beliefs.prior[:] = graph.prior
     beliefs.bias[:] = graph.prior
     beliefs.posterior[:] = graph.prior
-    for v in range(len(beliefs.speaks)):
-        if beliefs.speaks[v]:
-            fall_silent(v, graph, beliefs)
+    forget(graph, beliefs)
 
 
 @compiled
@@ -200,6 +204,18 @@ def _remember(gamma, beliefs):  # type: ignore[no-untyped-def]
         new = prior[v] + gamma[v] * (posterior[v] - prior[v])
         posterior[v] += new - bias[v]
         bias[v] = new
+
+
+@compiled
+def _renew_prior(graph, beliefs):  # type: ignore[no-untyped-def]
+    """`_remember` where no fault has a memory: the priors of all but those who hear something are as they were."""
+    prior, posterior, bias = beliefs.prior, beliefs.posterior, beliefs.bias
+    for side in range(2):
+        room = 2 * graph.first_link[0 if side == 0 else len(graph.flips)]
+        for n in range(beliefs.counts[side, HEARERS]):
+            v = beliefs.hearers[room + n]
+            posterior[v] += prior[v] - bias[v]
+            bias[v] = prior[v]
 
 
 @compiled
@@ -255,67 +271,3 @@ def _record(b, n, passes, graph, beliefs, result):  # type: ignore[no-untyped-de
     result.solved_at[b, n] = passes
     for v in range(result.faults.shape[2]):
         result.faults[b, n, v] = posterior[v] < 0
-
-
-@compiled
-def _exchange(graph, first, beliefs):  # type: ignore[no-untyped-def]
-    """The other side tells the memory side, which tells the other one; `first` after the priors of the model."""
-    memory, faults = len(graph.flips), len(graph.chance)
-    tell(memory, faults, 0, memory, first, graph, beliefs)
-    tell(0, memory, memory, faults, False, graph, beliefs)
-
-
-@compiled
-def tell(teller, tellers_end, hearer, hearers_end, first, graph, beliefs):  # type: ignore[no-untyped-def]
-    """The faults of one side tell those of the other how likely their links are; the new Lambda_j(0) of the others.
-
-    Fault b is the parity of link k and of all else: b = e_k + rest. The messages of its detectors say
-    L = P(events | b = 1) / P(events | b = 0); its memory is left out, since it says nothing new. Its own part and what
-    b hears along its other links say q = P(rest = 1). By Bayes the odds that the mechanism of k happened are
-
-        p_k / (1 - p_k) * ((1 - q) L + q) / ((1 - q) + q L),
-
-    where p_k is its prior: the sum-product message of GARI's row. Fault a at the far end adds it to what it hears from
-    elsewhere; the sum stands for a parity, which it is up to products of small probabilities.
-
-    A fault whose detectors deny it (L <= 1) tells nothing, as if its links had not happened. Nearly all faults are of
-    this kind, so nearly all work is saved, and it changes hardly any answer.
-    """
-    posterior, bias, told, speaks = beliefs.posterior, beliefs.bias, beliefs.told, beliefs.speaks
-    heard, prior, hearers = beliefs.heard, beliefs.prior, beliefs.hearers
-    one, least, most = np.float32(1), np.float32(LEAST_PRIOR), np.float32(MOST_PRIOR)
-    # What faults know that hear nothing.
-    heard[hearer:hearers_end] = graph.own[hearer:hearers_end]
-    prior[hearer:hearers_end] = graph.own_prior[hearer:hearers_end]
-    count = 0
-    for v in range(teller, tellers_end):
-        log_odds = posterior[v] - bias[v]  # the detectors' messages alone: -ln L
-        if log_odds < 0:
-            likelihood = np.exp(-max(log_odds, np.float32(-60)))
-            for k in range(graph.first_link[v], graph.first_link[v + 1]):
-                # Before anything was heard, all is as likely as in the model.
-                rest = graph.chance[v] - graph.link_odds[k] if first else heard[v] - told[k]
-                rest = min(max(rest, least), np.float32(0.5))
-                odds = graph.link_odds[k] * (likelihood + rest * (one - likelihood))
-                chance = odds / (odds + (one + rest * (likelihood - one)))
-                told[graph.back[k]] = chance
-                partner = graph.partner[k]
-                if heard[partner] == graph.own[partner]:
-                    hearers[count] = partner
-                    count += 1
-                heard[partner] += chance
-            speaks[v] = True
-        elif speaks[v]:
-            fall_silent(v, graph, beliefs)
-    for n in range(count):
-        v = hearers[n]
-        chance = min(max(heard[v], least), most)
-        prior[v] = np.log((one - chance) / chance)
-
-
-@compiled
-def fall_silent(v, graph, beliefs):  # type: ignore[no-untyped-def]
-    """Takes back what fault v has told."""
-    for k in range(graph.first_link[v], graph.first_link[v + 1]):
-        beliefs.told[graph.back[k]] = np.float32(0)
-    beliefs.speaks[v] = False

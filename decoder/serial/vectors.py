@@ -209,3 +209,30 @@ def any_unexplained(typing_context, group, signs, posterior):  # type: ignore[no
         return builder.icmp_unsigned("!=", builder.bitcast(negative, lanes), lanes(0))
 
     return signature, code
+
+
+@_instruction
+def suspected(typing_context, posterior, bias, at):  # type: ignore[no-untyped-def]
+    """Of the sixteen faults from a place on, those whose detectors hold them for likelier than not: bit l for lane l.
+
+    That is where M_j < Lambda_j: the messages of the detectors, which are the difference, add up to less than 0.
+    """
+    signature = types.int64(posterior, bias, at)
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        write = _Writer(builder)
+        posterior, bias, at = _data(context, builder, signature, arguments)
+        below = builder.fcmp_ordered("<", write.load(posterior, at), write.load(bias, at))
+        return builder.zext(builder.bitcast(below, ir.IntType(LANES)), _LONG)
+
+    return signature, code
+
+
+@_instruction
+def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
+    """The place of the lowest bit that is set in an int64, which is not 0."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), code

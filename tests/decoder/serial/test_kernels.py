@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.serial import kernels
+from decoder.serial import kernels, links
 from decoder.serial.graph import FAR, LEAST_PRIOR, MOST_PRIOR, JointFaults, joint_faults
 from decoder.serial.kernels import Beliefs, propagate
 from decoder.serial.rows import rows_in_order
@@ -193,15 +193,13 @@ def test_links_tell_what_enumeration_does(events: tuple[int, ...]) -> None:
     beliefs = Beliefs.room(joint.graph, rows, rows)
     kernels.restart(joint.graph, beliefs)
     kernels.read_events(np.array(events, dtype=np.bool_), rows, 0, beliefs.signs)
-    memory, faults = len(joint.graph.flips), len(joint.graph.chance)
     kernels.visit_all(rows, 0, rules, beliefs)
-    for turn in range(6):
-        kernels.tell(memory, faults, 0, memory, turn == 0, joint.graph, beliefs)
-        kernels.tell(0, memory, memory, faults, False, joint.graph, beliefs)
+    for _ in range(6):
+        links.exchange(joint.graph, beliefs)
         beliefs.posterior[:] += beliefs.prior - beliefs.bias
         beliefs.bias[:] = beliefs.prior
         kernels.visit_all(rows, 0, rules, beliefs)
-    for fault in range(faults):
+    for fault in range(len(joint.graph.chance)):
         mechanisms = (joint.memory_fault == fault) | (joint.other_fault == fault)
         exact = enumerated(model, np.array(events), mechanisms)
         # What is certain, as the fault that D4 alone sees, is bounded by the cap of messages.
