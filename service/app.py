@@ -26,7 +26,7 @@ from service.models.model_file import ModelFile
 from service.oip import routes as oip
 from service.oip.errors import FORMS, PREFIX, error_responses
 from service.oip.schemas import InferenceError, InferRequest, InferResponse
-from service.rest import admin, decode, models, page, sampling
+from service.rest import admin, decode, experiments, models, page, sampling
 from service.settings import Settings
 from service.streams import hub
 from service.streams.hub import StreamHub
@@ -80,7 +80,17 @@ async def metrics(request: Request, engine: EngineDependency) -> Response:
 
 
 # FastAPI looks through them in this order, the one that has to be fast first.
-ROUTERS = (decode.router, health, models.router, admin.router, oip.router, sampling.router, page.router, hub.router)
+ROUTERS = (
+    decode.router,
+    health,
+    models.router,
+    experiments.router,
+    admin.router,
+    oip.router,
+    sampling.router,
+    page.router,
+    hub.router,
+)
 
 
 class Application(FastAPI):

@@ -83,6 +83,9 @@ class UnknownModelError(RequestError, status=404, kind="unknown-model", title="U
 class UnknownVersionError(RequestError, status=404, kind="unknown-version", title="Unknown version"): ...
 
 
+class UnknownExperimentError(RequestError, status=404, kind="unknown-experiment", title="Unknown experiment"): ...
+
+
 class UnknownStreamError(RequestError, status=404, kind="unknown-stream", title="Unknown stream"): ...
 
 
@@ -128,6 +131,11 @@ class InvalidParametersError(RequestError, status=422, kind="invalid-parameters"
 class InvalidShotsError(RequestError, status=422, kind="invalid-shots", title="Invalid shots"): ...
 
 
+class InvalidExperimentError(
+    RequestError, status=422, kind="invalid-experiment", title="Experiment that cannot be decoded"
+): ...
+
+
 class ModelNotLoadedError(RequestError, status=422, kind="model-not-loaded", title="Model cannot be loaded"): ...
 
 
@@ -170,6 +178,7 @@ class ReplicaLostError(RequestError, status=503, kind="replica-lost", title="Rep
 
 DECODE_ERRORS: tuple[type[RequestError], ...] = (
     UnknownModelError,
+    UnknownExperimentError,
     BodyTimeoutError,
     BodyTooLargeError,
     TooManyShotsError,

@@ -152,6 +152,15 @@ class Settings(BaseSettings):
     stream_send_seconds: float = Field(
         default=10, gt=0, description="A client of streams that reads nothing for so long is cut off."
     )
+    max_experiments: int = Field(default=16, ge=1, description="Most circuits and error models kept for one API key.")
+    max_experiment_bytes: int = Field(
+        default=16 * 2**20, ge=1, description="Longer circuits and error models are refused with 413."
+    )
+    experiments_dir: Path | None = Field(
+        default=None,
+        description="Directory in which circuits and error models are kept. Default: one of its own, for as long as "
+        "the service runs.",
+    )
     decoder_cache_size: int = Field(default=8, ge=1, description="Decoders kept per model, beside the default one.")
     max_connections: int = Field(default=1024, ge=1, description="Most connections of one worker; others get 503.")
     header_timeout_seconds: float = Field(

@@ -11,6 +11,9 @@ from typing import Literal
 ShotFormat = Literal["b8", "01", "dets"]
 """Stim's formats of shots that are supported: packed bytes, text, and sparse text; see `simulation.shot_files`."""
 
+Kind = Literal["circuit", "dem"]
+"""Of a text of stim's: a circuit, or a detector error model."""
+
 
 def check_output_path(path: Path, *, force: bool) -> None:
     """Refuses a path that cannot be written, before any work is done for it.

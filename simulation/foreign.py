@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import stim
 
 from simulation.check_types import CheckTypes, find_check_types
 from simulation.faults import FaultModel
+from simulation.files import Kind
 
 Source: TypeAlias = "stim.Circuit | stim.DetectorErrorModel"
 """What shots are drawn from."""
-Kind = Literal["circuit", "dem"]
 
 MOST_BYTES = 64 * 2**20
 """Of a file."""
@@ -83,15 +83,8 @@ class ForeignExperiment:
             raise ValueError(
                 f"{path} is longer than {MOST_BYTES >> 20} MiB; write repeated rounds as a REPEAT block, or take fewer"
             )
-        try:
-            text = content.decode()
-            source = stim.Circuit(text) if kind == "circuit" else stim.DetectorErrorModel(text)
-        except (ValueError, IndexError) as error:
-            reason = "it is not text" if isinstance(error, UnicodeDecodeError) else _one_line(error)
-            [other] = set(get_args(Kind)) - {kind}
-            raise ValueError(
-                f"{path} is not a {_WORDS[kind]}: {reason} (a {_WORDS[other]} is given with --{other})"
-            ) from None
+        [other] = set(get_args(Kind)) - {kind}
+        source = parse(content, kind=kind, name=str(path), hint=f"a {_WORDS[other]} is given with --{other}")
         return cls.of(source, name=path.stem)
 
     @cached_property
@@ -215,6 +208,26 @@ class ForeignExperiment:
 def _range(rates: tuple[float, ...]) -> str:
     """Rates, ascending, for people."""
     return f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+
+
+def parse(content: bytes, *, kind: Kind, name: str, hint: str) -> Source:
+    """Reads the text of a circuit or of a model.
+
+    Args:
+        content: the text in UTF-8.
+        kind: which of the two it is to be.
+        name: of the text, for errors.
+        hint: what to do if it is the other one.
+
+    Raises:
+        ValueError: it is not of this kind.
+    """
+    try:
+        text = content.decode()
+        return stim.Circuit(text) if kind == "circuit" else stim.DetectorErrorModel(text)
+    except (ValueError, IndexError) as error:
+        reason = "it is not text" if isinstance(error, UnicodeDecodeError) else _one_line(error)
+        raise ValueError(f"{name} is not a {_WORDS[kind]}: {reason} ({hint})") from None
 
 
 def _unrolled_bytes(source: Source) -> int:

@@ -106,13 +106,17 @@ def _awaited(
 class Client(_Connection):
     """A connection to a service; close it, or use it in a `with` block. Not to be shared between threads.
 
-    Its methods `models`, `model`, `circuit` and `decode` are those of `service.client.exchange.Exchange`. All raise
-    `ServiceError`, an OSError, if the service cannot be reached or refuses.
+    Its methods `models`, `model`, `circuit`, `add_experiment` and so on are those of
+    `service.client.exchange.Exchange`. All raise `ServiceError`, an OSError, if the service cannot be reached or
+    refuses.
     """
 
     models = _blocking(Exchange.models)
     model = _blocking(Exchange.model)
     circuit = _blocking(Exchange.circuit)
+    add_experiment = _blocking(Exchange.add_experiment)
+    experiments = _blocking(Exchange.experiments)
+    remove_experiment = _blocking(Exchange.remove_experiment)
     decode = _blocking(Exchange.decode)
 
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
@@ -141,6 +145,9 @@ class AsyncClient(_Connection):
     models = _awaited(Exchange.models)
     model = _awaited(Exchange.model)
     circuit = _awaited(Exchange.circuit)
+    add_experiment = _awaited(Exchange.add_experiment)
+    experiments = _awaited(Exchange.experiments)
+    remove_experiment = _awaited(Exchange.remove_experiment)
     decode = _awaited(Exchange.decode)
 
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:

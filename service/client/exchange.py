@@ -14,9 +14,18 @@ from pydantic import BaseModel, ValidationError
 
 from decoder.base import unpack_shots
 from decoder.tandem.rule import Opinion
-from service.wire.schemas import B8, JSON, DecodeResponse, ModelInfo, ModelList
+from service.wire.schemas import (
+    B8,
+    JSON,
+    DecodeResponse,
+    ExperimentList,
+    ExperimentRecord,
+    ModelInfo,
+    ModelList,
+)
 from simulation.bases import Basis
 from simulation.bits import Bits, pack_bits, packed_size, unpack_bits
+from simulation.files import Kind
 
 if TYPE_CHECKING:
     import httpx  # takes a third of a second to import, so that the functions that need it do
@@ -42,6 +51,8 @@ class ExperimentOptions(TypedDict, total=False):
     """Syndrome rounds."""
     p: float | None
     """Physical error rate."""
+    experiment: str | None
+    """The id of an experiment that was sent, see `Exchange.add_experiment`, in the place of all these."""
 
 
 class ServiceError(OSError):
@@ -134,6 +145,31 @@ class Exchange:
         params = experiment_params(**experiment)
         request = self.build_request("GET", f"{model_path(model_id)}/circuit", params=params)
         return (yield from self._answered(request)).text
+
+    def add_experiment(self, text: str, *, kind: Kind = "circuit") -> Flow[ExperimentRecord]:
+        """Sends a circuit or a detector error model, which the service keeps for this API key.
+
+        Args:
+            text: as stim writes it.
+            kind: "circuit", or "dem" for a detector error model.
+
+        Returns:
+            What it is; its id stands for it in `decode` and in `model`, as `experiment`.
+        """
+        request = self.build_request(
+            "POST", "v1/experiments", params={"kind": kind}, headers={"Content-Type": B8}, content=text.encode()
+        )
+        return read(ExperimentRecord, (yield from self._answered(request)))
+
+    def experiments(self) -> Flow[list[ExperimentRecord]]:
+        """All experiments that the service keeps for this API key, the oldest first."""
+        response = yield from self._answered(self.build_request("GET", "v1/experiments"))
+        return read(ExperimentList, response).experiments
+
+    def remove_experiment(self, experiment_id: str) -> Flow[None]:
+        """Has the service keep an experiment no longer."""
+        yield from self._answered(self.build_request("DELETE", f"v1/experiments/{harmless(experiment_id)}"))
+        return None
 
     def decode(
         self,
@@ -244,17 +280,26 @@ def model_path(model_id: str) -> str:
     Raises:
         ValueError: this is not the id of a model, and would lead elsewhere.
     """
-    harmless = all(character.isprintable() and character not in "/?#%\\" for character in model_id)
-    if not harmless or model_id in ("", ".", ".."):
-        raise ValueError(f"{model_id!r} is not the id of a model")
-    return f"v1/models/{model_id}"
+    return f"v1/models/{harmless(model_id)}"
+
+
+def harmless(id: str) -> str:
+    """The id of a model or of an experiment itself.
+
+    Raises:
+        ValueError: it is none, and as a part of a path would lead elsewhere.
+    """
+    if id in ("", ".", "..") or not all(character.isprintable() and character not in "/?#%\\" for character in id):
+        raise ValueError(f"{id!r} is not the id of a model or an experiment")
+    return id
 
 
 def experiment_params(
-    *, basis: Basis | None = None, rounds: int | None = None, p: float | None = None
+    *, basis: Basis | None = None, rounds: int | None = None, p: float | None = None, experiment: str | None = None
 ) -> dict[str, object]:
     """The query that names an experiment; what is None is left to the model."""
-    return {name: value for name, value in {"basis": basis, "rounds": rounds, "p": p}.items() if value is not None}
+    named = {"basis": basis, "rounds": rounds, "p": p, "experiment": experiment}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:

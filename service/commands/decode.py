@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from decoder.base import Decoder
     from service.client import Client
     from simulation.circuits import MemoryExperiment
+    from simulation.foreign import ForeignExperiment
 
 LOCAL_DECODER = "neural"
 
@@ -36,7 +37,10 @@ def decode(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="ID", help="The service's model.", show_default="CODE, or CODE-DECODER if not neural"
+            "--model",
+            metavar="ID",
+            help="The service's model.",
+            show_default="CODE, or CODE-DECODER if not neural; for a file the first with this decoder",
         ),
     ] = None,
     output: OutputOptions,
@@ -52,8 +56,11 @@ def decode(
       tandem decode --url http://127.0.0.1:8000 --code bb72 --rounds 6 --basis Z \\
         --p 0.002 --in shots.b8 --out predictions.b8 --obs-in flips.b8
       tandem decode --decoder bposd --circuit my.stim --in shots.b8 --out predictions.b8
+      tandem decode --url http://127.0.0.1:8000 --model bb72-bposd --circuit my.stim \\
+        --in shots.b8 --out predictions.b8
     """
     from simulation.circuits import MemoryExperiment
+    from simulation.foreign import ForeignExperiment
 
     experiment = described.experiment()
     if url is None:
@@ -62,21 +69,32 @@ def decode(
         make = partial(make_here, decoder or LOCAL_DECODER, experiment, weights=weights)
         decode_files(files, experiment, make=make, output=output)
         return
-    if not isinstance(experiment, MemoryExperiment):
-        raise ValueError("a service decodes the memory experiments of its models alone; leave out --url")
     if weights is not None:
         raise ValueError("a service decodes with its own weights; leave out --weights, or --url")
+    assert isinstance(experiment, MemoryExperiment | ForeignExperiment)
     from service.client import Client
 
-    assert described.code is not None  # as this is a memory experiment
-    model = model or (described.code if decoder in (None, LOCAL_DECODER) else f"{described.code}-{decoder}")
     with Client(url) as client:
+        if model is None and described.code is None:
+            model = _model_with(client, decoder or LOCAL_DECODER)
+        model = model or (described.code if decoder in (None, LOCAL_DECODER) else f"{described.code}-{decoder}")
+        assert model is not None
         make = partial(_make_there, client, model, experiment, decoder=decoder)
         decode_files(files, experiment, make=make, output=output)
 
 
+def _model_with(client: Client, decoder: str) -> str:
+    """The first model of a service that decodes with a decoder."""
+    found = {model.id: model.decoder for model in client.models()}
+    for model, name in found.items():
+        if name == decoder:
+            return model
+    listed = ", ".join(f"{model} ({name})" for model, name in found.items())
+    raise ValueError(f"no model of the service decodes with {decoder}; choose one with --model: {listed}")
+
+
 def _make_there(
-    client: Client, model: str, experiment: MemoryExperiment, *, decoder: str | None
+    client: Client, model: str, experiment: MemoryExperiment | ForeignExperiment, *, decoder: str | None
 ) -> tuple[Decoder, Mapping[str, object]]:
     from service.client.remote import RemoteDecoder
 

@@ -99,6 +99,8 @@ def _supervise(listener: socket.socket, settings: Settings, workers: int) -> Non
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         if settings.models_file is None:
             os.environ[variable("models_file")] = str(Path(shared) / "models.json")
+        if settings.experiments_dir is None:
+            os.environ[variable("experiments_dir")] = str(Path(shared) / "experiments")
         from service.models.memory import memory_limit
         from service.processes.supervisor import Supervisor
 

@@ -82,7 +82,12 @@ class Gate:
 
 
 async def read_body(
-    request: Request, *, max_bytes: int, timeout_seconds: float, hold: Callable[[int], None] | None = None
+    request: Request,
+    *,
+    max_bytes: int,
+    timeout_seconds: float,
+    hold: Callable[[int], None] | None = None,
+    advice: str = "send fewer shots at once, or b8 for JSON",
 ) -> bytes:
     """Reads a body, without its Content-Encoding, and stops as soon as it is too long, whatever length was declared.
 
@@ -91,6 +96,7 @@ async def read_body(
         max_bytes: that it may have, as sent and decoded.
         timeout_seconds: that it may take.
         hold: is told of each number of bytes that come; see `Gate.enter`.
+        advice: what to do about a body that is too long or too slow.
 
     Raises:
         BusyError: all bodies together are too long.
@@ -101,18 +107,18 @@ async def read_body(
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+        raise _too_large(max_bytes, advice)
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_seconds):
             async for chunk in decoded_body(request):
                 body += chunk
                 if len(body) > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise _too_large(max_bytes, advice)
                 if hold is not None:
                     hold(len(chunk))
     except TimeoutError:
-        raise BodyTimeoutError(f"the body was not there within {timeout_seconds:g} s; send fewer shots") from None
+        raise BodyTimeoutError(f"the body was not there within {timeout_seconds:g} s; {advice}") from None
     return bytes(body)
 
 
@@ -267,5 +273,5 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _too_large(max_bytes: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes; send fewer shots at once, or b8 for JSON")
+def _too_large(max_bytes: int, advice: str) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes; {advice}")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from decoder.base import Decoder
 from service.errors import BusyError, DecodeTimeoutError
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 T = TypeVar("T")
 
@@ -26,10 +26,12 @@ class Builder:
 
     Args:
         seconds: how long a request waits for what it needs.
+        most: how many builds may wait.
     """
 
-    def __init__(self, *, seconds: float) -> None:
+    def __init__(self, *, seconds: float, most: int = MAX_PENDING_BUILDS) -> None:
         self.seconds = seconds
+        self._most = most
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="build")
         self._pending = 0
 
@@ -43,15 +45,20 @@ class Builder:
         async with in_time(self.seconds):
             return await self.start(build)
 
+    @property
+    def pending(self) -> int:
+        """How many builds are at work or wait."""
+        return self._pending
+
     def start(self, build: Callable[[], T]) -> asyncio.Future[T]:
         """Begins to build something; see `run`.
 
         Raises:
             BusyError: too many builds wait.
         """
-        if self._pending >= MAX_PENDING_BUILDS:
+        if self._pending >= self._most:
             raise BusyError(
-                f"{self._pending} other experiments of this model are being prepared; try again later",
+                f"{self._pending} other experiments are being prepared; try again later",
                 retry_after=BUILD_RETRY_SECONDS,
             )
         self._pending += 1
@@ -102,15 +109,15 @@ class DecoderCache:
         size: decoders kept besides the first one asked for, which is never dropped.
     """
 
-    build: Callable[[MemoryExperiment], Decoder]
+    build: Callable[[Experiment], Decoder]
     builder: Builder
     size: int
-    _first: MemoryExperiment | None = field(default=None, init=False)
-    _builds: OrderedDict[MemoryExperiment, asyncio.Future[Decoder]] = field(default_factory=OrderedDict, init=False)
-    _waiting: Counter[MemoryExperiment] = field(default_factory=Counter, init=False)
-    _begun: set[MemoryExperiment] = field(default_factory=set, init=False)
+    _first: Experiment | None = field(default=None, init=False)
+    _builds: OrderedDict[Experiment, asyncio.Future[Decoder]] = field(default_factory=OrderedDict, init=False)
+    _waiting: Counter[Experiment] = field(default_factory=Counter, init=False)
+    _begun: set[Experiment] = field(default_factory=set, init=False)
 
-    async def get(self, experiment: MemoryExperiment, *, seconds: float | None) -> Decoder:
+    async def get(self, experiment: Experiment, *, seconds: float | None) -> Decoder:
         """The decoder of an experiment, built if need be.
 
         Args:
@@ -138,7 +145,7 @@ class DecoderCache:
                 if not build.done() and experiment not in self._begun:
                     build.cancel()  # nobody waits for it any more
 
-    def used(self) -> list[MemoryExperiment]:
+    def used(self) -> list[Experiment]:
         """The experiments whose decoders are kept, the one used last at the end."""
         return [experiment for experiment, build in self._builds.items() if build.done()]
 
@@ -153,11 +160,11 @@ class DecoderCache:
             del self._builds[experiment]
         return len(dropped)
 
-    def _build(self, experiment: MemoryExperiment) -> Decoder:
+    def _build(self, experiment: Experiment) -> Decoder:
         self._begun.add(experiment)
         return self.build(experiment)
 
-    def _built(self, experiment: MemoryExperiment, build: asyncio.Future[Decoder]) -> None:
+    def _built(self, experiment: Experiment, build: asyncio.Future[Decoder]) -> None:
         self._begun.discard(experiment)
         if build.cancelled() or build.exception() is not None:
             self._builds.pop(experiment, None)  # the next request tries again

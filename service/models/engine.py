@@ -12,6 +12,7 @@ from functools import partial
 from decoder.scheduling import take_short_slices
 from service.background import Background
 from service.errors import ClosingError, NotReadyError, UnknownModelError
+from service.models.experiments import ExperimentStore
 from service.models.memory import Room, memory_limit
 from service.models.model import DecoderFactory, Model
 from service.settings import ModelSettings, Settings
@@ -51,6 +52,8 @@ class Engine:
         self.models: Mapping[str, Model] = {}
         self._make = make
         self._room = Room(settings.memory_limit_bytes or memory_limit(), lambda: self.models.values())
+        self.experiments = ExperimentStore(settings, self._room)
+        """Circuits and error models that clients have sent."""
         self._closing = False
         self._loading: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -105,6 +108,7 @@ class Engine:
         if self._loading is not None:
             self._loading.cancel()
         await asyncio.gather(*(model.close() for model in self.models.values()), *self._retiring)
+        await asyncio.to_thread(self.experiments.close)
 
     def model(self, model_id: str) -> Model:
         """The model with an id. Whoever awaits anything while using it holds a `Model.lease`.
@@ -124,7 +128,14 @@ class Engine:
         Raises:
             ValueError: the settings name an unknown code, decoder or noise.
         """
-        return Model(model, self.settings, metrics=self.metrics, room=self._room, make=self._make)
+        return Model(
+            model,
+            self.settings,
+            metrics=self.metrics,
+            room=self._room,
+            experiments=self.experiments,
+            make=self._make,
+        )
 
     def replace(self, model: Model) -> None:
         """Serves a model that is loaded from now on. Requests at work on one of the same id end there."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from copy import copy
 from functools import lru_cache, partial
 
 import numpy as np
@@ -15,25 +15,35 @@ import numpy as np
 from decoder.base import Decoder, SoftBatchDecoder, SoftDecoder
 from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
-from decoder.processes import ChildProcess
+from decoder.processes import ChildEndedError, ChildProcess
 from decoder.tandem.pairs import tuned_threshold
-from service.errors import ClosingError, DecodeTimeoutError, InvalidParametersError, NotReadyError, RequestError
+from service.errors import (
+    ClosingError,
+    DecodeTimeoutError,
+    InvalidParametersError,
+    NotReadyError,
+    RequestError,
+    UnknownExperimentError,
+)
 from service.models.batching import BatchWorker, decode_some
 from service.models.building import Builder, DecoderCache, in_time
+from service.models.experiments import ExperimentStore, kept_of
 from service.models.memory import Room, taken
 from service.models.second_opinions import SecondOpinions
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
-from service.wire.schemas import ExperimentQuery
+from service.wire.schemas import AnyExperimentQuery, ExperimentQuery
 from simulation.bases import Basis
-from simulation.bits import pack_bits
+from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
+from simulation.experiments import Experiment
 from simulation.files import file_version
+from simulation.kept import KeptExperiment
 from simulation.noise import NoiseModel
 from simulation.sampling import sample
 
-DecoderFactory = Callable[[ModelSettings, MemoryExperiment], Decoder]
+DecoderFactory = Callable[[ModelSettings, Experiment], Decoder]
 
 EXPERIMENT_CACHE_SIZE = 64
 WARM_UP_SHOTS = 4
@@ -57,6 +67,7 @@ class Model:
         bounds: the service's settings.
         metrics: counts the batches.
         room: the memory that decoders may take.
+        experiments: those that clients have sent.
         make: makes decoders in place of `decoder.making`.
 
     Raises:
@@ -70,6 +81,7 @@ class Model:
         *,
         metrics: Metrics,
         room: Room,
+        experiments: ExperimentStore,
         make: DecoderFactory | None = None,
     ) -> None:
         self.id = settings.id
@@ -88,6 +100,7 @@ class Model:
         self._has_network = settings.network
         self._closing = False
         self._room = room
+        self._sent = experiments
         self._child = ChildProcess(
             size=bounds.decoder_cache_size + 1,
             patience_seconds=bounds.child_patience_seconds,
@@ -144,20 +157,43 @@ class Model:
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
 
-    async def decoder(self, experiment: MemoryExperiment) -> Decoder:
+    def any_experiment(self, query: AnyExperimentQuery) -> MemoryExperiment | KeptExperiment:
+        """The same, or the experiment that the client has sent.
+
+        Raises:
+            InvalidParametersError: see `experiment`, or it is named beside one that was sent.
+            UnknownExperimentError: the client's key has sent none of this id.
+        """
+        if query.experiment is None:
+            return self.experiment(query)
+        if (query.basis, query.rounds, query.p) != (None, None, None):
+            detail = "experiment says all that basis, rounds and p would say; leave these out"
+            raise InvalidParametersError.of(detail, parameter="experiment")
+        return self._sent.find(query.experiment).experiment
+
+    async def decoder(self, experiment: MemoryExperiment | KeptExperiment) -> Decoder:
         """The decoder for an experiment, made if need be.
 
         Raises:
             InvalidParametersError: this decoder cannot take such an experiment.
+            UnknownExperimentError: the experiment was sent, and has been deleted.
             BusyError: too many decoders are being made, or there is no memory for another one.
             DecodeTimeoutError: it is not made in time.
         """
         if self._has_network:  # it does not use p, so requests for any p share one
-            experiment = self._experiment(experiment.basis, experiment.rounds, self.settings.p)
+            basis, rounds = self._own_memory(experiment)
+            experiment = self._experiment(basis, rounds, self.settings.p)
         try:
             return await self._decoders.get(experiment, seconds=self.bounds.build_timeout_seconds)
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
+        except (MemoryError, ChildEndedError) as error:
+            detail = f"a decoder of model {self.id} for this experiment takes more memory than it may have"
+            raise InvalidParametersError(f"{detail}; take fewer rounds") from error
+        except FileNotFoundError:
+            if isinstance(experiment, KeptExperiment):
+                raise UnknownExperimentError(f"experiment {experiment.sha256} was deleted; send it again") from None
+            raise
 
     @contextmanager
     def lease(self) -> Iterator[None]:
@@ -195,21 +231,24 @@ class Model:
         self.ready = True
 
     @property
-    def experiments(self) -> list[MemoryExperiment]:
+    def experiments(self) -> list[Experiment]:
         """Those that decoders are kept for, the one used last at the end."""
         return self._decoders.used()
 
-    async def warm_up(self, experiments: Iterable[MemoryExperiment]) -> None:
+    async def warm_up(self, experiments: Iterable[Experiment]) -> None:
         """Makes decoders for the experiments of a model that this one is to replace; some may be impossible here.
 
         They may be of another code or noise: what counts is their bases, rounds and physical error rates. Those that
-        are not made within the time of one are left to the requests that want them.
+        clients have sent are as they are. What is not made within the time of one is left to the requests that want it.
         """
         with suppress(DecodeTimeoutError):
             async with in_time(self.bounds.build_timeout_seconds):
                 for other in reversed(list(experiments)):
                     with suppress(RequestError, ValueError):
-                        await self.decoder(self._experiment(other.basis, other.rounds, other.noise.p))
+                        if isinstance(other, MemoryExperiment):
+                            await self.decoder(self._experiment(other.basis, other.rounds, other.noise.p))
+                        elif isinstance(other, KeptExperiment):
+                            await self.decoder(other)
 
     async def retire(self) -> None:
         """Waits until no request uses the model, and closes it."""
@@ -226,12 +265,24 @@ class Model:
         if self.second is not None:
             await asyncio.to_thread(self.second.close)
 
+    def _own_memory(self, experiment: MemoryExperiment | KeptExperiment) -> tuple[Basis, int]:
+        """Basis and rounds of an experiment, which a network has to know as one of its code."""
+        if isinstance(experiment, MemoryExperiment):
+            return experiment.basis, experiment.rounds
+        facts = kept_of(experiment).record.inspection
+        if facts.memory is None or parse_code(facts.memory.code) != self.code:
+            why = next(one.why for one in facts.decoders if one.decoder == self.settings.decoder)
+            if facts.memory is not None:
+                why = f"it is one of {facts.memory.code}, and the network that of {self.code}"
+            raise InvalidParametersError.of(f"model {self.id} cannot decode it: {why}", parameter="experiment")
+        return facts.memory.basis, facts.memory.rounds
+
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:
         return MemoryExperiment(
             code=self.code, basis=basis, rounds=rounds, noise=NoiseModel.parse(self.settings.noise, p)
         )
 
-    def _make_decoder(self, settings: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+    def _make_decoder(self, settings: ModelSettings, experiment: Experiment) -> Decoder:
         # Of a pair the network alone: the second decoder has processes of its own.
         name = "neural" if settings.network else settings.decoder
         make = NamedDecoder(name, weights=settings.weights, device=self.device, seconds=self.bounds.max_shot_seconds)
@@ -260,15 +311,22 @@ class Model:
     def _children(self) -> tuple[ChildProcess, ...]:
         return (self._child, *(() if self.second is None else self.second.pool.children))
 
-    def _build(self, experiment: MemoryExperiment) -> Decoder:
+    def _build(self, experiment: Experiment) -> Decoder:
         """Makes a decoder and lets it decode, so that no client pays for what first calls set up."""
-        experiment = replace(experiment)  # a copy, which keeps its circuit and matrices no longer than the decoder does
+        experiment = copy(experiment)  # which keeps its circuit and matrices no longer than the decoder does
         with self._room.take() if self.ready else nullcontext(), self._child.patient(BUILD_PATIENCE_SECONDS):
             decoder = self._make(self.settings, experiment)
-            for shots in self._warm_up_batches():
-                decode_some(decoder, sample(experiment.circuit, shots=shots, seed=0).detection_events)
+            if isinstance(experiment, KeptExperiment):  # what it means is known in the child alone
+                shots = kept_of(experiment).samples
+                hard = shots[[np.argmax(np.bitwise_count(shots).sum(axis=1))]]
+                decode_some(decoder, shots)
+            else:
+                for count in self._warm_up_batches():
+                    decode_some(decoder, sample(experiment.source, shots=count, seed=0).detection_events)
+                # Noise needs the most iterations that there are.
+                hard = pack_bits(np.random.default_rng(0).random((1, decoder.num_detectors)) < 0.5)
             if isinstance(decoder, SoftBatchDecoder):
-                self.worker.expect(decoder, seconds=_seconds_of_a_hard_shot(decoder))
+                self.worker.expect(decoder, seconds=_seconds_of(decoder, hard))
             return decoder
 
     def _warm_up_batches(self) -> Iterable[int]:
@@ -278,11 +336,10 @@ class Model:
         return (1 << power for power in range((self._max_batch_shots - 1).bit_length() + 1))
 
 
-def _seconds_of_a_hard_shot(decoder: Decoder) -> float:
-    """How long a decoder takes for a shot of noise, which needs the most iterations that it makes."""
-    events = np.random.default_rng(0).random((1, decoder.num_detectors)) < 0.5
+def _seconds_of(decoder: Decoder, shot: PackedBits) -> float:
+    """How long a decoder takes for a shot."""
     began = time.perf_counter()
-    decode_some(decoder, pack_bits(events))
+    decode_some(decoder, shot)
     return time.perf_counter() - began
 
 

@@ -12,10 +12,10 @@ from service.errors import DecodeTimeoutError, InvalidParametersError
 from service.models.model import Model
 from service.models.second_opinions import AskedOpinions
 from service.telemetry.record import current_record
-from service.wire.schemas import ExperimentQuery
+from service.wire.schemas import AnyExperimentQuery
 from service.wire.shots import DecodeResult, ExpectedShots
 from simulation.bits import PackedBits
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +32,23 @@ class Prepared:
     """
 
     model: Model
-    experiment: MemoryExperiment
+    experiment: Experiment
     decoder: Decoder
     expected: ExpectedShots
     """What the shots in a body have to be like."""
 
     @classmethod
-    async def of(cls, model: Model, query: ExperimentQuery) -> Prepared:
+    async def of(cls, model: Model, query: AnyExperimentQuery) -> Prepared:
         """Makes the decoder for the experiment that a request asks for, if it is not there yet.
 
         Raises:
             InvalidParametersError: no such experiment, or not for this decoder.
+            UnknownExperimentError: no experiment of this id was sent with the client's key.
             BusyError: too many decoders are being made.
             NotReadyError, ClosingError: the model is not loaded yet, or no longer.
         """
         model.check_ready()
-        experiment = model.experiment(query)
+        experiment = model.any_experiment(query)
         decoder = await model.decoder(experiment)
         most = model.bounds.max_shots_per_request
         return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))

@@ -23,7 +23,7 @@ from service.telemetry.metrics import OpinionMetrics
 from service.wire.schemas import PairInfo
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
-from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 
 
 class SecondOpinions:
@@ -47,7 +47,7 @@ class SecondOpinions:
         )
         metrics.add_model(model.id, waiting=lambda: self.pool.waiting)
 
-    def warm_up(self, experiment: MemoryExperiment) -> None:
+    def warm_up(self, experiment: Experiment) -> None:
         """Starts the workers without waiting for them. If the decoder cannot be made, the reason is logged."""
 
         def warm() -> None:
@@ -59,9 +59,7 @@ class SecondOpinions:
 
         threading.Thread(target=warm, name=f"warm-up-{self._model}", daemon=True).start()
 
-    def ask(
-        self, first: DecodeResult, experiment: MemoryExperiment, shots: PackedBits, *, seconds: float
-    ) -> AskedOpinions:
+    def ask(self, first: DecodeResult, experiment: Experiment, shots: PackedBits, *, seconds: float) -> AskedOpinions:
         """Asks for opinions on the shots that the network is unsure of.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from service.wire.schemas import ExperimentQuery, Milliseconds, Sent
+from service.wire.schemas import AnyExperimentQuery, Milliseconds, Sent
 
 InputDatatype = Literal["BOOL", "UINT8"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
@@ -67,7 +67,7 @@ class _Sent(Sent):
     model_config = ConfigDict(strict=True)
 
 
-class InferParameters(_Sent, ExperimentQuery):
+class InferParameters(_Sent, AnyExperimentQuery):
     """The experiment that the shots come from, and how to answer."""
 
     timeout_ms: int | None = Field(

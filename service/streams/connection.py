@@ -17,6 +17,7 @@ from service.http.bounds import Gate
 from service.models.engine import Engine
 from service.models.prepared import not_a_pair
 from service.streams import protocol
+from service.streams.layout import layout_of
 from service.streams.open_stream import OpenStream
 from service.telemetry.record import current_record
 
@@ -207,7 +208,7 @@ class Connection:
                     raise errors.ClosingError("the service is shutting down; open streams on another instance")
                 model = self._engine.model(self.model_id)
                 model.check_ready()
-                basis = model.experiment(request).basis
+                layout = layout_of(model, request)
                 if len(self._streams) >= self._settings.max_streams_per_connection:
                     raise errors.BusyError(
                         f"{len(self._streams)} streams are open on this connection already; wait for answers",
@@ -219,13 +220,10 @@ class Connection:
                     raise not_a_pair(self.model_id, "deadline_ms")
             except errors.RequestError as error:
                 raise protocol.StreamRefused(request.stream, error) from error
-            stream = OpenStream(request, model, host=self, held=held.pop_all())
+            stream = OpenStream(request, model, layout, host=self, held=held.pop_all())
         self._failed.pop(request.stream, None)
         self._streams[request.stream] = stream
-        cells = model.code.cells
-        stream.begin(
-            protocol.opened_message(request, model=self.model_id, basis=basis, detectors=(cells, 2 * cells, cells))
-        )
+        stream.begin(protocol.opened_message(request, model=self.model_id, basis=layout.basis, detectors=layout.sizes))
 
     async def _take(self, message: protocol.LayerMessage) -> None:
         stream = self._streams.get(message.stream)

@@ -16,7 +16,8 @@ from service.errors import InternalError, InvalidLayerError, NoProbabilitiesErro
 from service.models.model import Model
 from service.models.prepared import Prepared
 from service.streams import protocol
-from simulation.bits import Bits, PackedBits, pack_bits
+from service.streams.layout import Layout
+from simulation.bits import Bits
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ class OpenStream:
     Args:
         request: what the client wants.
         model: decodes; it is ready.
+        layout: which layers come.
         host: the connection.
         held: is closed when the stream ends.
     """
 
     request: protocol.OpenRequest
     model: Model
+    layout: Layout
     host: Host
     held: ExitStack
     touched: float = field(default_factory=time.monotonic, init=False)
@@ -114,7 +117,7 @@ class OpenStream:
 
     async def _prepare(self, opened: str) -> None:
         try:
-            if self.request.rounds is not None:
+            if self.request.rounds is not None or self.request.experiment is not None:
                 await Prepared.of(self.model, self.request)
         except Exception as error:
             await self.fail(_request_error(error))
@@ -122,29 +125,19 @@ class OpenStream:
             await self.host.send(opened)
 
     def _checked(self, message: protocol.LayerMessage) -> Bits:
-        t, most = message.round, self.request.rounds or self.model.bounds.max_rounds
+        t = message.round
         if t != len(self._layers):
             raise InvalidLayerError(f"a layer of round {t} came, but that of round {len(self._layers)} is the next")
-        if message.last:
-            if t == 0:
-                raise InvalidLayerError("the layer of round 0 cannot be the last; the readout's comes after it")
-            if self.request.rounds is not None and t < most:
-                raise InvalidLayerError(
-                    f"round {t} was said to be the last, but the stream was opened with rounds={most}"
-                )
-        elif t >= most:
-            limit = "the stream was opened with" if self.request.rounds else "this service decodes at most"
-            raise InvalidLayerError(f"{limit} rounds={most}, so the layer of round {t} must be the last (flag 1)")
+        self.layout.check(t, last=message.last)
         if message.last and message.running:
             raise InvalidLayerError("the last layer's answer is no running one; set flag 1 or 2, not both")
-        check_types = 1 if message.last or t == 0 else 2
-        return protocol.unpack_layer(
-            message.events, detectors=check_types * self.model.code.cells, where=f"the layer of round {t}"
-        )
+        detectors = self.layout.detectors(t, last=message.last)
+        return protocol.unpack_layer(message.events, detectors=detectors, where=f"the layer of round {t}")
 
     async def _answer(self, shot: list[Bits], *, received: float) -> None:
         try:
-            result = await (await self._prepared(shot)).decode(_packed(shot), deadline_ms=self.request.deadline_ms)
+            prepared = await self._prepared(shot)
+            result = await prepared.decode(self.layout.packed(shot), deadline_ms=self.request.deadline_ms)
         except Exception as error:
             await self.fail(_request_error(error))
             return
@@ -156,7 +149,10 @@ class OpenStream:
     async def _estimate(self, t: int) -> None:
         """Asks for the flip probabilities with a readout that agrees with the syndrome of round t."""
         self._stop_running()  # the client is past that round
-        if self.model.gives_confidence:
+        if self.request.experiment is not None:
+            detail = "running flip probabilities are those of a model's own experiments; ask for the answer alone"
+            await self.host.refuse(self.request.stream, NoProbabilitiesError(detail), round=t)
+        elif self.model.gives_confidence:
             shot = [*self._layers, np.zeros(self.model.code.cells, dtype=np.bool_)]
             self._running = self.host.start(self._run(t, shot))
         else:
@@ -165,7 +161,7 @@ class OpenStream:
 
     async def _run(self, t: int, shot: list[Bits]) -> None:
         try:
-            result = await (await self._prepared(shot)).decode_first(_packed(shot))
+            result = await (await self._prepared(shot)).decode_first(self.layout.packed(shot))
         except Exception as error:
             await self.host.refuse(self.request.stream, _request_error(error), round=t)
         else:
@@ -175,16 +171,13 @@ class OpenStream:
         """The model with the decoder for as many rounds as a shot has."""
         assert self._preparing is not None
         await asyncio.shield(self._preparing)  # which goes on if an estimate is cancelled
+        if self.request.experiment is not None:
+            return await Prepared.of(self.model, self.request)
         return await Prepared.of(self.model, self.request.model_copy(update={"rounds": len(shot) - 1}))
 
     def _stop_running(self) -> None:
         if self._running is not None:
             self._running.cancel()
-
-
-def _packed(shot: list[Bits]) -> PackedBits:
-    """The layers of a shot as one packed shot: detectors are numbered round by round."""
-    return pack_bits(np.concatenate(shot)[None])
 
 
 def _request_error(error: Exception) -> RequestError:

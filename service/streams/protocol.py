@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from service.errors import InvalidLayerError, InvalidParametersError, RequestError
 from service.http.problems import problem_of
-from service.wire.schemas import ExperimentQuery, Milliseconds
+from service.wire.schemas import AnyExperimentQuery, Milliseconds
 from service.wire.shots import ANSWERED_BY, DecodeResult
 from simulation.bits import Bits, packed_size, set_past, unpack_bits
 
@@ -49,7 +49,7 @@ class StreamRefused(Exception):
         self.error = error
 
 
-class OpenRequest(ExperimentQuery):
+class OpenRequest(AnyExperimentQuery):
     """Opens a stream for one experiment. Without rounds it has as many as layers come before the last one."""
 
     action: Literal["open"]
@@ -142,11 +142,9 @@ def unpack_layer(events: bytes, *, detectors: int, where: str) -> Bits:
     return unpack_bits(packed, detectors).ravel()
 
 
-def opened_message(request: OpenRequest, *, model: str, basis: str, detectors: tuple[int, int, int]) -> str:
-    """A stream is open; `detectors` are those of the first layer, of those in between, and of the last."""
-    return _message(
-        "opened", request.stream, model=model, basis=basis, rounds=request.rounds, detectors=list(detectors)
-    )
+def opened_message(request: OpenRequest, *, model: str, basis: str | None, detectors: list[int]) -> str:
+    """A stream is open; `detectors` as `service.streams.layout.Layout.sizes` has them."""
+    return _message("opened", request.stream, model=model, basis=basis, rounds=request.rounds, detectors=detectors)
 
 
 def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, seconds: float) -> str:

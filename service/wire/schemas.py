@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
+from decoder.inspection import Inspection
+
 JSON = "application/json"
 B8 = "application/octet-stream"
 Bit = Literal[0, 1]
@@ -48,11 +50,21 @@ class ExperimentQuery(BaseModel):
     )
 
 
+class AnyExperimentQuery(ExperimentQuery):
+    """The same, or an experiment that the client has sent."""
+
+    experiment: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Id of a circuit or error model sent to `/v1/experiments`, in the place of basis, rounds and p.",
+    )
+
+
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AnsweredBy = Literal["first", "second", "late", "failed"]
 
 
-class DecodeQuery(ExperimentQuery):
+class DecodeQuery(AnyExperimentQuery):
     """The experiment that the shots come from, and what to answer beside the predictions."""
 
     confidence: bool | None = Field(
@@ -122,9 +134,27 @@ class SampledExperiment(BaseModel):
     noise: str
 
 
-class ExperimentInfo(SampledExperiment):
+class ExperimentInfo(BaseModel):
+    id: str | None = Field(default=None, description="Of an experiment that was sent to `/v1/experiments`.")
+    basis: str | None = Field(description="Basis of the logical memory; null where it is not known, like the next two.")
+    rounds: int | None
+    p: float | None
+    noise: str
     num_detectors: int = Field(description="Bits in each shot, in the order of the circuit's detectors.")
     num_observables: int = Field(description="Bits in each prediction.")
+
+
+class ExperimentRecord(BaseModel):
+    """An experiment that was sent to `/v1/experiments`."""
+
+    id: str = Field(description="What requests call it by: the SHA-256 of its text as stim writes it.")
+    bytes: int = Field(description="Length of the text.")
+    layers: list[int] = Field(description="Detectors in each layer of a stream.")
+    inspection: Inspection = Field(description="What `tandem inspect` says of it.")
+
+
+class ExperimentList(BaseModel):
+    experiments: list[ExperimentRecord]
 
 
 class CodeInfo(BaseModel):

@@ -28,6 +28,7 @@ from service.processes.server import Server
 from service.settings import ModelSettings, Settings
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
+from simulation.experiments import Experiment
 from simulation.sampling import Samples, sample
 from tests.helpers import PATIENCE_SECONDS, eventually, eventually_async
 
@@ -70,7 +71,7 @@ class EchoDecoder:
         self.batches.clear()
         self.gate.clear()
 
-    def make(self, model: ModelSettings, experiment: MemoryExperiment) -> Decoder:
+    def make(self, model: ModelSettings, experiment: Experiment) -> Decoder:
         """Stands for the decoder of every experiment: it looks at the first detectors alone."""
         self.num_detectors = experiment.num_detectors
         return self

@@ -41,6 +41,28 @@ def test_models_and_circuits(url, experiment):
         assert stim.Circuit(client.circuit("bb72", **EXPERIMENT)) == experiment.circuit
 
 
+def test_an_experiment_that_was_sent(url, experiment, samples, expected):
+    """The network knows its own from others; the classical decoder takes any."""
+    others = stim.Circuit("R 0\nX_ERROR(0.1) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]")
+    with Client(url) as client:
+        sent = client.add_experiment(str(experiment.circuit))
+        assert client.experiments() == [sent]
+        assert sent.layers == [36, 72, 72, 36]
+        decoding = client.decode("bb72", samples.detection_events, experiment=sent.id, bit_packed_shots=True)
+        np.testing.assert_array_equal(decoding.predictions, expected.predictions)
+        other = client.add_experiment(str(others.detector_error_model()), kind="dem")
+        shots = np.array([[True], [False]])
+        np.testing.assert_array_equal(client.decode("bb72-bposd", shots, experiment=other.id).predictions, shots)
+        with pytest.raises(ServiceError, match="model bb72 cannot decode it"):
+            client.decode("bb72", shots, experiment=other.id)
+        for record in (sent, other):
+            client.remove_experiment(record.id)
+        assert client.experiments() == []
+        with pytest.raises(ServiceError, match="no experiment") as unknown:
+            client.decode("bb72-bposd", shots, experiment=other.id)
+        assert unknown.value.status == 404
+
+
 @pytest.mark.parametrize("form", ["packed", "bools", "integers"])
 def test_predictions_are_those_of_the_decoder_bit_for_bit(url, samples, expected, form):
     shots = samples.detection_events if form == "packed" else samples.unpacked_detection_events()

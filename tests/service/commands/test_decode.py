@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import stim
 from typer.testing import CliRunner
 
 from service.app import create_app
@@ -91,6 +92,20 @@ def test_other_formats(folder, url, format):
 )
 def test_what_is_refused(folder, url, line, message):
     assert message in refuse(f"decode {line.format(url=url)} {EXPERIMENT} {FILES}")
+
+
+def test_a_circuit_from_a_file(folder, url):
+    surface = stim.Circuit.generated(
+        "surface_code:rotated_memory_x", distance=3, rounds=2, before_round_data_depolarization=0.02
+    )
+    Path("my.stim").write_text(str(surface))
+    succeed("sample --circuit my.stim --shots 60 --seed 5 --out t")
+    succeed("decode --decoder bposd --circuit my.stim --in t --out here")
+    succeed(f"decode --url {url} --decoder bposd --circuit my.stim --in t --out there")
+    assert (folder / "here").read_bytes() == (folder / "there").read_bytes()
+    line = f"decode --url {url} --circuit my.stim --in t --out predictions"
+    assert "model bb72 cannot decode it" in refuse(line)
+    assert "no model of the service decodes with mle" in refuse(f"{line} --decoder mle")
 
 
 def test_an_experiment_that_the_service_does_not_decode(folder, url):

@@ -7,7 +7,7 @@ import pytest
 from service.app import create_app
 from service.models.prepared import Prepared
 from service.settings import ModelSettings, Settings
-from service.wire.schemas import ExperimentQuery
+from service.wire.schemas import AnyExperimentQuery
 from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ async def engine(request, made):
 
 
 async def ask(engine, p: float) -> None:
-    await Prepared.of(engine.model("m"), ExperimentQuery(p=p))
+    await Prepared.of(engine.model("m"), AnyExperimentQuery(p=p))
 
 
 async def test_a_decoder_is_made_once_however_many_ask(engine, made):
