@@ -40,10 +40,11 @@ demo: $(READY) ## Start the service, decode 2,000 fresh shots with both decoders
 # While style and types are checked on one core, another one compiles numba's kernels, and keeps them in files: without
 # these, the test processes would all compile them, at the same time. Should that fail, the tests tell why.
 test: $(READY) ## Everything that is checked: style, types, tests
-	@$(BIN)/python -m decoder.cli $(KERNELS) >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; linted=$$?; wait; exit $$linted
+	@{ $(BIN)/python -m decoder.cli $(KERNELS); $(BIN)/python -m decoder.cli $(PROOFS); } >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; linted=$$?; wait; exit $$linted
 	@$(MAKE) --no-print-directory pytest
 
 KERNELS := benchmark accuracy --code bb72 --basis Z --rounds 2 --p 0.002 --decoders neural,relay-split,serial --shots 64 --processes 1
+PROOFS  := benchmark optimum --code bb72 --basis Z --rounds 1 --p 0.002 --decoders bposd-osd0 --shots 1 --all-shots --processes 1
 
 lint: $(READY) ## Check style (ruff) and types (mypy --strict)
 	$(BIN)/ruff check .

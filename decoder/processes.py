@@ -64,10 +64,15 @@ class DecoderKey:
 
 @lru_cache(64)  # a copy checks the code again, which takes longer than the rest of sending a shot
 def decoder_key(make: MakeDecoder, experiment: Experiment) -> DecoderKey:
-    """The key with a copy of the experiment, which has not cached a circuit and matrices that would be sent along."""
+    """The key with an experiment that can be sent along with every batch."""
+    return DecoderKey(make, bare(experiment))
+
+
+def bare(experiment: Experiment) -> Experiment:
+    """A copy of an experiment which has not cached a circuit and matrices that would be sent to a process."""
     if isinstance(experiment, MemoryExperiment):
-        return DecoderKey(make, replace(experiment, code=replace(experiment.code)))
-    return DecoderKey(make, copy(experiment))
+        return replace(experiment, code=replace(experiment.code))
+    return copy(experiment)
 
 
 @dataclass(frozen=True)

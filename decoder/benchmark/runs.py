@@ -106,6 +106,29 @@ class AccuracyRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CertificateRun:
+    """Which shots are certified, and for how long each.
+
+    Raises:
+        ValueError: a time that is not above 0.
+    """
+
+    certify_seconds: Annotated[
+        float, typer.Option("--certify-seconds", help="The most CPU time for the proof of one shot.")
+    ] = 60.0
+    all_shots: Annotated[
+        bool,
+        typer.Option(
+            "--all-shots", help="Certify every shot, not only failures, and so bound the optimum's own failure rate."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if not self.certify_seconds > 0:
+            raise ValueError(f"certify_seconds={self.certify_seconds} must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyRun:
     """How calls are timed.
 

@@ -7,29 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import sinter
-import stim
 
 from decoder.base import Decoder
-from decoder.benchmark.common import (
-    ProgressCallback,
-    Reporter,
-    check_request,
-    failure_columns,
-    make_decoders,
-    with_confidence,
-)
-from decoder.benchmark.counting.blocks import Block, Trial, task_stats
+from decoder.benchmark.common import ProgressCallback, Reporter, check_request, make_decoders, with_confidence
+from decoder.benchmark.counting.blocks import Trial
 from decoder.benchmark.counting.collection import BlockCounted, collect
 from decoder.benchmark.counting.count_file import Counts, read_counts, read_seed
+from decoder.benchmark.counting.paired import PairedFailures, pair_with_first
+from decoder.benchmark.counting.tally import Tally
 from decoder.benchmark.reporting.provenance import collect_provenance
 from decoder.benchmark.reporting.report import prepare_directory, write_report
-from decoder.benchmark.reporting.results import (
-    AccuracyPoint,
-    BenchmarkResult,
-    PostSelectedPoint,
-    experiment_columns,
-    per_round_columns,
-)
+from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult
 from decoder.benchmark.runs import AccuracyRun
 from decoder.catalog import has_weights
 from simulation.experiments import Experiment
@@ -65,7 +53,32 @@ def run_accuracy(
         progress: called after each block.
 
     Returns:
-        One point for each experiment and decoder, in that order, and their provenance.
+        One point for each experiment and decoder, in that order, their provenance, and on which shots of each
+        experiment the first decoder or another one alone failed.
+
+    Raises:
+        ValueError: see `count`.
+        OSError: see `count`.
+    """
+    tallies, provenance = count(experiments, decoders, run, progress=progress)
+    points = tuple(tally.point() for tally in tallies)
+    result = BenchmarkResult(points=points, provenance=provenance, paired=paired_failures(tallies))
+    write_report(result, run.out)
+    write_stats(tallies, run.out)
+    return result
+
+
+def count(
+    experiments: Sequence[Experiment],
+    decoders: Sequence[str],
+    run: AccuracyRun,
+    *,
+    progress: ProgressCallback | None = None,
+) -> tuple[list[Tally], dict[str, Any]]:
+    """Counts as `run_accuracy` does.
+
+    Returns:
+        What is counted of each experiment and decoder, in that order, and the provenance.
 
     Raises:
         ValueError: an unknown decoder, none or one twice, no experiment or one twice, weights that do not fit, a
@@ -87,19 +100,37 @@ def run_accuracy(
             with_confidence(decoder, name=name)
     trials = _trials(experiments, made, seed=seed, run=run)
     counts = read_counts(file, trials) if file is not None and begun else {}
-    tallies = [_Tally(trial, run, counts) for trial in trials]
+    tallies = [Tally(trial, run, counts) for trial in trials]
     counted = _counting(tallies, counts, Reporter(progress, total=len(trials) * run.shots))
     while blocks := [block for tally in tallies for block in tally.next_blocks()]:
         collect(blocks, processes=processes, file=file, counted=counted, ray=run.ray)
     provenance = collect_provenance(experiments, made, threads=1) | {"processes": processes, "ray": run.ray}
-    result = BenchmarkResult(points=tuple(tally.point() for tally in tallies), provenance=provenance)
-    write_report(result, run.out)
-    if run.out is not None:
-        write_text(run.out / STATS_FILE, _sinter_csv(tallies), force=True)
-    return result
+    return tallies, provenance
 
 
-def _counting(tallies: Sequence[_Tally], counts: Counts, report: Reporter) -> BlockCounted:
+def write_stats(tallies: Sequence[Tally], out: Path | None) -> None:
+    """Writes stats.csv, the counts as sinter has them, where there is a directory.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if out is not None:
+        lines = [sinter.CSV_HEADER, *(tally.stats().to_csv_line() for tally in tallies)]
+        write_text(out / STATS_FILE, "".join(f"{line}\n" for line in lines), force=True)
+
+
+def paired_failures(tallies: Sequence[Tally]) -> tuple[PairedFailures, ...]:
+    """The first decoder beside each other one; nothing where shots are discarded, or their numbers not known."""
+    found: list[PairedFailures] = []
+    for experiment in dict.fromkeys(tally.trial.experiment for tally in tallies):
+        failed = [tally.failed() for tally in tallies if tally.trial.experiment == experiment]
+        known = [one for one in failed if one is not None]
+        if failed[0] is not None:
+            found += pair_with_first(experiment.columns, known)
+    return tuple(found)
+
+
+def _counting(tallies: Sequence[Tally], counts: Counts, report: Reporter) -> BlockCounted:
     """What to call with the counts of each block: keeps them and reports, as it does now for those counted before."""
     for tally in tallies:
         if tally.total.shots:
@@ -112,80 +143,6 @@ def _counting(tallies: Sequence[_Tally], counts: Counts, report: Reporter) -> Bl
         report(stats.shots, tally.trial.experiment, {other.trial.decoder: other.all_errors for other in beside})
 
     return counted
-
-
-class _Tally:
-    """A trial's blocks, and what is counted of them."""
-
-    def __init__(self, trial: Trial, run: AccuracyRun, counts: Counts) -> None:
-        self.trial = trial
-        self.run = run
-        self.counts = counts
-        self.blocks = trial.blocks(run.shots)
-        self.ids = {block.task.strong_id(): block for block in self.blocks}
-        self.total = sinter.AnonTaskStats()
-        """Of the blocks that count for the point."""
-        self._upcoming = list(self.ids)
-        self._add_counted()
-
-    @property
-    def all_errors(self) -> int:
-        """Failures in all blocks counted, also those whose predecessors are not."""
-        return sum(self.counts[i].errors for i in self.ids if i in self.counts)
-
-    def next_blocks(self) -> list[Block]:
-        """What to count next; nothing when the point is done."""
-        self._add_counted()
-        if not self._upcoming:
-            return []
-        wanted = self.run.wanted(self.total)
-        blocks: list[Block] = []
-        for strong_id in self._upcoming:
-            if blocks and sum(block.shots for block in blocks) >= wanted:
-                break
-            if strong_id not in self.counts:
-                blocks.append(self.ids[strong_id])
-        return blocks
-
-    def _add_counted(self) -> None:
-        """Adds blocks in their order, up to the first that is not counted or that the rule leaves out."""
-        while self._upcoming:
-            block = self.ids[self._upcoming[0]]
-            if self.run.done(self.total, upcoming=block.shots):
-                self._upcoming.clear()
-            elif self._upcoming[0] in self.counts:
-                self.total += self.counts[self._upcoming.pop(0)].to_anon_stats()
-            else:
-                break
-
-    def point(self) -> AccuracyPoint:
-        experiment = self.trial.experiment
-        total, discard_below = self.total, self.trial.discard_below
-        accepted = total.shots - total.discards
-        failures = failure_columns(total.errors, accepted)
-        columns = {
-            **experiment_columns(experiment, self.trial.decoder),
-            **failures,
-            "shots": total.shots,
-            "seconds": total.seconds,
-            "seed": self.trial.seed,
-            **per_round_columns(failures, rounds=experiment.columns["rounds"], qubits=experiment.num_observables),
-        }
-        if discard_below is None:
-            return AccuracyPoint(**columns)
-        return PostSelectedPoint(**columns, discard_below=discard_below, discards=total.discards, accepted=accepted)
-
-    def stats(self) -> sinter.TaskStats:
-        """The point as sinter has it, with the id of the task that `sinter collect` makes of the circuit."""
-        experiment = self.trial.experiment
-        task = sinter.Task(
-            circuit=experiment.circuit or stim.Circuit(),
-            decoder=self.trial.decoder,
-            detector_error_model=experiment.dem,
-            json_metadata=self.trial.metadata,
-            skip_validation=True,  # of an error model alone there is no circuit to compare with
-        )
-        return task_stats(task, self.total)
 
 
 def _prepare(run: AccuracyRun) -> Path | None:
@@ -225,8 +182,3 @@ def _trials(
 def _weights_sha256(decoder: Decoder) -> str | None:
     info: Mapping[str, Any] = getattr(decoder, "model_info", {})
     return info.get("weights_sha256")
-
-
-def _sinter_csv(tallies: Sequence[_Tally]) -> str:
-    lines = [sinter.CSV_HEADER, *(tally.stats().to_csv_line() for tally in tallies)]
-    return "".join(f"{line}\n" for line in lines)

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -23,7 +24,7 @@ import sinter
 import stim
 
 from decoder.base import Decoder, predict_packed
-from decoder.benchmark.common import count_failures, with_confidence
+from decoder.benchmark.common import failed_shots, with_confidence
 from decoder.benchmark.reporting.provenance import circuit_sha256
 from decoder.benchmark.reporting.results import experiment_columns
 from decoder.making import make_decoder
@@ -35,6 +36,10 @@ from simulation.sampling import CHUNK_SHOTS, sample
 
 FIRST_SHOTS = 64
 """The first block is small, so that soon something is known of a decoder that takes seconds for a shot."""
+
+
+FAILED_SHOT = "failed_shot="
+"""Begins the custom counts of sinter that name each failed shot by its number in the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +106,19 @@ class Block:
     def count(self) -> sinter.AnonTaskStats:
         """Draws the shots, decodes them and counts discards and the block failures of the others.
 
-        The seconds are CPU time in the decoder.
+        The seconds are CPU time in the decoder. The custom counts name each shot that failed; see `failed_numbers`.
         """
         _warm_decoder(self.trial)
         samples = sample(self.trial.experiment.source, shots=self.shots, seed=self.trial.seed, first=self.first)
         began = time.process_time()
         predictions, accepted = self._answers(samples.detection_events)
         seconds = time.process_time() - began
-        errors = count_failures(predictions[accepted], samples.observable_flips[accepted])
+        failed = np.flatnonzero(failed_shots(predictions, samples.observable_flips) & accepted)
         discards = self.shots - int(accepted.sum())
-        return sinter.AnonTaskStats(shots=self.shots, errors=errors, discards=discards, seconds=seconds)
+        names = Counter(f"{FAILED_SHOT}{self.first + shot}" for shot in failed)
+        return sinter.AnonTaskStats(
+            shots=self.shots, errors=len(failed), discards=discards, seconds=seconds, custom_counts=names
+        )
 
     def _answers(self, events: PackedBits) -> tuple[PackedBits, npt.NDArray[np.bool_]]:
         """Bit-packed predictions, and which shots are accepted: bool (shots,)."""
@@ -119,6 +127,14 @@ class Block:
             return predict_packed(decoder, events), np.ones(len(events), np.bool_)
         decoded = with_confidence(decoder, name=trial.decoder).decode_soft(events, bit_packed_shots=True)
         return pack_bits(decoded.predictions), ~unsure(decoded.confidence, trial.discard_below)
+
+
+def failed_numbers(counts: sinter.AnonTaskStats) -> frozenset[int] | None:
+    """The numbers of the shots that failed; None where they were counted by a version that kept no numbers."""
+    numbers = frozenset(
+        int(name.removeprefix(FAILED_SHOT)) for name in counts.custom_counts if name.startswith(FAILED_SHOT)
+    )
+    return numbers if len(numbers) == counts.errors else None
 
 
 def task_stats(task: sinter.Task, counts: sinter.AnonTaskStats) -> sinter.TaskStats:

@@ -26,6 +26,7 @@ PACKAGES = (
     "ldpc",
     "relay-bp",
     "tesseract-decoder",
+    "qldpc-certificate-benchmark",
     "torch",
     "matplotlib",
     "ray",
@@ -161,3 +162,40 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
+
+
+def describe(provenance: Mapping[str, Any]) -> str:
+    """What `collect_provenance` found, as a list in Markdown."""
+    git = provenance["git"]
+    commit = "not in git" if git is None else git["commit"] + ("" if git["clean"] else " with changes")
+    lines = [
+        f"command: `{provenance['command']}`",
+        f"time: {provenance['time']}",
+        f"commit: {commit}",
+        f"machine: {_machine(provenance['machine'])}",
+        "versions: " + ", ".join(f"{name} {v}" for name, v in provenance["versions"].items() if v is not None),
+    ]
+    lines += [
+        f"circuit {c['code']}, {c['basis']}, {'-' if c['rounds'] is None else c['rounds']} rounds, "
+        f"p = {'-' if c['p'] is None else format(100 * c['p'], '.3g') + ' %'}, {c['noise']}: sha256 {c['sha256']}"
+        for c in provenance["circuits"]
+    ]
+    for entry in provenance["weights"]:
+        known = (f"{name} {value}" for name, value in entry.items() if isinstance(value, str | int | float))
+        lines.append(f"weights: {', '.join(known)}")
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    memory, load = machine["memory_gib"], machine["load_average"]
+    parts = [
+        machine["cpu"],
+        f"{machine['usable_cores']} of {machine['cores']} cores",
+        f"torch threads {machine['threads']}",
+        *([] if memory is None else [f"{memory} GiB memory"]),
+        f"GPU {machine['gpu'] or 'none'}",
+        machine["system"],
+    ]
+    if load is not None:
+        parts.append(f"load average {', '.join(f'{one:.2f}' for one in load)} (1, 5, 15 minutes)")
+    return ", ".join(parts)

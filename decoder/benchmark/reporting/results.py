@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from decoder.benchmark.counting.paired import PairedFailures
 from decoder.catalog import detectors_used
 from simulation.bases import Detectors
 from simulation.circuits import MemoryExperiment
@@ -250,10 +251,15 @@ class BenchmarkResult(Generic[PointT]):
     answers: tuple[Answers, ...] = ()
     """For calibration, the shots behind each point, in the order of the points."""
 
+    paired: tuple[PairedFailures, ...] = ()
+    """For accuracy with several decoders, the first of them beside each other one on the same shots."""
+
     def to_json(self) -> dict[str, Any]:
-        """``{"points": [...], "provenance": {...}}``, of plain values."""
+        """``{"points": [...], "provenance": {...}}`` of plain values, and ``"paired": [...]`` where there are any."""
+        paired = {"paired": [asdict(one) for one in self.paired]} if self.paired else {}
         return {
             "points": [point_columns(point) for point in self.points],
+            **paired,
             "provenance": dict(self.provenance),
         }
 

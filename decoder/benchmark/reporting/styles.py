@@ -10,6 +10,7 @@ from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from decoder.benchmark.reporting.optimum_point import OPTIMUM
 from decoder.benchmark.reporting.results import FailurePoint, Rate
 from decoder.benchmark.reporting.tables import decoder_label
 from decoder.catalog import DECODERS
@@ -17,8 +18,8 @@ from decoder.catalog import DECODERS
 _TAB20 = color_sequences["tab20"]
 PALETTE = tuple(to_hex(rgb) for rgb in (*_TAB20[::2], *_TAB20[1::2], *color_sequences["tab20b"]))
 """Forty colours: matplotlib's usual ten, the lighter ones of each, and others."""
-COLORS = dict(zip(DECODERS, PALETTE, strict=False))
-"""A decoder has the same colour in every plot."""
+COLORS = dict(zip(DECODERS, PALETTE, strict=False)) | {OPTIMUM: "black"}
+"""A decoder has the same colour in every plot, and so has the most likely error."""
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.")
 

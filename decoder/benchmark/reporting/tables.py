@@ -7,7 +7,10 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from decoder.benchmark.counting.paired import PairedFailures
 from decoder.benchmark.counting.slopes import fit_slopes
+from decoder.benchmark.reporting.optimum_point import OptimumPoint
+from decoder.benchmark.reporting.provenance import describe
 from decoder.benchmark.reporting.results import (
     EXPERIMENT_COLUMNS,
     BenchmarkResult,
@@ -54,10 +57,13 @@ def to_markdown(result: BenchmarkResult[Any]) -> str:
     parts = [markdown_table(_table((*_EXPERIMENT, *columns), points))]
     if isinstance(points[0], CalibrationPoint):
         parts.append(markdown_table(least_confident_table(points)))
+    if result.paired:
+        parts.append("On the same shots, how often two decoders failed, and how often one alone:\n")
+        parts.append(markdown_table(paired_table(result.paired)))
     if slopes := fit_slopes(points):
         parts.append("Fits of block LER = c p^slope, with 95 % intervals:\n")
         parts.append(markdown_table(_table(_SLOPES, slopes)))
-    return "\n".join([*parts, f"{_caption(points[0])}\n", _provenance(result.provenance)])
+    return "\n".join([*parts, f"{_caption(points[0])}\n", describe(result.provenance)])
 
 
 def terminal_table(points: Sequence[FailurePoint]) -> tuple[str, list[list[str]]]:
@@ -84,6 +90,11 @@ def terminal_table(points: Sequence[FailurePoint]) -> tuple[str, list[list[str]]
 def least_confident_table(points: Sequence[CalibrationPoint]) -> list[list[str]]:
     """The failures among the least confident shots: headings, then a row for each point and share."""
     return _table(_LEAST_CONFIDENT, [(point, least) for point in points for least in point.least_confident])
+
+
+def paired_table(paired: Sequence[PairedFailures]) -> list[list[str]]:
+    """Two decoders on the same shots: headings, then a row for each two."""
+    return _table(_PAIRED, paired)
 
 
 def format_rate(point: FailurePoint) -> str:
@@ -177,6 +188,11 @@ _POST_SELECTED: tuple[_Column, ...] = (
     ("block LER of the accepted", format_rate),
     *_PER_ROUND,
 )
+_OPTIMUM: tuple[_Column, ...] = (
+    ("intrinsic", lambda point: f"{point.intrinsic:,}"),
+    ("recoverable", lambda point: f"{point.recoverable:,}"),
+    ("unknown", lambda point: f"{point.unknown:,}"),
+)
 _CALLS: tuple[_Column, ...] = (("mode", lambda point: point.mode), ("batch", lambda point: str(point.batch)))
 _TIMES: tuple[_Column, ...] = (
     ("mean", lambda point: format_time(point.mean_us)),
@@ -205,6 +221,19 @@ _SLOPES: tuple[_Column, ...] = (
     *((name, lambda slope, name=name: str(getattr(slope.first, name))) for name in _CURVE),
     ("p", lambda slope: f"{_percent(slope.p_low)} to {_percent(slope.p_high)}"),
     ("slope", lambda slope: f"{slope.slope:.2f} ({slope.slope_low:.2f} to {slope.slope_high:.2f})"),
+)
+_PAIRED: tuple[_Column, ...] = (
+    ("code", lambda pair: pair.code),
+    ("basis", lambda pair: pair.basis),
+    ("rounds", lambda pair: "-" if pair.rounds is None else str(pair.rounds)),
+    ("p", lambda pair: "-" if pair.p is None else _percent(pair.p)),
+    ("first", lambda pair: pair.first),
+    ("second", lambda pair: pair.second),
+    ("shots", lambda pair: f"{pair.shots:,}"),
+    ("both failed", lambda pair: f"{pair.both:,}"),
+    ("first alone", lambda pair: f"{pair.first_only:,}"),
+    ("second alone", lambda pair: f"{pair.second_only:,}"),
+    ("McNemar's p-value", lambda pair: f"{pair.p_value:.2g}"),
 )
 # Of pairs (point, one of its least confident shares).
 _LEAST_CONFIDENT: tuple[_Column, ...] = (
@@ -236,6 +265,8 @@ def _columns(point: FailurePoint) -> tuple[tuple[_Column, ...], tuple[_Column, .
             *_TRUST,
             ("time a shot", _time_a_shot),
         )
+    if isinstance(point, OptimumPoint):
+        return (*_FAILURES, *_OPTIMUM, *_PER_ROUND), (_COUNTS, _RATE, *_OPTIMUM, cpu_time)
     if isinstance(point, PostSelectedPoint):
         return _POST_SELECTED, (_ACCEPTED, *_ACCEPTED_RATES, cpu_time)
     if not isinstance(point, LatencyPoint):
@@ -262,39 +293,3 @@ def _caption(point: FailurePoint) -> str:
     kinds = [kind.__name__ for kind in reversed(type(point).__mro__) if kind.__name__ in captions]
     bins = len(point.bins) if isinstance(point, CalibrationPoint) else 0
     return " ".join(captions[kind] for kind in kinds).replace("{bins}", str(bins))
-
-
-def _provenance(provenance: Mapping[str, Any]) -> str:
-    git = provenance["git"]
-    commit = "not in git" if git is None else git["commit"] + ("" if git["clean"] else " with changes")
-    lines = [
-        f"command: `{provenance['command']}`",
-        f"time: {provenance['time']}",
-        f"commit: {commit}",
-        f"machine: {_machine(provenance['machine'])}",
-        "versions: " + ", ".join(f"{name} {v}" for name, v in provenance["versions"].items() if v is not None),
-    ]
-    lines += [
-        f"circuit {c['code']}, {c['basis']}, {'-' if c['rounds'] is None else c['rounds']} rounds, "
-        f"p = {'-' if c['p'] is None else _percent(c['p'])}, {c['noise']}: sha256 {c['sha256']}"
-        for c in provenance["circuits"]
-    ]
-    for entry in provenance["weights"]:
-        known = (f"{name} {value}" for name, value in entry.items() if isinstance(value, str | int | float))
-        lines.append(f"weights: {', '.join(known)}")
-    return "".join(f"- {line}\n" for line in lines)
-
-
-def _machine(machine: Mapping[str, Any]) -> str:
-    memory, load = machine["memory_gib"], machine["load_average"]
-    parts = [
-        machine["cpu"],
-        f"{machine['usable_cores']} of {machine['cores']} cores",
-        f"torch threads {machine['threads']}",
-        *([] if memory is None else [f"{memory} GiB memory"]),
-        f"GPU {machine['gpu'] or 'none'}",
-        machine["system"],
-    ]
-    if load is not None:
-        parts.append(f"load average {', '.join(f'{one:.2f}' for one in load)} (1, 5, 15 minutes)")
-    return ", ".join(parts)

@@ -22,7 +22,10 @@ def test_accuracy_prints_the_fixed_json(succeed):
             "--decoders bposd,bposd-osd0 --shots 30 --seed 4 --json"
         )
     )
-    assert set(result) == {"points", "provenance"}
+    assert set(result) == {"points", "paired", "provenance"}
+    assert [(pair["p"], pair["first"], pair["second"]) for pair in result["paired"]] == [
+        (p, "bposd", "bposd-osd0") for p in (0.001, 0.002)
+    ]
     assert [(point["p"], point["decoder"]) for point in result["points"]] == [
         (0.001, "bposd"),
         (0.001, "bposd-osd0"),

@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -90,6 +91,38 @@ def test_all_decoders_see_the_shots_of_the_seed(
         assert point.failures == failures > 0
         counts.add(failures)
     assert len(counts) == 2
+
+
+def test_two_decoders_are_compared_shot_by_shot(
+    experiments: list[MemoryExperiment], result: BenchmarkResult[AccuracyPoint], folder: Path
+) -> None:
+    samples = sample(experiments[1].circuit, shots=300, seed=31)
+    events, flips = samples.unpacked_detection_events(), samples.unpacked_observable_flips()
+    wrong = [(make_decoder(name, experiments[1]).decode_batch(events) != flips).any(axis=1) for name in DECODERS]
+    [_, pair] = result.paired
+    assert (pair.p, pair.first, pair.second, pair.shots) == (0.006, *DECODERS, 300)
+    alone = (wrong[0] & ~wrong[1]).sum(), (wrong[1] & ~wrong[0]).sum()
+    assert (pair.both, pair.first_only, pair.second_only) == ((wrong[0] & wrong[1]).sum(), *alone)
+    assert sum(alone) > 0
+    fewer = sum(math.comb(sum(alone), k) for k in range(min(alone) + 1)) / 2 ** sum(alone)
+    assert pair.p_value == pytest.approx(min(1, 2 * fewer))
+    assert "McNemar" in (folder / "results.md").read_text()
+
+
+def test_a_decoder_that_comes_later_is_counted_on_the_same_shots(
+    experiments: list[MemoryExperiment], result: BenchmarkResult[AccuracyPoint], tmp_path: Path
+) -> None:
+    run = AccuracyRun(shots=300, seed=31, processes=1, out=tmp_path, resume=True)
+    run_accuracy(experiments, DECODERS[:1], run)
+    before = (tmp_path / "blocks.csv").read_text()
+    later = run_accuracy(experiments, DECODERS, run)
+    assert (tmp_path / "blocks.csv").read_text().startswith(before)
+    assert later.paired == result.paired
+    # Counts of a version that did not keep which shots failed are of use, but not for comparing shots.
+    (tmp_path / "blocks.csv").write_text(re.sub('"[^,]*failed_shot.*', "", before))
+    without = run_accuracy(experiments, DECODERS[:1], run)
+    assert [point.failures for point in without.points] == [point.failures for point in later.points[::2]]
+    assert without.paired == ()
 
 
 def test_provenance_names_each_circuit(
