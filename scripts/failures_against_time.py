@@ -82,7 +82,7 @@ def draw(points: Sequence[Point], *, title: str) -> Figure:
     axes = figure.add_subplot(title=title)
     for number, point in enumerate(points):
         rate, bar = error_bar(Rate(point.failures, point.ler, point.ler_low, point.ler_high))
-        style = {"fmt": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}", "capsize": 3}
+        style: dict[str, Any] = {"fmt": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}", "capsize": 3}
         label = f"{point.decoder} ({point.detectors})"
         axes.errorbar([point.cpu_ms], [rate], yerr=bar, uplims=not point.failures, label=label, **style)
     axes.set(xscale="log", yscale="log", xlabel="CPU milliseconds a shot, one thread", ylabel=FAILURE_RATE)

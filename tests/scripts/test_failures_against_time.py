@@ -24,7 +24,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_points_of_several_results_with_their_names(measured: Path, tmp_path: Path) -> None:
     out = tmp_path / "plot.png"
     script.failures_against_time(results=[str(measured), f"{measured}=before"], code="bb72", basis="Z", p=0.01, out=out)
-    rows = list(csv.DictReader(out.with_suffix(".csv").open()))
+    rows = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
     assert [row["decoder"] for row in rows] == ["bposd-osd0", "bplsd", "bposd-osd0 before", "bplsd before"]
     points = json.loads((measured / "results.json").read_text())["points"]
     for row, point in zip(rows, points * 2, strict=True):
