@@ -34,5 +34,5 @@ USER tandem
 WORKDIR /home/tandem
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=90s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1:8000', timeout=4); c.request('GET', '/readyz'); exit(c.getresponse().status != 200)"]
 CMD ["tandem", "serve", "--host", "0.0.0.0", "--port", "8000"]

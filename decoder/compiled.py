@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,32 @@ def compiled(function: Any) -> Any:
     # numba itself looks at the function's own file alone.
     file = kept._cache._cache_file
     file._source_stamp = (file._source_stamp, _stamps(Path(function.__code__.co_filename).parent))
+    kept._cache = _Forgiving(kept._cache)
     return kept
+
+
+class _Forgiving:
+    """numba's kept machine code of a function; a file that was cut short, or a full disk, is no error."""
+
+    def __init__(self, kept: Any) -> None:
+        self._kept = kept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kept, name)
+
+    def load_overload(self, *args: Any) -> Any:
+        """What is kept for a signature; None has numba compile it."""
+        try:
+            return self._kept.load_overload(*args)
+        except Exception:  # whatever unpickling half a file raises
+            with suppress(OSError):
+                self._kept.flush()  # or it would be read again before anything else is kept
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        """Keeps machine code, if there is room."""
+        with suppress(OSError):
+            self._kept.save_overload(*args)
 
 
 @lru_cache

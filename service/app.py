@@ -59,12 +59,14 @@ SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (
 health = APIRouter(tags=["health"])
 
 
+@health.head("/healthz", include_in_schema=False)
 @health.get("/healthz", responses=problem_responses())
 async def healthz() -> Status:
     """Whether the process answers at all."""
     return Status(status="ok")
 
 
+@health.head("/readyz", include_in_schema=False)
 @health.get("/readyz", responses=problem_responses(NotReadyError, ClosingError))
 async def readyz(engine: EngineDependency) -> Status:
     """Whether every model has been loaded and has decoded once."""
@@ -72,6 +74,7 @@ async def readyz(engine: EngineDependency) -> Status:
     return Status(status="ready")
 
 
+@health.head("/metrics", include_in_schema=False)
 @health.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, engine: EngineDependency) -> Response:
     """Prometheus metrics."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -26,6 +29,11 @@ PAIRED = ("bb72",)
 
 LEAST_MEMORY_BYTES = 2**28
 """A worker with one small model takes more."""
+
+OTHER_VARIABLES = frozenset({"HOST", "PORT", "WORKERS", "INSECURE", "API_KEY", "DISCARD_BELOW", "VECTORS", "RAY_RUN"})
+"""Names after TANDEM_ that are no settings: options of `tandem serve`, and what clients, sinter and tests read."""
+SERVICE_LINK = re.compile(r"(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.*)?)?)")
+"""What Kubernetes puts into the environment for a Service whose name starts with tandem."""
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 
@@ -262,12 +270,24 @@ def variable(name: str) -> str:
     return f"TANDEM_{name.upper()}"
 
 
+def _check_names() -> None:
+    # A variable that is misspelt would leave a default in place, without a key perhaps.
+    given = {name[len("TANDEM_") :].upper() for name in os.environ if name.upper().startswith("TANDEM_")}
+    known = {name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    for name in sorted(given - known):
+        if SERVICE_LINK.fullmatch(name) is None:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean TANDEM_{close[0]}?" if close else "see docs/api.md for those that there are"
+            raise ValueError(f"TANDEM_{name}: there is no such setting; {hint}")
+
+
 def read_settings() -> Settings:
     """The settings from the environment.
 
     Raises:
-        ValueError: a variable does not hold what it should; the message is one line.
+        ValueError: a variable does not hold what it should, or names no setting; the message is one line.
     """
+    _check_names()
     try:
         return Settings()
     except SettingsError as error:

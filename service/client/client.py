@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url
+from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url, unproxied
 
 if TYPE_CHECKING:
     import httpx  # takes a third of a second to import, so that the functions that need it do
@@ -42,10 +42,17 @@ class _Connection(ABC):
             retries: what to do while the service is busy.
 
         Raises:
-            ValueError: this is no URL, or the key fits in no header.
+            ValueError: this is no URL, the key fits in no header, or the environment names a proxy that cannot be used.
         """
         self.url = checked_url(url)
-        build_request = self._connect(base_url=self.url, headers=authorization(api_key), timeout=timeout_seconds)
+        options = {"base_url": self.url, "headers": authorization(api_key), "timeout": timeout_seconds}
+        try:
+            build_request = self._connect(**options)
+        except (ImportError, ValueError) as error:  # a SOCKS proxy without the package for it, or no URL
+            hint = "unset the variable, or name the service's host in NO_PROXY"
+            raise ValueError(
+                f"a proxy of the environment (HTTP_PROXY, ALL_PROXY) cannot be used: {error}; {hint}"
+            ) from error
         self._exchange = Exchange(self.url, build_request, retries or Retries())
 
     @abstractmethod
@@ -122,7 +129,7 @@ class Client(_Connection):
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
         import httpx
 
-        self._http = httpx.Client(**options)
+        self._http = httpx.Client(**options, transport=httpx.HTTPTransport() if unproxied(self.url) else None)
         return self._http.build_request
 
     def close(self) -> None:
@@ -153,7 +160,7 @@ class AsyncClient(_Connection):
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
         import httpx
 
-        self._http = httpx.AsyncClient(**options)
+        self._http = httpx.AsyncClient(**options, transport=httpx.AsyncHTTPTransport() if unproxied(self.url) else None)
         return self._http.build_request
 
     async def aclose(self) -> None:

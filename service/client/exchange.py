@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, fields
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
+from urllib.request import proxy_bypass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from decoder.base import unpack_shots
 from decoder.tandem.rule import Opinion
+from service.auth import is_loopback
 from service.wire.schemas import (
     B8,
     JSON,
@@ -264,6 +266,11 @@ def checked_url(url: str) -> httpx.URL:
     if parsed.userinfo:
         raise ValueError(f"the URL holds a name or a password; a service takes a key, from {API_KEY_VARIABLE}")
     return parsed
+
+
+def unproxied(url: httpx.URL) -> bool:
+    """Whether a service is asked directly, whatever proxies the environment names: on this machine, or in NO_PROXY."""
+    return is_loopback(url.host) or bool(proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host))
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

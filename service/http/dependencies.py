@@ -7,6 +7,7 @@ FastAPI's resolution of dependencies takes as long as everything else that the s
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, get_args
 
@@ -15,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
+from service.errors import InvalidParametersError
 from service.http.bounds import Gate
 from service.models.engine import Engine
 from service.models.model import Model
@@ -36,8 +38,23 @@ EngineDependency = Annotated[Engine, state("engine")]
 GateDependency = Annotated[Gate, state("gate")]
 
 
-async def get_model(model_id: str, engine: EngineDependency) -> AsyncIterator[Model]:
+def query_values(request: Request) -> dict[str, str]:
+    """The parameters of a request's query.
+
+    Raises:
+        InvalidParametersError: one is given twice, and only one of its values could count.
+    """
+    items = request.query_params.multi_items()
+    values = dict(items)
+    if len(values) < len(items):
+        (name, _), *_ = Counter(name for name, _ in items).most_common(1)
+        raise InvalidParametersError.of(f"{name[:80]} is given more than once; give it once", parameter=name[:80])
+    return values
+
+
+async def get_model(model_id: str, request: Request, engine: EngineDependency) -> AsyncIterator[Model]:
     model = engine.model(model_id)
+    query_values(request)
     with model.lease():
         yield model
 
@@ -64,8 +81,8 @@ class DirectRoute(APIRoute):
             bound, given = request.app.state, request.scope["query_string"]
             model: Model = bound.engine.model(request.path_params["model_id"])
             with model.lease():
-                try:  # of a parameter that is given more than once the last value counts
-                    query = schema.model_validate(dict(request.query_params)) if given else no_query
+                try:
+                    query = schema.model_validate(query_values(request)) if given else no_query
                 except ValidationError as error:
                     flaws = [dict(flaw) | {"loc": ("query", *flaw["loc"])} for flaw in error.errors(include_url=False)]
                     raise RequestValidationError(flaws) from None

@@ -12,7 +12,7 @@ from jiter import from_json
 from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
-from service.oip.schemas import InferInput, InferRequest
+from service.oip.schemas import VERSION, InferInput, InferRequest
 from service.wire.shots import ExpectedShots, check_lists, parse_b8
 from simulation.bits import PackedBits, pack_bits, packed_size
 
@@ -64,6 +64,20 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
     (tensor,) = header.inputs
     values = _values(tensor, body[length:])
     return header.model_copy(update={"inputs": [tensor.model_copy(update={"data": None})]}), values
+
+
+def check_addressee(request: InferRequest, model_id: str) -> None:
+    """Checks that a request whose body names a model is meant for the one in the URL.
+
+    Raises:
+        InvalidParametersError: it names another one.
+    """
+    for name, value, meant in (
+        ("model_name", request.model_name, model_id),
+        ("model_version", request.model_version, VERSION),
+    ):
+        if value is not None and value != meant:
+            raise InvalidParametersError(f"{name} is {value[:80]!r}, and the URL means {meant!r}; name the same one")
 
 
 def parse_shots(tensor: InferInput, values: Values, expected: ExpectedShots) -> PackedBits:

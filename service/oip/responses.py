@@ -12,12 +12,10 @@ from pydantic_core import to_json
 from service.errors import InvalidParametersError
 from service.models.model import Model
 from service.oip.requests import HEADER_LENGTH
-from service.oip.schemas import InferRequest, OutputDatatype, OutputName, TensorMetadata
+from service.oip.schemas import VERSION, InferRequest, OutputDatatype, OutputName, TensorMetadata
 from service.wire.shots import DecodeResult
 from simulation.bits import pack_bits
 
-VERSION = "1"
-"""The one version of every model: a model that is replaced is gone."""
 DATATYPES: dict[OutputName, OutputDatatype] = {
     "predictions": "BOOL",
     "predictions_b8": "UINT8",

@@ -14,8 +14,8 @@ from service.http.parsing import BodyParser
 from service.models.prepared import Prepared
 from service.oip import schemas
 from service.oip.errors import PREFIX, error_responses
-from service.oip.requests import HEADER_LENGTH, parse_request, parse_shots
-from service.oip.responses import VERSION, chosen_outputs, infer_response, output_metadata
+from service.oip.requests import HEADER_LENGTH, check_addressee, parse_request, parse_shots
+from service.oip.responses import chosen_outputs, infer_response, output_metadata
 
 EXTENSIONS = ["binary_tensor_data"]
 
@@ -28,9 +28,9 @@ async def check_version(model_version: str) -> None:
     Raises:
         UnknownVersionError: there is no such version.
     """
-    if model_version != VERSION:
+    if model_version != schemas.VERSION:
         raise errors.UnknownVersionError(
-            f"there is no version {model_version!r}; every model has version {VERSION} alone"
+            f"there is no version {model_version!r}; every model has version {schemas.VERSION} alone"
         )
 
 
@@ -40,12 +40,14 @@ async def get_server(request: Request) -> schemas.ServerMetadata:
     return schemas.ServerMetadata(name="tandem", version=request.app.version, extensions=EXTENSIONS)
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", responses=error_responses())
 async def live() -> schemas.ServerLive:
     """Whether the process answers at all."""
     return schemas.ServerLive(live=True)
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", responses=error_responses(errors.NotReadyError, errors.ClosingError))
 async def ready(engine: EngineDependency) -> schemas.ServerReady:
     """Whether every model has been loaded and has decoded once."""
@@ -66,7 +68,7 @@ async def get_model_metadata(model: ModelDependency) -> schemas.ModelMetadata:
     model.check_ready()
     return schemas.ModelMetadata(
         name=model.id,
-        versions=[VERSION],
+        versions=[schemas.VERSION],
         platform=f"tandem_{model.settings.decoder}",
         inputs=[
             schemas.TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, model.default.num_detectors])
@@ -75,6 +77,7 @@ async def get_model_metadata(model: ModelDependency) -> schemas.ModelMetadata:
     )
 
 
+@router.head("/models/{model_id}/ready", include_in_schema=False)
 @router.get("/models/{model_id}/ready", responses=MODEL_ERRORS)
 @router.get(f"{VERSIONED}/ready", responses=MODEL_ERRORS, dependencies=[Depends(check_version)])
 async def model_ready(model: ModelDependency) -> schemas.ModelReady:
@@ -124,6 +127,8 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
     experiment: basis, rounds, p; `timeout_ms` says how long the answer is wanted.
     """
     model.metrics.requests.labels(model.id).inc()
+    if request.scope["query_string"]:
+        raise errors.InvalidParametersError("this route takes no query; basis, rounds and p go into `parameters`")
     if (sent_as := media_type(request)) in OF_FORMS:
         raise errors.UnsupportedMediaTypeError(f"content type {sent_as}; send application/json, or none")
     header_length = request.headers.get(HEADER_LENGTH)
@@ -133,6 +138,7 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
         sent, values = await parser.parse(
             parse_request, body, header_length=header_length, most_shots=model.bounds.max_shots_per_request
         )
+        check_addressee(sent, model.id)
         asked = sent.parameters or schemas.InferParameters()
         most = model.bounds.decode_timeout_seconds
         async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from service.wire.schemas import AnyExperimentQuery, Milliseconds, Sent
 
+VERSION = "1"
+"""The one version of every model: a model that is replaced is gone."""
+
 InputDatatype = Literal["BOOL", "UINT8"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
 InputName = Literal["detection_events", "detection_events_b8"]
@@ -107,6 +110,8 @@ class InferRequestedOutput(_Sent):
 
 class InferRequest(_Sent):
     id: str | None = Field(default=None, description="Comes back in the answer.")
+    model_name: str | None = Field(default=None, description="As in the URL; KServe's clients send it.")
+    model_version: str | None = Field(default=None, description="As in the URL.")
     parameters: InferParameters | None = None
     inputs: Annotated[list[InferInput], FailFast()] = Field(min_length=1, max_length=1)
     outputs: Annotated[list[InferRequestedOutput], FailFast()] = Field(

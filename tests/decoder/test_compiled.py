@@ -33,6 +33,19 @@ def test_what_is_kept_is_out_of_date_when_another_file_of_the_folder_changes(tmp
     assert ran(tmp_path) == "2010"
 
 
+def test_kept_files_that_are_cut_short_are_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "outer.py").write_text(OUTER)
+    (tmp_path / "inner.py").write_text(INNER.format("1"))
+    assert ran(tmp_path) == "20"
+    for kept in ("*.nbi", "*.nbc"):
+        files = {path: path.read_bytes() for path in tmp_path.rglob(kept)}
+        assert files
+        for path, content in files.items():
+            path.write_bytes(content[: len(content) // 2] if kept == "*.nbc" else b"")
+        assert ran(tmp_path) == "20"
+        assert all(path.stat().st_size > len(content) // 2 for path, content in files.items())
+
+
 def ran(folder: Path) -> str:
     root = Path(__file__).parents[2]
     command = [sys.executable, str(folder / "outer.py")]

@@ -57,6 +57,36 @@ def test_settings_out_of_range(monkeypatch, name, value, says):
 
 
 @pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("TANDEM_MAX_BODY_BYTE", "did you mean TANDEM_MAX_BODY_BYTES"),
+        ("tandem_api_key_file", "did you mean TANDEM_API_KEYS_FILE"),
+        ("TANDEM_ZZZ", "docs/api.md"),
+    ],
+)
+def test_misspelt_variables_are_refused(monkeypatch, name, says):
+    monkeypatch.setenv(name, "5")
+    with pytest.raises(ValueError, match=f"there is no such setting; .*{says}"):
+        read_settings()
+
+
+def test_variables_of_others_are_left_alone(monkeypatch):
+    """Kubernetes sets some for each Service, also for one that is called tandem."""
+    names = (
+        "API_KEY",
+        "SERVICE_HOST",
+        "SERVICE_PORT_HTTP",
+        "PORT",
+        "PORT_8000_TCP_ADDR",
+        "GPU_SERVICE_PORT",
+        "GPU_PORT",
+    )
+    for name in names:
+        monkeypatch.setenv(f"TANDEM_{name}", "tcp://10.0.0.1:8000")
+    read_settings()
+
+
+@pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ({"code": "bb73"}, "bb73"),

@@ -348,3 +348,18 @@ def test_shots_in_another_order_of_memory(url, samples, expected):
     with Client(url) as client:
         packed = client.decode("bb72", np.asfortranarray(pack_bits(shots)), **EXPERIMENT, bit_packed_shots=True)
     np.testing.assert_array_equal(packed.predictions, expected.predictions)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "http://127.0.0.1:9"])
+def test_proxies_of_the_environment(monkeypatch, kind, proxy):
+    """One that cannot be used is named; it is no matter for this machine, and for hosts of NO_PROXY."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "lab.example")
+    for direct in ("http://127.0.0.1:1", "http://localhost", "https://lab.example:8000"):
+        kind(direct)
+    if proxy.startswith("http"):
+        kind("http://other.example")
+    else:
+        with pytest.raises(ValueError, match="NO_PROXY"):
+            kind("http://other.example")

@@ -162,6 +162,9 @@ async def test_probabilities_to_the_last_bit(serve, binary):
         ({"inputs": [QUIET], "parameters": {"p": 0.5}}, "p"),
         ({"inputs": [QUIET], "parameters": {"p": "0.1"}}, "p"),
         ({"inputs": [QUIET], "parameters": {"sequence_id": 1}}, "sequence_id"),
+        ({"inputs": [QUIET], "model_name": "n"}, "the URL means 'm'"),
+        ({"inputs": [QUIET], "model_version": "2"}, "the URL means '1'"),
+        (b'{"inputs": [], "id": "a", "id": "b"}', "id"),
     ],
 )
 async def test_what_is_refused(served, body, says):
@@ -259,6 +262,18 @@ async def test_a_decoder_that_raises_names_the_occurrence(served, caplog):
     message = error_of(await served.post(URL, json={"inputs": [events([[0] * 71 + [1]])]}), 500)
     assert "cannot bear" not in message
     assert message.rpartition("(")[2].removesuffix(")") in caplog.text
+
+
+async def test_a_model_that_the_body_names_too(served):
+    """As KServe's Python client does, whatever it sends."""
+    body = {"inputs": [QUIET], "model_name": "m", "model_version": "1"}
+    assert (await served.post(URL, json=body)).status_code == 200
+
+
+async def test_a_query_is_refused(served):
+    """It chose nothing, and its author thought otherwise."""
+    for query in ("basis=X", "rounds=banana"):
+        assert "parameters" in error_of(await served.post(f"{URL}?{query}", json={"inputs": [QUIET]}), 400)
 
 
 async def test_readiness(serve, make, echo):

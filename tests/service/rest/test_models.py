@@ -28,6 +28,19 @@ def assert_problem(response, status: int, kind: str | None) -> dict:
     return problem
 
 
+async def test_probes_may_ask_for_the_head_alone(client):
+    for path in (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/bb72-bposd/ready",
+    ):
+        response = await client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
 async def test_healthz(client):
     response = await client.get("/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
@@ -142,6 +155,7 @@ async def test_circuit_and_dem_are_those_of_the_experiment(client, query, chosen
         ("p=-1", "p"),
         ("p=nan", "p"),
         ("round=3", "round"),
+        ("basis=Z&rounds=2&b%61sis=X", "basis"),
     ],
 )
 @pytest.mark.parametrize("path", ["", "/circuit", "/dem", "/decode"])
