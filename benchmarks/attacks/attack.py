@@ -128,9 +128,14 @@ def watching(running: Service) -> Iterator[list[Watched]]:
         process.join()
 
 
-def dial(port: int, timeout: float = WAIT_SECONDS) -> socket.socket:
-    """A connection to the service."""
-    return socket.create_connection(("127.0.0.1", port), timeout=timeout)
+def dial(port: int, timeout: float = WAIT_SECONDS, *, small: bool = False) -> socket.socket:
+    """A connection to the service, if wanted with a small buffer for what is received."""
+    connection = socket.socket()
+    if small:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(timeout)
+    connection.connect(("127.0.0.1", port))
+    return connection
 
 
 def until_closed(connection: socket.socket) -> tuple[bytes, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from benchmarks import harness
 from benchmarks.attacks.attack import Attack, dial, flood, together, until_closed
@@ -38,6 +38,12 @@ def _status(connection: socket.socket) -> int:
     except OSError:
         received = b""
     return int(received[9:12]) if received.startswith(b"HTTP/1.1 ") else 0
+
+
+def _lost(connection: socket.socket) -> bool:
+    """Whether the service has ended a connection whose answer lies unread."""
+    state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state != 1  # TCP_ESTABLISHED
 
 
 def trailers(count: int, running: Service) -> str | None:
@@ -79,20 +85,21 @@ def pipelines(running: Service) -> str | None:
     return None
 
 
-def _hold(running: Service, *sent: bytes, pause: float = 0.0) -> str | None:
+def _hold(running: Service, *sent: bytes, small: bool = False) -> str | None:
     """Opens more connections than are served, says the same on each, and waits until all are closed.
 
     Meanwhile others have to be served: old idle connections make room.
     """
     with ExitStack() as held:
-        connections = [held.enter_context(dial(running.port)) for _ in range(MANY)]
-        for piece in sent:
+        connections = []
+        for _ in range(MANY):
+            connections.append(held.enter_context(dial(running.port, small=small)))
+            connections[-1].sendall(sent[0])
+            time.sleep(0.002)  # so many requests at once take their time, however harmless they are
+        for piece in sent[1:]:
             for connection in connections:
-                try:
+                with suppress(OSError):
                     connection.sendall(piece)
-                except OSError:
-                    continue
-            time.sleep(pause)
         time.sleep(1.5)
         others = 0
         for _ in range(20):
@@ -100,11 +107,13 @@ def _hold(running: Service, *sent: bytes, pause: float = 0.0) -> str | None:
                 other.sendall(GET + b"\r\n")
                 others += _status(other) == 200
             time.sleep(0.05)
-        end = time.monotonic() + 12
+        if small:  # reading would free them
+            time.sleep(12)
+        end = time.monotonic() + (2 if small else 12)
         opened = 0
         for connection in connections:
             connection.settimeout(max(0.01, end - time.monotonic()))
-            opened += not until_closed(connection)[1]
+            opened += not (_lost(connection) if small else until_closed(connection)[1])
     said = [f"{opened} of {MANY} connections were still open after 12 s"] if opened else []
     said += [f"only {others} of 20 other requests were answered"] if others < 20 else []
     return "; ".join(said) or None
@@ -112,7 +121,7 @@ def _hold(running: Service, *sent: bytes, pause: float = 0.0) -> str | None:
 
 def bare_newlines(running: Service) -> str | None:
     """A request, and then an empty line that starts no other."""
-    return _hold(running, GET + b"\r\n", b"\r\n", pause=0.5)
+    return _hold(running, GET + b"\r\n", b"\r\n")
 
 
 def upgrades_with_bodies(running: Service) -> str | None:
@@ -133,6 +142,17 @@ def upgrades_with_long_headers(running: Service) -> str | None:
 def bodies_that_do_not_come(running: Service) -> str | None:
     """Requests for what needs no body, with one that never comes."""
     return _hold(running, GET + b"Content-Length: 1000\r\n\r\n12")
+
+
+def unread_answers(running: Service) -> str | None:
+    """Answers of megabytes that nobody reads."""
+    ask = f"GET /v1/models/{MODEL}/dem?rounds=40 HTTP/1.1\r\nHost: t\r\n\r\n".encode()
+    with dial(running.port) as first:  # the circuit is made once
+        first.sendall(ask)
+        first.settimeout(60)
+        if _status(first) != 200:
+            return "the answer did not come"
+    return _hold(running, ask * 4, small=True)
 
 
 def encoded_bodies(running: Service) -> str | None:
@@ -177,7 +197,7 @@ def other_upgrades(running: Service) -> str | None:
 
 def late_halves(running: Service) -> str | None:
     """Half of a second request behind one that takes long: the first is answered in full, and then comes a 408."""
-    slow = 50 * 200
+    slow = 1000
     with dial(running.port) as connection:
         body = _shots(slow)
         connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body + GET[:20])
@@ -226,6 +246,7 @@ ATTACKS = [
     Attack("1,030 upgrades with 140 headers", upgrades_with_many_headers, BRIEF),
     Attack("1,030 upgrades with a long header", upgrades_with_long_headers, BRIEF),
     Attack("1,030 bodies that never come", bodies_that_do_not_come, BRIEF),
+    Attack("1,030 answers that nobody reads", unread_answers, BRIEF | {"write_timeout_seconds": 3}),
     Attack("bodies with a Content-Encoding", encoded_bodies),
     Attack("Upgrade: h2c", other_upgrades),
     Attack("half a request behind a slow one", late_halves, {"header_timeout_seconds": 0.2}),

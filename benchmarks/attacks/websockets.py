@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from benchmarks.attacks.attack import Attack, dial
+from benchmarks.attacks.attack import Attack, dial, together
+from benchmarks.attacks.attack import flood as flooded
 from benchmarks.attacks.http import SECONDS, UPGRADE
 from benchmarks.harness import Service
 
@@ -30,6 +31,19 @@ def flood(running: Service, piece: bytes, *, start: bytes = b"") -> str | None:
         while sent < BYTES and time.monotonic() < end:
             sent += connection.send(block)
         time.sleep(2)
+    return None
+
+
+def large_messages(running: Service) -> str | None:
+    """Messages of 60 MB in frames of 64 KiB, on 32 connections."""
+    part = bytes([0, 0x80 | 126, 0xFF, 0xFF, 0, 0, 0, 0]) + b" " * 0xFFFF
+
+    def send() -> int:
+        return flooded(
+            running.port, UPGRADE + b"\r\n" + frame(TEXT, final=False), part, seconds=SECONDS, most=60 * 10**6
+        )
+
+    together(32, send)
     return None
 
 
@@ -72,6 +86,7 @@ def refused_messages(running: Service) -> str | None:
 ATTACKS = [
     Attack("WebSocket: empty continuation frames", continuations),
     Attack("WebSocket: continuation frames of one byte", short_continuations),
+    Attack("WebSocket: messages of 60 MB, 32 connections", large_messages),
     Attack("WebSocket: pings", pings),
     Attack("WebSocket: empty pings", empty_pings),
     Attack("WebSocket: pongs", pongs),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import resource
 import signal
 import socket
+import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from service.settings import Settings
+
+
+SPARE_DESCRIPTORS = 512
+"""For connections over the limit, models, processes and files."""
 
 
 def serve(
@@ -65,6 +72,8 @@ def serve(
     _put_into_environment([*(set_ or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
     settings = read_settings()
     _check_access(host, settings, insecure=insecure)
+    _allow_descriptors(settings)
+    _check_temporary_folder()
     with _listen(host, port) as listener:
         if workers == 1:
             _serve(listener, settings)
@@ -84,6 +93,7 @@ def _serve(listener: socket.socket, settings: Settings) -> None:
         signal.signal(signum, server.stop)
     _say_where(listener)
     server.run(sockets=[listener])
+    logging.shutdown()  # the log goes first; the error that is raised is the last line
     if app.state.engine.load_error is not None:
         raise app.state.engine.load_error
 
@@ -121,7 +131,36 @@ def _work(listener: socket.socket, pipe: Connection, *, load_first: bool) -> Non
 
 def _say_where(listener: socket.socket) -> None:
     host, port, *_ = listener.getsockname()
-    typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+    try:
+        typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+    except OSError:  # a full disk, or a pipe that nobody reads any more: no reason not to serve
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _allow_descriptors(settings: Settings) -> None:
+    """Makes sure that every connection that may be open has a file descriptor.
+
+    Raises:
+        ValueError: the system does not allow that many.
+    """
+    needed = settings.max_connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ValueError(
+            f"max_connections={settings.max_connections} needs {needed} open files, and this process may have {hard}; "
+            "lower max_connections, or raise the limit (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _check_temporary_folder() -> None:
+    try:
+        TemporaryFile().close()
+    except OSError as error:
+        raise ValueError(f"no temporary folder can be written: {error}; set TMPDIR to one that can") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,60 +1,45 @@
-"""Bounds on connections that uvicorn leaves open: how many, and how long each may take for what."""
+"""Bounds on connections that uvicorn leaves open: how many there are, how long each may take, and how much it may send.
+
+The bounds are few, so that no input can find a way between them:
+
+- What comes is read in small pieces (`Pieces`), so that no connection has the event loop for long, and one whose work
+  is not done is not read from.
+- Whenever a connection waits for its client there is a time by which the client has to act (`Deadlines`). The server
+  looks at all of them ten times a second.
+- What is sent beside bodies and messages, such as headers, trailers, the sizes of chunks, and empty frames, has a
+  budget (`http1`, `websocket`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 
-from service.errors import BusyError
-from service.http.problems import problem_of, problem_response
 from service.settings import Settings
 from service.telemetry.logs import log_config
 
 BACKLOG = 2048
-MAX_HEADER_BYTES = 2**16
-REFUSED_SECONDS = 2
-"""How long a connection over the limit may take to receive its answer."""
-
-_HEADERS_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+SWEEP_SECONDS = 0.1
+"""Time between two looks at what is late."""
+MAX_PIECE_BYTES = 2**16
+"""Most that is read from a connection at once, whatever it is."""
 
 
-class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration for an application, and the settings in which the protocols below find their bounds."""
-
-    def __init__(self, app: FastAPI, settings: Settings, **options: Any) -> None:
-        self.settings = settings
-        super().__init__(
-            app,
-            http=HttpProtocol,
-            ws=WebSocketProtocol,
-            ws_max_size=settings.max_stream_message_bytes,
-            ws_per_message_deflate=False,  # messages are too short to gain anything by compression
-            access_log=False,
-            log_config=log_config(form=settings.log_format, level=settings.log_level),
-            timeout_keep_alive=settings.keep_alive_seconds,
-            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
-            backlog=BACKLOG,
-            server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
-            **options,
-        )
-
-
-class _CutsOffSlowReaders(asyncio.Protocol):
-    """Aborts a connection whose client does not read: to close it in order would wait for the client for ever."""
+class Deadlines(asyncio.Protocol):
+    """A connection that has to be somewhere by a time, whatever it does."""
 
     config: uvicorn.Config
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    _write_timer: asyncio.TimerHandle | None = None
+    due = inf
+    """When the client has to have sent what is waited for."""
+    _unread_due = inf
+    """When the client has to have read what was sent to it."""
 
     @property
     def bounds(self) -> Settings:
@@ -66,116 +51,109 @@ class _CutsOffSlowReaders(asyncio.Protocol):
         """How long a client may leave unread what was sent to it."""
         raise NotImplementedError
 
+    def piece_bytes(self) -> int:
+        """How much may come at once: what takes a millisecond or two at worst."""
+        raise NotImplementedError
+
+    def late(self) -> None:
+        """Ends the connection, whose client did not send in time what it had to."""
+        raise NotImplementedError
+
+    def sweep(self, now: float) -> None:
+        """Ends the connection if it is late."""
+        if self._unread_due == inf and self.transport.is_closing():  # it waits for the client to read the rest
+            self._unread_due = now + self.write_seconds()
+        if now >= self._unread_due:
+            self.transport.abort()
+        elif now >= self.due:
+            self.due = inf
+            self.late()
+
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_timer = self.loop.call_later(self.write_seconds(), self.transport.abort)
+        self._unread_due = self.loop.time() + self.write_seconds()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_write_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_write_timer()
-        super().connection_lost(exc)
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._unread_due = inf
 
 
-class WebSocketProtocol(_CutsOffSlowReaders, WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets with a bound on slow readers."""
+class Pieces(asyncio.BufferedProtocol):
+    """Hands what comes to one of uvicorn's protocols in pieces.
 
-    def write_seconds(self) -> float:
-        # The application gives up after half of this time, and then still sends the reason.
-        return 2 * self.bounds.stream_send_seconds
+    A transport reads what a connection has, up to 256 KiB, and a protocol has to take all of it: tens of thousands of
+    requests or frames, while everybody else waits. A buffered protocol brings its own buffer.
 
-
-class HttpProtocol(_CutsOffSlowReaders, HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 by httptools, but it cuts off clients that send headers, or read answers, too slowly.
-
-    The application bounds bodies itself. When it has answered without reading a body to its end, the rest is read and
-    dropped for at most `body_timeout_seconds`: a client that sends everything before it reads gets its answer, and one
-    that never stops sending is cut off.
+    Args:
+        kind: the protocol's class.
+        config, server_state, app_state, _loop: as uvicorn passes them.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        settings = self.bounds
-        self._timer: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
-        self._in_headers = True
-        self._receiving = False
-        self.asked = False
-        """Whether a first request has come: a new connection is given the time for that when the server drains."""
-        self._refused = len(self.connections) > settings.max_connections
-        if self._refused:
-            self.app = too_many_connections
-        self._start_timer(REFUSED_SECONDS if self._refused else settings.header_timeout_seconds, _TOO_SLOW)
+    def __init__(
+        self,
+        kind: type[Any],
+        *,
+        config: BoundedConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.protocol = kind(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
+        self._buffer = config.buffer
+        # uvicorn calls this one when it makes a WebSocket of a connection; the rest asyncio calls.
+        self.data_received = self.protocol.data_received
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.protocol.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
+        self.protocol.connection_lost(exc)
 
-    def write_seconds(self) -> float:
-        return self.bounds.write_timeout_seconds
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[: self.protocol.piece_bytes()]
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_headers and self._receiving:
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                self._cut_off(_HEADERS_TOO_LONG)
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
-    def _should_upgrade(self) -> bool:
-        # A WebSocket would go past the application that refuses.
-        return not self._refused and super()._should_upgrade()
+    def pause_writing(self) -> None:
+        self.protocol.pause_writing()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_headers = self._receiving = True
-        self._header_bytes = 0
-        if self.asked:  # the first one's time runs since the connection was made
-            self._start_timer(self.bounds.header_timeout_seconds, _TOO_SLOW)
-
-    def on_headers_complete(self) -> None:
-        self._in_headers = False
-        self.asked = True
-        self._stop_timer()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._receiving = False
-        if not self._in_headers:
-            self._stop_timer()
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._receiving and not self._in_headers:
-            self._start_timer(self.bounds.body_timeout_seconds, b"")
-
-    def _start_timer(self, seconds: float, last_words: bytes) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self._cut_off, last_words)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _cut_off(self, last_words: bytes) -> None:
-        self._stop_timer()
-        if last_words and not self.transport.is_closing():
-            self.transport.write(last_words)
-            self.transport.close()
-        else:
-            self.transport.abort()  # `close` would wait for what the client does not read
+    def resume_writing(self) -> None:
+        self.protocol.resume_writing()
 
 
-async def too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers in the application's place on a connection that is one too many."""
-    problem = problem_of(BusyError("too many connections are open; try again later, or keep fewer open"))
-    headers = {"Retry-After": "1", "Connection": "close"}
-    await problem_response(problem, headers=headers)(scope, receive, send)
+class BoundedConfig(uvicorn.Config):
+    """uvicorn's configuration for an application, with what the protocols share beside it."""
+
+    def __init__(
+        self, app: FastAPI, settings: Settings, *, http: type[Any], websocket: type[Any], **options: Any
+    ) -> None:
+        self.settings = settings
+        self.buffer = memoryview(bytearray(MAX_PIECE_BYTES))
+        """What comes next on any connection: it is taken at once."""
+        self.waiting: dict[Any, float] = {}
+        """Connections that wait for their clients, and since when; the longest is the first."""
+        self.reserve: dict[Any, None] = {}
+        """Connections over `max_connections`, the oldest first."""
+        super().__init__(
+            app,
+            http=_in_pieces(http),
+            ws=_in_pieces(websocket),
+            ws_max_size=settings.max_stream_message_bytes,
+            ws_per_message_deflate=False,  # messages are too short to gain anything by compression
+            access_log=False,
+            log_config=log_config(form=settings.log_format, level=settings.log_level),
+            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
+            backlog=BACKLOG,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
+            **options,
+        )
+
+
+def _in_pieces(kind: type[Any]) -> Any:
+    def make(**options: Any) -> Pieces:
+        return Pieces(kind, **options)
+
+    return make

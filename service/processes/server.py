@@ -12,7 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.models.engine import Engine
-from service.processes.connections import BACKLOG, BoundedConfig, HttpProtocol
+from service.processes.connections import BACKLOG, SWEEP_SECONDS, BoundedConfig
+from service.processes.http1 import HttpProtocol
+from service.processes.websocket import WebSocketProtocol
 from service.settings import Settings
 from service.streams.hub import StreamHub
 
@@ -45,7 +47,8 @@ class Server(uvicorn.Server):
         on_tick: Callable[[], None] | None = None,
         load_first: bool = False,
     ) -> None:
-        super().__init__(BoundedConfig(app, settings, callback_notify=self._tick, timeout_notify=0))
+        protocols = {"http": HttpProtocol, "websocket": WebSocketProtocol}
+        super().__init__(BoundedConfig(app, settings, **protocols, callback_notify=self._tick, timeout_notify=0))
         self._engine: Engine = app.state.engine
         self._streams: StreamHub = app.state.streams
         self._settings = settings
@@ -60,6 +63,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and listens."""
+        self._sweep()
         if not self._load_first:
             await super().startup(sockets)
             self._loading = asyncio.create_task(self._load())
@@ -86,6 +90,13 @@ class Server(uvicorn.Server):
         # uvicorn would close the connections of streams at once.
         await self._streams.drain(seconds=float(self.config.timeout_graceful_shutdown or 0))
         await super().shutdown(sockets)
+
+    def _sweep(self) -> None:
+        """Ends connections that are late, now and as long as the loop runs."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(SWEEP_SECONDS, self._sweep)
+        for connection in list(self.server_state.connections):
+            connection.sweep(loop.time())  # type: ignore[union-attr]
 
     async def _load(self) -> None:
         await self._engine.wait_until_loaded()
@@ -115,7 +126,8 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
 
     def _protocol(self) -> asyncio.Protocol:
-        return HttpProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        options = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        return self.config.http_protocol_class(**options)
 
     def _all_have_asked(self) -> bool:
         connections = self.server_state.connections

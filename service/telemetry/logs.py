@@ -60,8 +60,7 @@ def log_config(*, form: str, level: str) -> dict[str, Any]:
         "filters": {"request_id": {"()": "service.telemetry.record.RequestIdFilter"}},
         "handlers": {
             "default": {
-                "class": "logging.StreamHandler",
-                "stream": "ext://sys.stderr",
+                "class": "service.telemetry.background.BackgroundHandler",
                 "formatter": "default",
                 "filters": ["request_id"],
             }

@@ -7,7 +7,9 @@ import json
 import signal
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -159,10 +161,20 @@ def test_a_port_without_a_listener_is_found_out_too():
         (("--host", "0.0.0.0", "--set", "api_keys=,"), "holds no key"),
         (("--insecure", "--set", "api_keys="), "holds no key"),
         (("--api-keys-file", "/none/keys"), "/none/keys"),
+        (("--set", "max_connections=1000000000"), "ulimit"),
     ],
 )
 def test_flags_that_are_wrong_are_one_line(capsys, monkeypatch, arguments, says):
     """In this process: none of these comes so far as to serve."""
+    assert says in _says(capsys, monkeypatch, *arguments)
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/none")
+    assert "TMPDIR" in _says(capsys, monkeypatch)
+
+
+def _says(capsys, monkeypatch, *arguments: str) -> str:
     for name in Settings.model_fields:  # `--set` writes them; this puts them back
         monkeypatch.setenv(variable(name), "")
         monkeypatch.delenv(variable(name))
@@ -172,7 +184,14 @@ def test_flags_that_are_wrong_are_one_line(capsys, monkeypatch, arguments, says)
     assert ended.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("tandem: ")
-    assert says in line
+    return line
+
+
+def test_nobody_has_to_read_where_it_listens():
+    code = "import socket; from service.commands import serve; serve._say_where(socket.create_server(('127.0.0.1', 0)))"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_keys_or_a_word_open_the_service_to_others(tmp_path):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -17,37 +13,10 @@ from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from service.app import create_app
-from service.processes.server import Server
-from service.settings import ModelSettings, Settings
 from tests.helpers import PATIENCE_SECONDS, eventually
 
 URL = "/v1/models/m/decode"
 HEAD = b"POST " + URL.encode() + b" HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\n"
-
-
-@pytest.fixture
-def serve(make) -> Callable:
-    """Runs the server of `tandem serve` in a thread, and gives its port and the server."""
-
-    @contextmanager
-    def serve(**settings: object) -> Iterator[tuple[int, Server]]:
-        model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
-        chosen = Settings(models=(model,), **{"drain_seconds": 0.3, "allowed_hosts": ("t",)} | settings)  # type: ignore[arg-type]
-        server = Server(create_app(chosen, make_decoder=make), chosen)
-        listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
-        try:
-            # A probe needs no key.
-            eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_SECONDS).is_success)
-            yield port, server
-        finally:
-            server.should_exit = True
-            thread.join()
-
-    return serve
 
 
 def talk(port: int, *sent: bytes, pause: float = 0.0) -> tuple[bytes, float]:
@@ -126,7 +95,8 @@ def test_a_client_that_does_not_read_its_answer(serve):
         eventually(lambda: not server.server_state.connections)
 
 
-def test_too_many_connections(serve):
+def test_too_many_connections(serve, monkeypatch):
+    monkeypatch.setattr("service.processes.http1.PATIENCE_SECONDS", PATIENCE_SECONDS)
     with serve(max_connections=3) as (port, server):
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
         eventually(lambda: len(server.server_state.connections) == 3)
@@ -135,13 +105,15 @@ def test_too_many_connections(serve):
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in head.lower()
         assert json.loads(body)["type"] == "urn:problem-type:tandem:busy"
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_SECONDS).is_success
         for connection in held:
             connection.close()
         eventually(lambda: not server.server_state.connections)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
 
 
-def test_too_many_connections_for_a_websocket(serve):
+def test_too_many_connections_for_a_websocket(serve, monkeypatch):
+    monkeypatch.setattr("service.processes.http1.PATIENCE_SECONDS", PATIENCE_SECONDS)
     with serve(max_connections=3) as (port, server):
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
         eventually(lambda: len(server.server_state.connections) == 3)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from typing import Any
+
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from service.app import create_app
 from service.processes.server import Server
@@ -15,4 +19,7 @@ def test_it_is_uvloop_and_httptools():
     config = Server(create_app(settings), settings).config
     assert config.get_loop_factory() is uvloop.new_event_loop
     config.load()
-    assert issubclass(config.http_protocol_class, HttpToolsProtocol)
+    make: Any = config.http_protocol_class
+    with closing(uvloop.new_event_loop()) as loop:
+        made = make(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    assert isinstance(made.protocol, HttpToolsProtocol)

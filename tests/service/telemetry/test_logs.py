@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+from contextlib import suppress
 
 import pytest
 
+from service.telemetry import background
 from service.telemetry.logs import JsonFormatter, TextFormatter
+from tests.helpers import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -115,3 +119,27 @@ def test_json_lines():
 def test_text_lines_cannot_be_forged():
     line = TextFormatter().format(record("request", fields={"client": "a\nFAKE"}, request_id="r1"))
     assert line.endswith(r'WARNING request request_id="r1" client="a\nFAKE"')
+
+
+def test_nobody_waits_for_who_reads_the_log(monkeypatch):
+    reading, writing = os.pipe()
+    monkeypatch.setattr(background, "STDERR", writing)
+    handler = background.BackgroundHandler()
+    handler.setFormatter(TextFormatter())
+    lines = 2 * background.MAX_LINES  # of 100 bytes: more than the pipe and those that may wait
+    for number in range(lines):
+        handler.handle(record("x" * 100, request_id=str(number)))
+    written = bytearray()
+    os.set_blocking(reading, False)
+
+    def all_is_written() -> bool:
+        with suppress(BlockingIOError):
+            written.extend(os.read(reading, 2**16))
+        return not handler._lines.unfinished_tasks
+
+    eventually(all_is_written)
+    dropped = sum(map(int, re.findall(rb"(\d+) lines of the log were dropped", written)))
+    assert dropped > 0
+    assert written.count(b"xxx request_id=") + dropped == lines
+    os.close(reading)
+    os.close(writing)
