@@ -147,6 +147,32 @@ class PiecewiseDecoder(Decoder, Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class Errors(_Columns):
+    """The error that a decoder found for each shot. The observables that it flips are the predictions."""
+
+    errors: Bits
+    """bool (shots, mechanisms): which of the errors of the detector error model happened, in its order without loops
+    (`stim.DetectorErrorModel.flattened`). Of several with the same symptom only the likeliest is ever said to have."""
+    converged: Bits
+    """bool (shots,): whether the error explains all detection events that the decoder looks at."""
+
+
+@runtime_checkable
+class ErrorDecoder(Decoder, Protocol):
+    """A decoder that tells the error itself, as `tesseract_decoder` does."""
+
+    def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
+        """Decodes shots as `decode_batch` does, with the error that it goes by.
+
+        Decoders that use the detectors of one check type alone (`bposd`, not `bposd-xyz`) find an error that explains
+        these; of mechanisms that they cannot tell apart, one with the fewest detectors of the other type.
+
+        Raises:
+            ValueError: as for `decode_batch`.
+        """
+
+
 class BatchDecoder(ABC):
     """`decode_batch` with its checks and its packing; what is left to do is `predict`."""
 

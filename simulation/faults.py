@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +25,12 @@ class FaultModel:
     """L, uint8 (observables, mechanisms): which observables each mechanism flips."""
     priors: npt.NDArray[np.float64]
     """(mechanisms,): the probability of each mechanism."""
+    instructions: npt.NDArray[np.int64] | None = None
+    """(mechanisms,): of each mechanism, the likeliest of the DEM's errors that are this mechanism, counted from 0 in
+    the DEM without loops. Of those that were merged since they differ by ignored detectors alone, one with the fewest
+    detectors. None where there is no DEM."""
+    num_instructions: int = 0
+    """Errors of the DEM, also those that cannot happen."""
 
     @property
     def num_detectors(self) -> int:
@@ -55,21 +61,62 @@ class FaultModel:
         undone, and mechanisms without any symptom are dropped.
         """
         symptoms, priors = _errors(dem)
-        return cls._merged(symptoms, priors, num_observables=dem.num_observables)
+        possible = np.flatnonzero(priors > 0)
+        merged = cls._merged(symptoms[:, possible], priors[possible], num_observables=dem.num_observables)
+        return merged._named(possible, len(priors))
 
     @classmethod
-    def _merged(cls, symptoms: sp.csc_matrix, priors: npt.NDArray[np.float64], *, num_observables: int) -> FaultModel:
+    def _merged(
+        cls,
+        symptoms: sp.csc_matrix,
+        priors: npt.NDArray[np.float64],
+        *,
+        num_observables: int,
+        sizes: npt.NDArray[np.int64] | None = None,
+    ) -> FaultModel:
+        """The distinct columns with an entry; as their instructions the places of one column each.
+
+        Args:
+            symptoms: (detectors + observables, columns), the observables last.
+            priors: (columns,).
+            num_observables: how many of the rows are observables.
+            sizes: (columns,), of several columns that become one, one with the least is its instruction, and of these
+                the likeliest; None for all the same.
+        """
         column = distinct_columns(symptoms, num_observables=num_observables)
-        kept, first = np.unique(column, return_index=True)
-        distinct = symptoms[:, first[kept >= 0]]
+        best_first = np.lexsort((-priors, np.zeros(len(priors)) if sizes is None else sizes))
+        kept, first = np.unique(column[best_first], return_index=True)
+        instructions = best_first[first[kept >= 0]]
+        distinct = symptoms[:, instructions]
         merged = [0.0] * distinct.shape[1]
         for j, p in zip(column.tolist(), priors.tolist(), strict=True):
             if j >= 0:
                 merged[j] = p * (1 - merged[j]) + merged[j] * (1 - p)
         num_detectors = symptoms.shape[0] - num_observables
         possible = np.array(merged, dtype=np.float64)
-        distinct, possible = distinct[:, possible > 0], possible[possible > 0]  # two certain ones undo each other
-        return cls(distinct[:num_detectors], distinct[num_detectors:], priors=possible)
+        left = possible > 0  # two certain ones undo each other
+        return cls(
+            distinct[:num_detectors, left],
+            distinct[num_detectors:, left],
+            possible[left],
+            instructions[left],
+            len(priors),
+        )
+
+    def _named(self, instructions: npt.NDArray[np.int64] | None, num_instructions: int) -> FaultModel:
+        """The same, its instructions being places in a list of others."""
+        named = None if instructions is None or self.instructions is None else instructions[self.instructions]
+        return replace(self, instructions=named, num_instructions=num_instructions)
+
+    def columns(self, kept: npt.NDArray[np.int64]) -> FaultModel:
+        """Some of the mechanisms."""
+        return FaultModel(
+            self.check_matrix[:, kept],
+            self.observable_matrix[:, kept],
+            self.priors[kept],
+            None if self.instructions is None else self.instructions[kept],
+            self.num_instructions,
+        )
 
     def to_dem(self) -> stim.DetectorErrorModel:
         """Writes the model as a DEM, an error for each mechanism, from which `from_dem` reads the same model."""
@@ -104,7 +151,9 @@ class FaultModel:
         Restricting an XYZ model to the detectors of the memory basis gives the XZ model.
         """
         symptoms = sp.vstack([self.check_matrix.tocsr()[detectors], self.observable_matrix], format="csc")
-        return self._merged(symptoms, self.priors, num_observables=self.num_observables)
+        sizes = np.diff(self.check_matrix.indptr).astype(np.int64)
+        merged = self._merged(symptoms, self.priors, num_observables=self.num_observables, sizes=sizes)
+        return merged._named(self.instructions, self.num_instructions)
 
 
 def distinct_columns(symptoms: sp.csc_matrix, *, num_observables: int) -> npt.NDArray[np.int64]:
@@ -137,7 +186,7 @@ def poisson_means(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
 
 
 def _errors(dem: stim.DetectorErrorModel) -> tuple[sp.csc_matrix, npt.NDArray[np.float64]]:
-    """The symptom (a column) and the probability of each error instruction, without those that cannot happen."""
+    """The symptom (a column) and the probability of each error instruction."""
     # The text is parsed many times faster than the instructions' targets are asked one by one.
     text = str(dem.flattened()).replace(" ^", "")
     if "[" in text:
@@ -154,4 +203,4 @@ def _errors(dem: stim.DetectorErrorModel) -> tuple[sp.csc_matrix, npt.NDArray[np
     symptoms = sp.csc_matrix((np.ones(len(row), dtype=np.uint8), (row, owner)), shape=shape)
     symptoms.data %= 2  # a target that is named twice, as in D0 ^ D0 D1, is not flipped
     symptoms.eliminate_zeros()
-    return symptoms[:, priors > 0], priors[priors > 0]
+    return symptoms, priors

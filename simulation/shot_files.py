@@ -17,14 +17,17 @@ from simulation.bits import PackedBits, packed_size
 from simulation.files import ShotFormat, atomic_write
 
 
-def read_shots(path: Path, *, format: ShotFormat, num_detectors: int = 0, num_observables: int = 0) -> PackedBits:
-    """Reads shots of detection events, of observable flips, or of the one followed by the other.
+def read_shots(
+    path: Path, *, format: ShotFormat, num_detectors: int = 0, num_observables: int = 0, num_errors: int = 0
+) -> PackedBits:
+    """Reads shots of detection events, of observable flips, or of the one followed by the other; or errors.
 
     Args:
         path: The file.
         format: ``b8``, ``01`` or ``dets``.
         num_detectors: Detectors in each shot of the file.
         num_observables: Observables in each shot of the file, after the detectors.
+        num_errors: Errors of the detector error model, in the place of both.
 
     Returns:
         uint8 (shots, ceil(bits / 8)), little-endian; an empty file has no shots.
@@ -33,26 +36,28 @@ def read_shots(path: Path, *, format: ShotFormat, num_detectors: int = 0, num_ob
         ValueError: an unknown format, no bits to read, or content that does not fit format or counts.
         OSError: the file is missing, a directory, or not readable.
     """
-    _check_format(format, num_detectors + num_observables)
+    bits = num_detectors + num_observables + num_errors
+    _check_format(format, bits)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give a file of shots")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     with path.open("rb"):
         pass  # stim reports a file that it may not open as a ValueError
-    counts = _counts(num_detectors, num_observables)
+    counts = _counts(num_detectors, num_observables, num_errors)
     if format == "b8":
-        return _read_b8(path, num_detectors + num_observables, counts)
+        return _read_b8(path, bits, counts)
     try:
         shots = stim.read_shot_data_file(
             path=path,
             format=format,
             num_detectors=num_detectors,
             num_observables=num_observables,
+            num_measurements=num_errors,
             bit_packed=True,
         )
     except (ValueError, RuntimeError) as error:
-        reason = _first_bad_line(path, num_detectors + num_observables) if format == "01" else None
+        reason = _first_bad_line(path, bits) if format == "01" else None
         reason = reason or " ".join(str(error).split())
         raise ValueError(f"{path} does not hold shots of {counts} in format {format}: {reason}") from None
     return np.asarray(shots, dtype=np.uint8)
@@ -65,6 +70,7 @@ def write_shots(
     format: ShotFormat,
     num_detectors: int = 0,
     num_observables: int = 0,
+    num_errors: int = 0,
     force: bool = False,
 ) -> None:
     """Writes shots atomically: the file is complete or not there.
@@ -75,21 +81,22 @@ def write_shots(
         format: ``b8``, ``01`` or ``dets``.
         num_detectors: Detectors in each shot.
         num_observables: Observables in each shot.
+        num_errors: Errors of the detector error model, in the place of both; `dets` writes M for each, as stim does.
         force: An existing file may be replaced.
 
     Raises:
         ValueError: an unknown format, or shots that do not fit the counts.
         OSError: `path` exists and `force` is not set, it cannot be written, or the disk is full.
     """
-    bits = num_detectors + num_observables
+    bits, counts = num_detectors + num_observables + num_errors, _counts(num_detectors, num_observables, num_errors)
     _check_format(format, bits)
     if shots.dtype != np.uint8 or shots.ndim != 2 or shots.shape[1] != packed_size(bits):
         raise ValueError(
-            f"shots of {_counts(num_detectors, num_observables)} are a uint8 array of shape "
+            f"shots of {counts} are a uint8 array of shape "
             f"(shots, {packed_size(bits)}), not {shots.dtype} {shots.shape}"
         )
     if _has_stray_bits(shots, bits):
-        raise ValueError(f"some shots have bits set beyond their {_counts(num_detectors, num_observables)}")
+        raise ValueError(f"some shots have bits set beyond their {counts}")
     with atomic_write(path, force=force) as partial:
         stim.write_shot_data_file(
             data=shots,
@@ -97,10 +104,17 @@ def write_shots(
             format=format,
             num_detectors=num_detectors,
             num_observables=num_observables,
+            num_measurements=num_errors,
         )
         # stim does not notice a disk that is full, so look at what is there.
         try:
-            written = read_shots(partial, format=format, num_detectors=num_detectors, num_observables=num_observables)
+            written = read_shots(
+                partial,
+                format=format,
+                num_detectors=num_detectors,
+                num_observables=num_observables,
+                num_errors=num_errors,
+            )
         except ValueError:
             written = None
         if written is None or not np.array_equal(written, shots):
@@ -114,8 +128,8 @@ def _check_format(format: str, bits: int) -> None:
         raise ValueError("a shot has to have at least one detector or observable")
 
 
-def _counts(num_detectors: int, num_observables: int) -> str:
-    counts = {"detectors": num_detectors, "observables": num_observables}
+def _counts(num_detectors: int, num_observables: int, num_errors: int) -> str:
+    counts = {"detectors": num_detectors, "observables": num_observables, "errors": num_errors}
     return " and ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ class Problem:
     """(detectors,): to add to the detection events of every shot."""
     observable_offset: Bits
     """(observables,): to add to the prediction for every shot."""
+    likely: npt.NDArray[np.int64]
+    """The DEM's errors (`FaultModel.instructions`) that happen unless a mechanism says that they do not."""
 
     @classmethod
     def of(cls, model: FaultModel) -> Problem:
@@ -35,13 +38,40 @@ class Problem:
         likely = model.priors > 0.5
         priors = np.where(likely, 1 - model.priors, model.priors)
         kept = np.flatnonzero((priors > 0) & (np.diff(model.check_matrix.indptr) > 0))
-        faults = FaultModel(model.check_matrix[:, kept], model.observable_matrix[:, kept], priors=priors[kept])
+        faults = replace(model.columns(kept), priors=priors[kept])
         return cls(
             faults=faults,
+            likely=np.flatnonzero(likely) if model.instructions is None else model.instructions[likely],
             flips=faults.observable_matrix.toarray().T.astype(np.bool_),
             syndrome_offset=(model.check_matrix @ likely.astype(np.int64)) % 2 == 1,
             observable_offset=(model.observable_matrix @ likely.astype(np.int64)) % 2 == 1,
         )
+
+    def errors(self, found: Sequence[npt.NDArray[np.integer]]) -> Bits:
+        """Errors of a problem as the DEM has them.
+
+        Args:
+            found: for each shot the mechanisms that happened.
+
+        Returns:
+            Bool (shots, errors of the DEM), or (shots, mechanisms) where there is no DEM.
+        """
+        instructions = self.faults.instructions
+        places = np.arange(self.faults.num_mechanisms) if instructions is None else instructions
+        size = self.faults.num_mechanisms if instructions is None else self.faults.num_instructions
+        happened = np.zeros((len(found), size), dtype=np.bool_)
+        happened[:, self.likely] = True
+        for row, mechanisms in zip(happened, found, strict=True):
+            row[places[mechanisms]] ^= True
+        return happened
+
+    def explained(self, found: Sequence[npt.NDArray[np.integer]], syndromes: Bits) -> Bits:
+        """(shots,): whether the mechanisms found explain the syndromes (shots, detectors), without the offset."""
+        errors = np.zeros((len(found), self.faults.num_mechanisms), dtype=np.int32)
+        for row, mechanisms in zip(errors, found, strict=True):
+            row[mechanisms] = 1
+        explained = syndromes == (self.faults.check_matrix.astype(np.int32) @ errors.T).T % 2
+        return np.asarray(explained.all(axis=1))
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:

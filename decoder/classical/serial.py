@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import Decoding, SoftBatchDecoder
+from decoder.base import Decoding, Errors, SoftBatchDecoder, unpack_shots
 from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
 from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
-from decoder.serial.graph import joint_faults
+from decoder.serial.graph import joint_faults, observables_of
 from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_for
 from simulation.bases import Detectors
 from simulation.bits import Bits
@@ -82,6 +82,7 @@ class SerialDecoder(SoftBatchDecoder):
         settings = settings or SerialSettings()
         self.threads = threads
         problem = Problem.of(fault_model)
+        self._given = problem
         self._syndrome_offset, self._observable_offset = problem.syndrome_offset, problem.observable_offset
         joint = joint_faults(problem.faults, memory_basis)
         rules = settings.rules or rules_for(joint.graph)
@@ -92,9 +93,14 @@ class SerialDecoder(SoftBatchDecoder):
 
     def judge(self, events: Bits) -> Decoding:
         """The likeliest coset of each shot and its probability; see `decoder.base.SoftBatchDecoder`."""
-        at_once = max(1, MOST_BYTES // (self.rules.solutions * len(self._joint.graph.chance) + 1))
-        firsts = range(0, max(1, len(events)), at_once)
-        return Decoding.concatenate([self._judge(events[first : first + at_once]) for first in firsts])
+        firsts = range(0, max(1, len(events)), self._at_once)
+        return Decoding.concatenate([self._judge(events[first : first + self._at_once]) for first in firsts])
+
+    def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
+        """See `decoder.base.ErrorDecoder`: an error of the predicted coset, as light as it gets."""
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        firsts = range(0, max(1, len(events)), self._at_once)
+        return Errors.concatenate([self._errors(events[first : first + self._at_once]) for first in firsts])
 
     def propagate(self, events: Bits, *, keep_faults: bool = False) -> SerialResult:
         """All that is found for detection events (B, detectors); see `decoder.serial.kernels.propagate`."""
@@ -117,16 +123,36 @@ class SerialDecoder(SoftBatchDecoder):
 
         return JointProblem.of(self._fault_model, self._joint)
 
+    @property
+    def _at_once(self) -> int:
+        """Shots that are decoded together."""
+        return max(1, MOST_BYTES // (self.rules.solutions * len(self._joint.graph.chance) + 1))
+
     def _judge(self, events: Bits) -> Decoding:
         result = self.propagate(events, keep_faults=self.rules.solutions > 1)
+        found = decoding_of(result, self._posterior(events, result), num_observables=self.num_observables)
+        offset = self._observable_offset
+        flips = np.where(offset, 1 - found.flip_probabilities, found.flip_probabilities)
+        return Decoding(found.predictions ^ offset, found.confidence, flips)
+
+    def _posterior(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
+        """(B, S): the probability of each coset, at one of its solutions."""
         energies = np.full(result.cosets.shape, np.inf)
         differ = np.flatnonzero(disagreeing(result))
         if len(differ):
             energies[differ] = self.free_energies(events[differ], result.of(differ))
-        found = decoding_of(result, posterior(result, energies, self.doubt), num_observables=self.num_observables)
-        offset = self._observable_offset
-        flips = np.where(offset, 1 - found.flip_probabilities, found.flip_probabilities)
-        return Decoding(found.predictions ^ offset, found.confidence, flips)
+        return posterior(result, energies, self.doubt)
+
+    def _errors(self, events: Bits) -> Errors:
+        from decoder.serial.errors import errors_of
+
+        result = self.propagate(events, keep_faults=True)
+        chosen = self._posterior(events, result).argmax(axis=1)
+        shots = np.ascontiguousarray(events ^ self._syndrome_offset)
+        found = errors_of(shots, result, chosen, self._problem, threads=self.threads)
+        flips = observables_of(result.cosets[np.arange(len(chosen)), chosen], num_observables=self.num_observables)
+        explained = self._given.explained(found, shots)
+        return Errors(flips ^ self._observable_offset, self._given.errors(found), explained)
 
 
 def _deciding(types: CheckTypes) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import BatchDecoder, Piece, unpack_shots
+from decoder.base import BatchDecoder, Errors, Piece, unpack_shots
 from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from simulation.bases import Detectors
@@ -86,29 +86,42 @@ class SyndromeDecoder(BatchDecoder):
 
     def predict(self, events: Bits) -> Bits:
         """The flips of the errors found; see `decoder.base.BatchDecoder`."""
-        return self._decode(events, seconds=math.inf).predictions
+        return self._decode(events, seconds=math.inf)[0].predictions
+
+    def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
+        """See `decoder.base.ErrorDecoder`."""
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        piece, found = self._decode(events, seconds=math.inf)
+        if self.detectors is not None:
+            events = events[:, self.detectors]
+        explained = self._problem.explained(found, events ^ self._problem.syndrome_offset)
+        return Errors(piece.predictions, self._problem.errors(found), explained)
 
     def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
         """See `decoder.base.PiecewiseDecoder`."""
-        return self._decode(unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True), seconds=seconds)
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True)
+        return self._decode(events, seconds=seconds)[0]
 
-    def _decode(self, events: Bits, *, seconds: float) -> Piece:
+    def _decode(self, events: Bits, *, seconds: float) -> tuple[Piece, list[Indices]]:
+        """The predictions, and the mechanisms found for each shot."""
         ends = time.perf_counter() + seconds
         if self.detectors is not None:
             events = events[:, self.detectors]
         problem = self._problem
         predictions = np.tile(problem.observable_offset, (len(events), 1))
         hurried = np.zeros(len(events), dtype=np.bool_)
+        found = [np.zeros(0, dtype=np.int64) for _ in events]
         if 0 in problem.faults.check_matrix.shape:  # nothing to decode, which few libraries survive
-            return Piece(predictions, hurried)
+            return Piece(predictions, hurried), found
         syndromes = (events ^ problem.syndrome_offset).view(np.uint8)
         for shot, syndrome in enumerate(syndromes):
             if shot and time.perf_counter() >= ends:
-                return Piece(predictions[:shot], hurried[:shot])
+                return Piece(predictions[:shot], hurried[:shot]), found[:shot]
             if syndrome.any():
-                predictions[shot] ^= np.bitwise_xor.reduce(problem.flips[self._solver(syndrome)], axis=0)
+                found[shot] = self._solver(syndrome)
+                predictions[shot] ^= np.bitwise_xor.reduce(problem.flips[found[shot]], axis=0)
                 hurried[shot] = getattr(self._solver, "hurried", False)
-        return Piece(predictions, hurried)
+        return Piece(predictions, hurried), found
 
 
 def errors_of(decoder: Any) -> Solver:

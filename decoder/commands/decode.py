@@ -23,7 +23,7 @@ from decoder.commands.options import (
 from decoder.commands.output import ProgressBar, print_result
 
 if TYPE_CHECKING:
-    from decoder.base import Decoder
+    from decoder.base import Decoder, ErrorDecoder
     from simulation.bits import PackedBits
     from simulation.experiments import Experiment
 
@@ -40,6 +40,10 @@ class ShotFiles:
     format: FormatOption = "b8"
     obs_in: Annotated[
         Path | None, typer.Option("--obs-in", help="The file of true observable flips, to count failures.")
+    ] = None
+    errors_out: Annotated[
+        Path | None,
+        typer.Option("--errors-out", help="The file of the errors found, a bit for each error of the model in order."),
     ] = None
 
 
@@ -103,7 +107,8 @@ def decode_files(
         ValueError: the files do not hold such shots, or not as many flips as shots.
         OSError: a file cannot be read, or cannot or must not be written.
     """
-    check_outputs(files.out, force=output.force, inputs=(files.in_file, files.obs_in))
+    check_outputs(files.out, files.errors_out, force=output.force, inputs=(files.in_file, files.obs_in))
+    from decoder.base import ErrorDecoder
     from simulation.foreign import ForeignExperiment
     from simulation.shot_files import write_shots
 
@@ -111,12 +116,28 @@ def decode_files(
         raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
     shots, flips = _read(files, experiment)
     decoder, described = make()
+    if files.errors_out is not None and not isinstance(decoder, ErrorDecoder):
+        raise ValueError(
+            f"{described['decoder']} tells no errors; leave out --errors-out, or decode with bposd or serial"
+        )
     begun = time.perf_counter()
     with ProgressBar("decoding", total=len(shots), unit="shots", json_output=output.json_output) as bar:
-        predictions, opinions = _decode_all(decoder, shots, bar.update)
+        if files.errors_out is not None and isinstance(decoder, ErrorDecoder):
+            predictions, errors, found = _find_errors(decoder, shots, bar.update)
+        else:
+            predictions, found = _decode_all(decoder, shots, bar.update)
     seconds = time.perf_counter() - begun
     observables = experiment.num_observables
     write_shots(files.out, predictions, format=files.format, num_observables=observables, force=output.force)
+    if files.errors_out is not None:
+        write_shots(
+            files.errors_out,
+            errors,
+            format=files.format,
+            num_errors=experiment.fault_model.num_instructions,
+            force=output.force,
+        )
+        described = {**described, "errors_out": str(files.errors_out)}
     result: dict[str, object] = {
         **experiment.columns,
         **({"check_types": experiment.check_types.found} if isinstance(experiment, ForeignExperiment) else {}),
@@ -125,7 +146,7 @@ def decode_files(
         "format": files.format,
         "out": str(files.out),
         "seconds": seconds,
-        **opinions,
+        **found,
     }
     if flips is not None:
         from decoder.benchmark.common import count_failures, failure_columns
@@ -157,6 +178,24 @@ def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedB
             "give the two files of one run"
         )
     return shots, flips
+
+
+def _find_errors(
+    decoder: ErrorDecoder, shots: PackedBits, progress: Callable[[int], None]
+) -> tuple[PackedBits, PackedBits, Mapping[str, int]]:
+    """The predictions, the errors (shots, ceil(errors / 8)), and how many shots these explain."""
+    import numpy as np
+
+    from simulation.bits import pack_bits
+
+    predictions, errors, converged = [], [], 0
+    for start in range(0, len(shots), BATCH_SHOTS):
+        found = decoder.decode_to_errors(shots[start : start + BATCH_SHOTS], bit_packed_shots=True)
+        predictions.append(pack_bits(found.predictions))
+        errors.append(pack_bits(found.errors))
+        converged += int(found.converged.sum())
+        progress(min(start + BATCH_SHOTS, len(shots)))
+    return np.concatenate(predictions), np.concatenate(errors), {"converged": converged}
 
 
 def _decode_all(

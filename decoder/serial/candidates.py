@@ -40,6 +40,8 @@ class JointProblem(NamedTuple):
     """The mechanisms, and behind them those that were added; see `mechanisms.joint_mechanisms`."""
     alone: npt.NDArray[np.int32]
     """(V,): the mechanism that is this fault and nothing else."""
+    num_mechanisms: int
+    """Those of the model, without those that were added."""
     fault: npt.NDArray[np.int64]
     """(2, m): the fault of the memory side and that of the other side of each mechanism, -1 for none."""
 
@@ -51,7 +53,7 @@ class JointProblem(NamedTuple):
         memory = len(faults.graph.flips)
         fault[0, alone[:memory]], fault[1, alone[memory:]] = np.arange(memory), np.arange(memory, len(alone))
         fault[:, : model.num_mechanisms] = faults.memory_fault, faults.other_fault
-        return cls(faults.graph, other_side(faults), RULES, table, alone, fault)
+        return cls(faults.graph, other_side(faults), RULES, table, alone, model.num_mechanisms, fault)
 
 
 def free_energies(
@@ -92,7 +94,7 @@ def _compare_all(events, result, problem, beliefs, energies):  # type: ignore[no
             faults[n] = result.faults[b, chosen[n]]
             sizes[n], weights[n] = 0, NOT_WHOLE
             if complete(events[b], faults[n], problem.graph, problem.other, problem.rules, beliefs):
-                sizes[n], weights[n] = _joint_error(faults[n], faults[n], errors[n], problem)
+                sizes[n], weights[n] = joint_error(faults[n], faults[n], errors[n], problem)
         _share_other_side(faults, errors, sizes, weights[: len(chosen)], problem)
         _report(chosen, errors, sizes, weights, result.cosets[b], result.weights[b], problem, energies[b])
 
@@ -116,7 +118,7 @@ def _choose(found, cosets, weights, faults, problem):  # type: ignore[no-untyped
 
 
 @compiled
-def _joint_error(memory_faults, other_faults, error, problem):  # type: ignore[no-untyped-def]
+def joint_error(memory_faults, other_faults, error, problem):  # type: ignore[no-untyped-def]
     """The lightest error found with the faults (V,) of either side; its size, 0 if it is too large, and its weight."""
     memory, size = len(problem.graph.flips), 0
     for v in range(len(problem.alone)):
@@ -146,7 +148,7 @@ def _share_other_side(faults, errors, sizes, weights, problem):  # type: ignore[
     trial = errors[len(errors) - 1]
     for n in range(len(weights)):
         if n != best:
-            size, weight = _joint_error(faults[n], faults[best], trial, problem)
+            size, weight = joint_error(faults[n], faults[best], trial, problem)
             if weight < weights[n]:
                 sizes[n], weights[n] = size, weight
                 errors[n, :size] = trial[:size]

@@ -61,3 +61,20 @@ def test_decode_counts_failures_only_with_the_truth_at_hand(succeed):
     assert "bposd-osd0" in succeed(
         f"decode --decoder bposd-osd0 --code bb72 {EXPERIMENT} --in s --out predictions --force"
     )
+
+
+@pytest.mark.parametrize("format", ["b8", "01", "dets"])
+def test_the_errors_found_are_written_in_the_order_of_the_model(format, folder, succeed):
+    line = "decode --decoder bposd --dem my.dem --in s --out predictions --errors-out errors"
+    (folder / "my.dem").write_text("error(0.1) D1\nerror(0.1) D0 D1 L0\nerror(0.2) D1\n")
+    succeed(f"sample --dem my.dem --shots 50 --seed 5 --out s --format {format}")
+    assert json.loads(succeed(f"{line} --format {format} --json"))["converged"] == 50
+    errors = stim.read_shot_data_file(path="errors", format=format, num_measurements=3)
+    shots = stim.read_shot_data_file(path="s", format=format, num_detectors=2)
+    np.testing.assert_array_equal(errors, np.column_stack([0 * shots[:, 0], shots[:, 0], shots[:, 0] ^ shots[:, 1]]))
+
+
+def test_errors_of_a_decoder_that_tells_none(refuse, succeed):
+    succeed(f"sample bb72 {EXPERIMENT} --shots 2 --seed 5 --out s")
+    message = refuse(f"decode --code bb72 {EXPERIMENT} --in s --out predictions --errors-out errors")
+    assert "neural tells no errors" in message

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.serial.candidates import JointProblem, _faults_of, _joint_error, free_energies
+from decoder.serial.candidates import JointProblem, _faults_of, free_energies, joint_error
 from decoder.serial.choice import SMALL_DOUBT, decoding_of, disagreeing, posterior
 from decoder.serial.completion import complete
 from decoder.serial.graph import JointFaults, joint_faults
@@ -42,7 +42,7 @@ def test_a_completed_solution_explains_both_sides_and_stays_in_its_coset() -> No
         whole += 1
         np.testing.assert_array_equal(faults[:memory], result.faults[b, 0, :memory])
         np.testing.assert_array_equal(joint.checks @ faults.astype(int) % 2, events[b])
-        size, weight = _joint_error(faults, faults, error, problem)
+        size, weight = joint_error(faults, faults, error, problem)
         assert weight == pytest.approx(problem.table.weight[error[:size]].sum())
         np.testing.assert_array_equal(model.check_matrix[:, error[:size]].sum(axis=1).A1 % 2, events[b])
         assert np.bitwise_xor.reduce(joint.cosets[error[:size]]) == result.cosets[b, 0]
