@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from decoder.inspection import inspect
 from decoder.processes import ChildEndedError, ChildProcess
-from service.errors import BusyError, ConflictError, InvalidExperimentError, UnknownExperimentError
+from service.errors import ConflictError, InvalidExperimentError, NotStoredError, UnknownExperimentError
 from service.models.building import Builder, in_time
 from service.models.memory import Room
 from service.settings import Settings
@@ -133,6 +133,7 @@ class ExperimentStore:
             InvalidExperimentError: it is none, or none that can be decoded, or reading it takes too long or too much.
             ConflictError: the key has as many as it may have.
             BusyError: too many wait to be read, or there is no memory for one more.
+            NotStoredError: there is no room for its files.
             DecodeTimeoutError: it is not read in time; it is kept nevertheless, if it can be.
         """
         folder = _folder(self._directory)
@@ -187,7 +188,7 @@ class ExperimentStore:
         except FileExistsError as error:
             raise ConflictError(str(error)) from None
         except OSError as error:
-            raise BusyError(f"the experiment cannot be kept: {error.strerror or error}", retry_after=60) from error
+            raise NotStoredError(f"the experiment cannot be kept: {error.strerror or error}") from error
         finally:
             if self._builder.pending == 1:  # this is the last one, and what the child took of memory is given back
                 self._child = None
