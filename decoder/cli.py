@@ -6,6 +6,7 @@ exit code 2; whatever else it raises is a mistake of ours and keeps its tracebac
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,6 +24,7 @@ from decoder.commands.inspect import inspect
 from decoder.commands.sample import sample
 from decoder.commands.train import train
 from decoder.commands.tune import tune
+from decoder.commands.warm_up import warm_up
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -36,6 +38,7 @@ class OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
         """Runs the command line and exits; without `standalone_mode`, returns or raises as typer does."""
+        _log_on_stderr()
         run = partial(super().main, *args, **options | {"standalone_mode": False})
         if not standalone_mode:
             return run()
@@ -63,6 +66,14 @@ def describe(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error) or type(error).__name__
+
+
+def _log_on_stderr() -> None:
+    """Shows what the library tells people who wait (`decoder.compiled`), unless the command has a log of its own."""
+    logging.getLogger("decoder").setLevel(logging.INFO)
+    if logging.lastResort is not None:  # the handler of processes without others
+        logging.lastResort.setLevel(logging.INFO)
+        logging.lastResort.setFormatter(logging.Formatter("tandem: %(message)s"))
 
 
 def _fail(message: str) -> int:
@@ -93,7 +104,7 @@ def tandem(
         raise typer.Exit(USAGE_ERROR)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (codes, circuit, inspect, sample, train, tune, export)
+COMMANDS: tuple[Callable[..., None], ...] = (codes, circuit, inspect, sample, train, tune, export, warm_up)
 """All commands but `decode`, which the service replaces by its own, and the group `benchmark`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
+
+log = logging.getLogger(__name__)
 
 # Not arcp nor reassoc: sums would depend on the width of the machine's vectors, and long runs amplify each rounding.
 FAST = {"nnan", "ninf", "nsz", "contract"}
+
+
+class _Announcement(event.Listener):
+    """Logs the first compilation of a process, as it begins; numba tells of none when it loads what is kept."""
+
+    told = False
+
+    def on_start(self, event: event.Event) -> None:
+        ours = event.data["dispatcher"].py_func.__module__.startswith("decoder.")
+        if ours and not _Announcement.told:
+            _Announcement.told = True
+            log.info(
+                "compiling for this machine, once, which takes up to a minute or two; "
+                "`tandem warm-up` does it beforehand"
+            )
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: Any) -> Any:

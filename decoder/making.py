@@ -7,6 +7,7 @@ from pathlib import Path
 
 from decoder.base import BatchDecoder
 from decoder.catalog import ClassicalDecoder, decoder_spec
+from simulation.circuits import MemoryExperiment
 from simulation.experiments import Experiment, as_experiment
 from simulation.foreign import Source
 
@@ -35,6 +36,8 @@ def make_decoder(
         OSError: the weights cannot be read.
     """
     spec, experiment = decoder_spec(name), as_experiment(experiment)
+    if isinstance(experiment, MemoryExperiment) and experiment.noise.is_silent:
+        raise ValueError(f"{experiment} has no noise, so there is nothing to decode; give a p above 0")
     if spec.settings is not None:
         if weights is not None:
             raise ValueError(f"the decoder {name!r} has no weights to load; leave the weights out or use 'neural'")

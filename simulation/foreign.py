@@ -15,7 +15,7 @@ import stim
 
 from simulation.check_types import CheckTypes, find_check_types
 from simulation.faults import FaultModel
-from simulation.files import Kind
+from simulation.files import STANDARD, Kind, open_input
 
 Source: TypeAlias = "stim.Circuit | stim.DetectorErrorModel"
 """What shots are drawn from."""
@@ -77,7 +77,7 @@ class ForeignExperiment:
             ValueError: the file is too large or not of this kind, or see `of`.
             OSError: it cannot be read.
         """
-        with path.open("rb") as file:
+        with open_input(path) as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(
@@ -85,7 +85,7 @@ class ForeignExperiment:
             )
         [other] = set(get_args(Kind)) - {kind}
         source = parse(content, kind=kind, name=str(path), hint=f"a {_WORDS[other]} is given with --{other}")
-        return cls.of(source, name=path.stem)
+        return cls.of(source, name="standard input" if path == STANDARD else path.stem)
 
     @cached_property
     def source(self) -> Source:

@@ -12,7 +12,7 @@ RATES = ("reset", "measurement", "cnot", "idle", "readout_idle")
 class NoiseModel:
     """Independent Pauli noise after each operation of a syndrome circuit.
 
-    All rates are probabilities in [0, 0.5); at least one must be above 0.
+    All rates are probabilities in [0, 0.5). Without any above 0 there is a circuit, and nothing to decode.
     """
 
     name: str
@@ -35,8 +35,11 @@ class NoiseModel:
             value = getattr(self, rate)
             if not (math.isfinite(value) and 0 <= value < 0.5):
                 raise ValueError(f"noise rate {rate}={value} is outside [0, 0.5)")
-        if not any(getattr(self, rate) for rate in RATES):
-            raise ValueError(f"all noise rates are 0, so nothing can be decoded; set one of {', '.join(RATES)}")
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing ever fails."""
+        return not any(getattr(self, rate) for rate in RATES)
 
     @classmethod
     def uniform(cls, p: float) -> NoiseModel:
@@ -89,6 +92,6 @@ class NoiseModel:
 
 
 def _checked_p(p: float) -> float:
-    if not (math.isfinite(p) and 0 < p < 0.5):
-        raise ValueError(f"physical error rate p={p} is outside (0, 0.5)")
+    if not (math.isfinite(p) and 0 <= p < 0.5):
+        raise ValueError(f"physical error rate p={p} is outside [0, 0.5)")
     return float(p)

@@ -14,7 +14,7 @@ import numpy as np
 import stim
 
 from simulation.bits import PackedBits, packed_size
-from simulation.files import ShotFormat, atomic_write
+from simulation.files import STANDARD, ShotFormat, atomic_write, readable_file
 
 
 def read_shots(
@@ -23,7 +23,7 @@ def read_shots(
     """Reads shots of detection events, of observable flips, or of the one followed by the other; or errors.
 
     Args:
-        path: The file.
+        path: The file, or a pipe; - is standard input.
         format: ``b8``, ``01`` or ``dets``.
         num_detectors: Detectors in each shot of the file.
         num_observables: Observables in each shot of the file, after the detectors.
@@ -38,29 +38,24 @@ def read_shots(
     """
     bits = num_detectors + num_observables + num_errors
     _check_format(format, bits)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give a file of shots")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    with path.open("rb"):
-        pass  # stim reports a file that it may not open as a ValueError
     counts = _counts(num_detectors, num_observables, num_errors)
-    if format == "b8":
-        return _read_b8(path, bits, counts)
-    try:
-        shots = stim.read_shot_data_file(
-            path=path,
-            format=format,
-            num_detectors=num_detectors,
-            num_observables=num_observables,
-            num_measurements=num_errors,
-            bit_packed=True,
-        )
-    except (ValueError, RuntimeError) as error:
-        reason = _first_bad_line(path, bits) if format == "01" else None
-        reason = reason or " ".join(str(error).split())
-        raise ValueError(f"{path} does not hold shots of {counts} in format {format}: {reason}") from None
-    return np.asarray(shots, dtype=np.uint8)
+    with readable_file(path) as file:
+        if format == "b8":
+            return _parse_b8(np.fromfile(file, dtype=np.uint8), bits, name=_name(path), counts=counts)
+        try:
+            shots = stim.read_shot_data_file(
+                path=file,
+                format=format,
+                num_detectors=num_detectors,
+                num_observables=num_observables,
+                num_measurements=num_errors,
+                bit_packed=True,
+            )
+        except (ValueError, RuntimeError) as error:
+            reason = _first_bad_line(file, bits) if format == "01" else None
+            reason = reason or " ".join(str(error).split())
+            raise ValueError(f"{_name(path)} does not hold shots of {counts} in format {format}: {reason}") from None
+        return np.asarray(shots, dtype=np.uint8)
 
 
 def write_shots(
@@ -76,7 +71,7 @@ def write_shots(
     """Writes shots atomically: the file is complete or not there.
 
     Args:
-        path: The file.
+        path: The file, or a pipe; - is standard output.
         shots: uint8 (shots, ceil(bits / 8)), little-endian: the detectors, then the observables.
         format: ``b8``, ``01`` or ``dets``.
         num_detectors: Detectors in each shot.
@@ -133,18 +128,30 @@ def _counts(num_detectors: int, num_observables: int, num_errors: int) -> str:
     return " and ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _read_b8(path: Path, bits: int, counts: str) -> PackedBits:
-    data = np.fromfile(path, dtype=np.uint8)
+def _name(path: Path) -> str:
+    return "standard input" if path == STANDARD else str(path)
+
+
+class WrongLengthError(ValueError):
+    """A b8 file that fits no whole number of shots."""
+
+    def __init__(self, message: str, *, num_bytes: int) -> None:
+        super().__init__(message)
+        self.num_bytes = num_bytes
+
+
+def _parse_b8(data: PackedBits, bits: int, *, name: str, counts: str) -> PackedBits:
     shot_bytes = packed_size(bits)
     if data.size % shot_bytes:
-        raise ValueError(
-            f"{path} has {data.size} bytes, no multiple of the {shot_bytes} bytes of a shot ({counts}); "
+        message = (
+            f"{name} has {data.size} bytes, no multiple of the {shot_bytes} bytes of a shot ({counts}); "
             "check the experiment that it was made for, and its format"
         )
+        raise WrongLengthError(message, num_bytes=data.size)
     shots = data.reshape(-1, shot_bytes)
     if _has_stray_bits(shots, bits):
         raise ValueError(
-            f"{path} has shots with bits set beyond their {counts}; "
+            f"{name} has shots with bits set beyond their {counts}; "
             "check the experiment that it was made for, and its format"
         )
     return shots

@@ -51,4 +51,4 @@ def circuit(
         "dem": None if dem is None else str(dem),
         "num_mechanisms": None if dem is None else experiment.fault_model.num_mechanisms,
     }
-    print_result(result, title=str(experiment), json_output=output.json_output)
+    print_result(result, title=str(experiment), json_output=output.json_output, outputs=(out, dem))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from decoder.commands.confidence import check_confidence_file, doubts, write_confidence
 from decoder.commands.groups import with_groups
 from decoder.commands.options import (
     SOME_DECODERS,
@@ -20,23 +21,21 @@ from decoder.commands.options import (
     WeightsOption,
     check_outputs,
 )
-from decoder.commands.output import ProgressBar, print_result
+from decoder.commands.output import ProgressBar, print_result, warn
 
 if TYPE_CHECKING:
-    from decoder.base import Decoder, ErrorDecoder
+    from decoder.base import Decoder
+    from decoder.commands.decoded import Decoded
     from simulation.bits import PackedBits
     from simulation.experiments import Experiment
-
-BATCH_SHOTS = 1024
-"""Shots that a decoder gets at once, and the step of the progress bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShotFiles:
-    """What is read and written, all in one format."""
+    """What is read and written, all but the confidence in one format."""
 
-    in_file: Annotated[Path, typer.Option("--in", help="The file of detection events.")]
-    out: Annotated[Path, typer.Option("--out", help="The file of predicted observable flips.")]
+    in_file: Annotated[Path, typer.Option("--in", help="The file of detection events; - is standard input.")]
+    out: Annotated[Path, typer.Option("--out", help="The file of predicted observable flips; - is standard output.")]
     format: FormatOption = "b8"
     obs_in: Annotated[
         Path | None, typer.Option("--obs-in", help="The file of true observable flips, to count failures.")
@@ -44,6 +43,14 @@ class ShotFiles:
     errors_out: Annotated[
         Path | None,
         typer.Option("--errors-out", help="The file of the errors found, a bit for each error of the model in order."),
+    ] = None
+    confidence_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--confidence-out",
+            metavar="FILE.npz|FILE.csv",
+            help="The file of each shot's confidence and of the probability that each observable flipped.",
+        ),
     ] = None
 
 
@@ -107,10 +114,12 @@ def decode_files(
         ValueError: the files do not hold such shots, or not as many flips as shots.
         OSError: a file cannot be read, or cannot or must not be written.
     """
-    check_outputs(files.out, files.errors_out, force=output.force, inputs=(files.in_file, files.obs_in))
-    from decoder.base import ErrorDecoder
+    check_confidence_file(files.confidence_out)
+    outputs = (files.out, files.errors_out, files.confidence_out)
+    check_outputs(*outputs, force=output.force, inputs=(files.in_file, files.obs_in))
+    from decoder.base import ErrorDecoder, SoftDecoder
+    from decoder.commands.decoded import decode_all, find_errors
     from simulation.foreign import ForeignExperiment
-    from simulation.shot_files import write_shots
 
     if experiment.num_observables == 0:
         raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
@@ -120,24 +129,19 @@ def decode_files(
         raise ValueError(
             f"{described['decoder']} tells no errors; leave out --errors-out, or decode with bposd or serial"
         )
+    if files.confidence_out is not None and (files.errors_out is not None or not isinstance(decoder, SoftDecoder)):
+        raise ValueError(
+            "--confidence-out needs a decoder that says how sure it is: neural, serial or tandem, without --url "
+            "and --errors-out"
+        )
     begun = time.perf_counter()
     with ProgressBar("decoding", total=len(shots), unit="shots", json_output=output.json_output) as bar:
         if files.errors_out is not None and isinstance(decoder, ErrorDecoder):
-            predictions, errors, found = _find_errors(decoder, shots, bar.update)
+            decoded = find_errors(decoder, shots, progress=bar.update)
         else:
-            predictions, found = _decode_all(decoder, shots, bar.update)
+            decoded = decode_all(decoder, shots, progress=bar.update)
     seconds = time.perf_counter() - begun
-    observables = experiment.num_observables
-    write_shots(files.out, predictions, format=files.format, num_observables=observables, force=output.force)
-    if files.errors_out is not None:
-        write_shots(
-            files.errors_out,
-            errors,
-            format=files.format,
-            num_errors=experiment.fault_model.num_instructions,
-            force=output.force,
-        )
-        described = {**described, "errors_out": str(files.errors_out)}
+    _write(files, experiment, decoded, force=output.force)
     result: dict[str, object] = {
         **experiment.columns,
         **({"check_types": experiment.check_types.found} if isinstance(experiment, ForeignExperiment) else {}),
@@ -145,24 +149,48 @@ def decode_files(
         "shots": len(shots),
         "format": files.format,
         "out": str(files.out),
+        **{name: str(path) for name in ("errors_out", "confidence_out") if (path := getattr(files, name))},
         "seconds": seconds,
-        **found,
+        **decoded.facts,
     }
     if flips is not None:
         from decoder.benchmark.common import count_failures, failure_columns
 
-        result |= failure_columns(count_failures(predictions, flips), len(flips))
-    print_result(result, title=str(experiment), json_output=output.json_output)
+        result |= failure_columns(count_failures(decoded.predictions, flips), len(flips))
+    warnings = doubts(decoder, experiment, shots, decoded.decoding)
+    for warning in warnings:
+        warn(warning)
+    if output.json_output:
+        result["warnings"] = warnings
+    print_result(result, title=str(experiment), json_output=output.json_output, outputs=outputs)
+
+
+def _write(files: ShotFiles, experiment: Experiment, decoded: Decoded, *, force: bool) -> None:
+    from simulation.shot_files import write_shots
+
+    observables, format = experiment.num_observables, files.format
+    write_shots(files.out, decoded.predictions, format=format, num_observables=observables, force=force)
+    if files.errors_out is not None and decoded.errors is not None:
+        errors = experiment.fault_model.num_instructions
+        write_shots(files.errors_out, decoded.errors, format=format, num_errors=errors, force=force)
+    if files.confidence_out is not None and decoded.decoding is not None:
+        write_confidence(files.confidence_out, decoded.decoding, force=force)
 
 
 def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedBits | None]:
     """The shots, and what truly flipped."""
     from simulation.bits import unpack_bits
     from simulation.foreign import ForeignExperiment
-    from simulation.shot_files import read_shots
+    from simulation.shot_files import WrongLengthError, read_shots
 
     events, truth = files.in_file, files.obs_in
-    shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)
+    try:
+        shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)
+    except WrongLengthError as error:
+        from simulation.plausibility import fitting
+
+        others = " or ".join(fitting(error.num_bytes, experiment))
+        raise ValueError(f"{error}{others and f'; it would hold {others}'}") from None
     if len(shots) == 0:
         raise ValueError(f"{events} holds no shots")
     if isinstance(experiment, ForeignExperiment):  # of which nobody knows whether it is the one that was measured
@@ -178,54 +206,3 @@ def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedB
             "give the two files of one run"
         )
     return shots, flips
-
-
-def _find_errors(
-    decoder: ErrorDecoder, shots: PackedBits, progress: Callable[[int], None]
-) -> tuple[PackedBits, PackedBits, Mapping[str, int]]:
-    """The predictions, the errors (shots, ceil(errors / 8)), and how many shots these explain."""
-    import numpy as np
-
-    from simulation.bits import pack_bits
-
-    predictions, errors, converged = [], [], 0
-    for start in range(0, len(shots), BATCH_SHOTS):
-        found = decoder.decode_to_errors(shots[start : start + BATCH_SHOTS], bit_packed_shots=True)
-        predictions.append(pack_bits(found.predictions))
-        errors.append(pack_bits(found.errors))
-        converged += int(found.converged.sum())
-        progress(min(start + BATCH_SHOTS, len(shots)))
-    return np.concatenate(predictions), np.concatenate(errors), {"converged": converged}
-
-
-def _decode_all(
-    decoder: Decoder, shots: PackedBits, progress: Callable[[int], None]
-) -> tuple[PackedBits, Mapping[str, int]]:
-    """The predictions, and for a pair how many shots the second decoder answered, or should have."""
-    import numpy as np
-
-    from decoder.base import predict_packed
-    from decoder.tandem.decoder import TandemDecoder
-    from decoder.tandem.rule import Opinion
-    from simulation.bits import pack_bits
-
-    batches, opinions = [], []
-    try:
-        for start in range(0, len(shots), BATCH_SHOTS):
-            batch = shots[start : start + BATCH_SHOTS]
-            if isinstance(decoder, TandemDecoder):
-                decoded = decoder.decode_soft(batch, bit_packed_shots=True)
-                batches.append(pack_bits(decoded.predictions))
-                opinions.append(decoded.opinions)
-            else:
-                batches.append(predict_packed(decoder, batch))
-            progress(min(start + BATCH_SHOTS, len(shots)))
-    finally:
-        if isinstance(decoder, TandemDecoder):
-            decoder.close()
-    counts = np.bincount(np.concatenate(opinions), minlength=len(Opinion)) if opinions else None
-    return np.concatenate(batches), (
-        {}
-        if counts is None
-        else {"second_opinions": int(counts[Opinion.SECOND]), "second_opinions_failed": int(counts[Opinion.FAILED])}
-    )

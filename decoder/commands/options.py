@@ -256,18 +256,25 @@ def check_outputs(*outputs: Path | None, force: bool, inputs: tuple[Path | None,
     """Refuses output files that cannot or must not be written, before anything is computed.
 
     Raises:
-        ValueError: a file is named twice, or is an input too.
+        ValueError: a file is named twice, or is an input too; standard input or output (-) may be one of each.
         OSError: see `simulation.files.check_output_path`.
     """
-    from simulation.files import check_output_path
+    from simulation.files import STANDARD, check_output_path
 
-    seen = {path.resolve() for path in inputs if path is not None}
+    read: set[Path] = set()
+    written: set[Path] = set()
+    for path in inputs:
+        if path == STANDARD and path in read:
+            raise ValueError("standard input (-) is named twice; it can be read once")
+        if path is not None:
+            read.add(path)
     for path in outputs:
         if path is None:
             continue
-        if path.resolve() in seen:
+        resolved = path if path == STANDARD else path.resolve()
+        if resolved in written or (path != STANDARD and resolved in {other.resolve() for other in read}):
             raise ValueError(f"{path} is named twice; give each file a name of its own")
-        seen.add(path.resolve())
+        written.add(resolved)
         check_output_path(path, force=force)
 
 

@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -22,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from simulation.files import is_standard_output
+
 QUIET_SECONDS = 2.0
 """No progress bar before that: what ends sooner needs none."""
 
@@ -32,27 +35,45 @@ WIDTH_OF_FILES = 200
 """Columns of a table that goes into a file or a pipe, where rich would assume 80 and cut."""
 
 
-def print_json(value: Any) -> None:
-    """Prints one JSON document, with NaN and infinities refused."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+def print_json(value: Any, *, file: TextIO | None = None) -> None:
+    """Prints one JSON document, with NaN and infinities refused, on stdout unless another file is given."""
+    (file or sys.stdout).write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Prints rows of values below their headings."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, file: TextIO | None = None
+) -> None:
+    """Prints rows of values below their headings, on stdout unless another file is given."""
+    file = file or sys.stdout
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, markup=False).print(table)
+    Console(file=file, width=None if file.isatty() else WIDTH_OF_FILES, markup=False).print(table)
 
 
-def print_result(result: Mapping[str, object], *, title: str, json_output: bool) -> None:
-    """Prints what a command did: JSON, or below a title a line for each value that is not None."""
+def print_result(
+    result: Mapping[str, object], *, title: str, json_output: bool, outputs: Iterable[Path | None] = ()
+) -> None:
+    """Prints what a command did: JSON, or below a title a line for each value that is not None.
+
+    Args:
+        result: the values.
+        title: the heading of the table.
+        json_output: whether to print JSON.
+        outputs: files that the command has written; if standard output is one, this goes to stderr.
+    """
+    file = sys.stderr if any(is_standard_output(path) for path in outputs) else sys.stdout
     if json_output:
-        print_json(result)
+        print_json(result, file=file)
     else:
-        print_table(["", title], ((key, value) for key, value in result.items() if value is not None))
+        print_table(["", title], ((key, value) for key, value in result.items() if value is not None), file=file)
+
+
+def warn(message: str) -> None:
+    """Prints a line on stderr: what looks wrong, though the command goes on."""
+    print(f"tandem: warning: {message}", file=sys.stderr)
 
 
 def wants_progress(*, json_output: bool) -> bool:

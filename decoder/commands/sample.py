@@ -83,4 +83,4 @@ def sample(
         "obs_out": None if files.obs_out is None else str(files.obs_out),
         "seconds": time.perf_counter() - begun,
     }
-    print_result(result, title=str(experiment), json_output=output.json_output)
+    print_result(result, title=str(experiment), json_output=output.json_output, outputs=(files.out, files.obs_out))

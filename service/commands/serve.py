@@ -54,8 +54,9 @@ def serve(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/api.md; may be repeated."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of --settings; may be repeated."),
     ] = None,
+    list_settings: Annotated[bool, typer.Option("--settings", help="List all settings and exit.")] = False,
 ) -> None:
     """Serve all models over HTTP until SIGTERM or Ctrl-C; requests at work are finished first.
 
@@ -68,9 +69,20 @@ def serve(
     # Here and below, imports take a second or two, which `tandem --help` need not wait for.
     from service.settings import read_settings
 
+    if list_settings:
+        _print_settings()
+        return
     flags = {"api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
-    _put_into_environment([*(set_ or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)])
-    settings = read_settings()
+    given = _put_into_environment(
+        [*(set_ or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)]
+    )
+    try:
+        settings = read_settings()
+    except ValueError as error:
+        message = str(error)
+        for name, value in given.items():  # what was wrong is called as its user called it
+            message = message.replace(name, value)
+        raise ValueError(message) from None
     _check_access(host, settings, insecure=insecure)
     _allow_descriptors(settings)
     _check_temporary_folder()
@@ -178,15 +190,34 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _put_into_environment(assignments: list[str]) -> None:
-    """Sets variables as NAME=VALUE says, from where settings are read, also by the processes of workers."""
+def _print_settings() -> None:
+    """A line for each setting: its name, its default and what it is."""
+    from decoder.commands.output import print_table
+    from service.settings import Settings
+
+    rows = [
+        (name, "" if field.default_factory or field.default is None else field.default, field.description)
+        for name, field in Settings.model_fields.items()
+    ]
+    print_table(["setting", "default", "what it is"], rows)
+
+
+def _put_into_environment(assignments: list[str]) -> dict[str, str]:
+    """Sets variables as NAME=VALUE says, from where settings are read, also by the processes of workers.
+
+    Returns:
+        What each variable is called on the command line.
+    """
     from service.settings import variable
 
+    given = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: write --set NAME=VALUE")
         os.environ[variable(name)] = value
+        given[variable(name)] = f"--set {name}"
+    return given
 
 
 def _check_access(host: str, settings: Settings, *, insecure: bool) -> None:

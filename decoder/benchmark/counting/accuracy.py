@@ -101,6 +101,8 @@ def count(
     trials = _trials(experiments, made, seed=seed, run=run)
     counts = read_counts(file, trials) if file is not None and begun else {}
     tallies = [Tally(trial, run, counts) for trial in trials]
+    if run.out is not None:
+        run.out.mkdir(parents=True, exist_ok=True)
     counted = _counting(tallies, counts, Reporter(progress, total=len(trials) * run.shots))
     while blocks := [block for tally in tallies for block in tally.next_blocks()]:
         collect(blocks, processes=processes, file=file, counted=counted, ray=run.ray)

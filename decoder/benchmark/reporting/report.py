@@ -20,10 +20,10 @@ from simulation.files import atomic_write, write_text
 
 
 def prepare_directory(out: Path | None, *, force: bool) -> None:
-    """Makes sure, before hours of work, that a report can be written.
+    """Makes sure, before hours of work, that a report can be written. Nothing is created yet.
 
     Args:
-        out: the directory, created with its parents where it is missing; None where none is written.
+        out: the directory, which may be missing, with its parents; None where none is written.
         force: it may hold files.
 
     Raises:
@@ -32,23 +32,24 @@ def prepare_directory(out: Path | None, *, force: bool) -> None:
     """
     if out is None:
         return
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; give the name of a directory")
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise PermissionError(f"the directory {out} is not writable")
-    if not force and any(out.iterdir()):
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file; give the name of a directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"the directory {nearest} is not writable")
+    if not force and out.exists() and any(out.iterdir()):
         raise FileExistsError(f"the directory {out} is not empty; choose another name or pass --force")
 
 
 def write_report(result: BenchmarkResult[Any], out: Path | None) -> None:
-    """Writes a result into a directory, if there is one, made ready before; each file is complete or absent.
+    """Writes a result into a directory, if there is one, checked before; each file is complete or absent.
 
     Raises:
         OSError: a file cannot be written.
     """
     if out is None:
         return
+    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(out / "results.json", text + "\n", force=True)
     write_text(out / "results.csv", to_csv(result.points), force=True)

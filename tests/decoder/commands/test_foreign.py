@@ -69,7 +69,7 @@ def test_a_sweep_goes_on_with_files(files, succeed):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--circuit absent.stim", "absent.stim: No such file"),
+        ("--circuit absent.stim", "there is no file absent.stim"),
         ("--circuit surface.dem", "surface.dem is not a stim circuit"),
         ("--dem d=3,r=3.stim", "(a stim circuit is given with --circuit)"),
         ("--circuit d=3,r=3.stim --code bb72", "--circuit says all of the experiment that --code would say"),

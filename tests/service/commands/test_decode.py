@@ -61,6 +61,8 @@ def test_it_writes_and_counts_what_decoding_here_does(folder, url, chosen, decod
     assert (folder / "predictions").read_bytes() == predictions
     assert any(predictions)
     model = "bb72" if decoder == "neural" else "bb72-bposd"
+    how_sure = {here.pop(name, None) for name in ("mean_confidence", "below_0.9")}  # a service is not asked for it
+    assert (None in how_sure) == (decoder == "bposd")
     assert there == here | {"model": model, "url": url, "seconds": there["seconds"]}
     assert there["shots"] == 120
     assert "failures" in there
