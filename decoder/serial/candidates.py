@@ -24,7 +24,7 @@ IN_COSET = 2
 """So many solutions of a coset are made whole, the likeliest ones; with all of them as many shots go wrong."""
 NOT_WHOLE = 1e30
 """The weight of a candidate that could not be made a joint error; not infinite, which compiled code does not know."""
-MOST_CANDIDATES = 8
+MOST_CANDIDATES = 6
 """So many solutions of a shot are made whole at most."""
 
 
@@ -90,10 +90,13 @@ def _compare_all(events, result, problem, beliefs, energies):  # type: ignore[no
     weights = np.zeros(MOST_CANDIDATES, np.float64)
     for b in range(len(events)):
         chosen = _choose(result.found[b], result.cosets[b], result.weights[b], result.faults[b], problem)
+        known, passes = -1, problem.rules.passes
         for n in range(len(chosen)):
             faults[n] = result.faults[b, chosen[n]]
             sizes[n], weights[n] = 0, NOT_WHOLE
-            if complete(events[b], faults[n], problem.graph, problem.other, problem.rules, beliefs):
+            known, taken = complete(events[b], faults[n], problem, beliefs, known, passes)
+            passes -= taken
+            if known >= 0:
                 sizes[n], weights[n] = joint_error(faults[n], faults[n], errors[n], problem)
         _share_other_side(faults, errors, sizes, weights[: len(chosen)], problem)
         _report(chosen, errors, sizes, weights, result.cosets[b], result.weights[b], problem, energies[b])
@@ -139,7 +142,7 @@ def _share_other_side(faults, errors, sizes, weights, problem):  # type: ignore[
     """
     if len(weights) == 0:
         return
-    best = np.argmin(weights)
+    best, memory = np.argmin(weights), len(problem.graph.flips)
     if weights[best] == NOT_WHOLE:
         return
     for n in range(len(weights)):
@@ -147,7 +150,7 @@ def _share_other_side(faults, errors, sizes, weights, problem):  # type: ignore[
             _faults_of(errors[n], sizes[n], faults[n], problem)
     trial = errors[len(errors) - 1]
     for n in range(len(weights)):
-        if n != best:
+        if not np.array_equal(faults[n, memory:], faults[best, memory:]):
             size, weight = joint_error(faults[n], faults[best], trial, problem)
             if weight < weights[n]:
                 sizes[n], weights[n] = size, weight

@@ -18,10 +18,9 @@ from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 
 ORDERS = 8
 """Row orders, used in turn by the legs."""
-RULES = SerialRules(
-    quorum=1, solutions=1, legs=6, passes=120, first_leg=20, leg=20, scale=0.97, strengths=(-0.24, 0.66)
-)
-"""When legs end, and when a side counts as not solvable. Fourteen passes are the mean of bb72 at 0.3 %."""
+RULES = SerialRules(quorum=1, solutions=1, legs=3, passes=80, first_leg=20, leg=20, scale=0.97, strengths=(-0.24, 0.66))
+"""When legs end, how many legs a side gets, and how many passes all solutions of a shot together. The first solution
+takes about fourteen passes on bb72 at 0.3 %, the others a few."""
 CERTAIN = 60.0
 """The log-odds for a fault that is known to have happened."""
 
@@ -37,61 +36,72 @@ def other_side(faults: JointFaults) -> Schedule:
 
 
 @compiled
-def complete(events, faults, graph, schedule, rules, beliefs):  # type: ignore[no-untyped-def]
+def complete(events, faults, problem, beliefs, known, budget):  # type: ignore[no-untyped-def]
     """Fills in the faults of the other side.
+
+    Solutions of one shot differ in few faults of the memory side. So the second one starts from what was believed when
+    the first one was complete, and mostly needs a pass or two.
 
     Args:
         events: bool (detectors,), a shot's events.
         faults: bool (V,): the memory side's faults, which are read; the other side's are written, if it is solved.
-        graph: `JointGraph`.
-        schedule: `Schedule`, that of `other_side`.
-        rules: `SerialRules`.
-        beliefs: `Beliefs`, room for this schedule.
+        problem: `candidates.JointProblem`.
+        beliefs: `Beliefs`, room for its schedule.
+        known: what this function returned for the last solution of the same shot, if that was with these beliefs; -1
+            if there is none.
+        budget: how many passes it may take.
 
     Returns:
-        Whether the other side's events are explained. They are if there is no other side.
+        The leg in which the other side's events are explained, 0 if there is no other side, -1 if they are not; and
+        how many passes it took.
     """
+    graph, schedule, rules = problem.graph, problem.other, problem.rules
     memory, all_faults = len(graph.flips), len(graph.chance)
     if memory == all_faults:
-        return True
+        return 0, 0
     read_events(events, schedule.test, 0, beliefs.test_signs)
     passes = 0
-    for leg in range(rules.legs):
-        # 1. The other side as the model has it, the memory side as it is given.
+    for attempt in range(rules.legs):
+        leg = max(known, 0) if attempt == 0 else attempt
         gamma = schedule.strengths[0 if leg == 0 else 1 + (leg - 1) % (len(schedule.strengths) - 1)]
         order = leg % len(schedule.orders.groups)
-        read_events(events, schedule.orders, order, beliefs.signs)
-        beliefs.messages[:] = np.float32(0)
-        _start(faults, graph, beliefs)
-        for turn in range(min(rules.first_leg if leg == 0 else rules.leg, rules.passes - passes)):
+        # 1. The other side as the model has it, or as it is known; the memory side as it is given.
+        if attempt > 0 or known < 0:
+            read_events(events, schedule.orders, order, beliefs.signs)
+            beliefs.messages[:] = np.float32(0)
+            _start(graph, beliefs)
+        _give(faults, graph, beliefs)
+        for turn in range(min(rules.leg, budget - passes)):
             # 2. Both sides tell; nothing that the memory side hears can change it, but a fault of it that has been
             # explained by one link needs no other one, and says so.
             if turn > 0:
                 tell(1, graph, beliefs)
             tell(0, graph, beliefs)
-            _remember_other(memory, gamma, turn == 0, beliefs)
+            _remember_other(memory, gamma, turn == 0 and (attempt > 0 or known < 0), beliefs)
             # 3. A pass over the other side's rows.
             visit_all(schedule.orders, order, rules, beliefs)
             passes += 1
             if explained(schedule.test, beliefs):
                 for v in range(memory, all_faults):
                     faults[v] = beliefs.posterior[v] < 0
-                return True
-    return False
+                return leg, passes
+    return -1, passes
 
 
 @compiled
-def _start(faults, graph, beliefs):  # type: ignore[no-untyped-def]
-    """Beliefs as the model has them of the other side, and certain of the memory side; nobody has told anything."""
-    memory = len(graph.flips)
+def _start(graph, beliefs):  # type: ignore[no-untyped-def]
+    """Beliefs as the model has them of the other side; nobody has told anything."""
     forget(graph, beliefs)
-    for v in range(len(graph.chance)):
-        if v < memory:
-            beliefs.bias[v] = np.float32(0)
-            beliefs.posterior[v] = np.float32(-CERTAIN if faults[v] else FAR)
-        else:
-            beliefs.prior[v] = beliefs.bias[v] = beliefs.posterior[v] = graph.prior[v]
-    beliefs.posterior[len(graph.chance)] = np.float32(FAR)
+    for v in range(len(graph.flips), len(graph.chance) + 1):
+        beliefs.prior[v] = beliefs.bias[v] = beliefs.posterior[v] = graph.prior[v]
+
+
+@compiled
+def _give(faults, graph, beliefs):  # type: ignore[no-untyped-def]
+    """Certainty of the memory side."""
+    for v in range(len(graph.flips)):
+        beliefs.bias[v] = np.float32(0)
+        beliefs.posterior[v] = np.float32(-CERTAIN if faults[v] else FAR)
 
 
 @compiled

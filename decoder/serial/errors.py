@@ -49,7 +49,7 @@ def _fill(events, result, chosen, problem, beliefs, happened):  # type: ignore[n
     error = np.zeros(MOST_MECHANISMS + 64, np.int32)  # room to grow by mechanisms that become two
     for b in range(len(events)):
         faults[:] = result.faults[b, chosen[b]]
-        complete(events[b], faults, problem.graph, problem.other, problem.rules, beliefs)
+        complete(events[b], faults, problem, beliefs, -1, problem.rules.passes)
         size, _ = joint_error(faults, faults, error, problem)
         for i in range(size):
             happened[b, error[i]] = not happened[b, error[i]]

@@ -37,7 +37,7 @@ def test_a_completed_solution_explains_both_sides_and_stays_in_its_coset() -> No
     error, memory, whole = np.zeros(1100, np.int32), len(joint.graph.flips), 0
     for b in np.flatnonzero(result.found):
         faults = result.faults[b, 0].copy()
-        if not complete(events[b], faults, problem.graph, problem.other, problem.rules, beliefs):
+        if complete(events[b], faults, problem, beliefs, -1, 80)[0] < 0:
             continue
         whole += 1
         np.testing.assert_array_equal(faults[:memory], result.faults[b, 0, :memory])
