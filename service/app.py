@@ -44,7 +44,7 @@ SECURITY_SCHEMES = {
 OPEN_PATHS = PROBES | frozenset(page.FILES)
 """Answered without a key: probes have none, and learn nothing else; the page has to ask for one."""
 
-LINKED_PATHS = frozenset(page.FILES) | {"/docs", "/redoc"}
+LINKED_PATHS = frozenset(page.FILES)
 """What pages of other sites may link to, also where they may not ask for anything."""
 
 SCHEMAS_BY_REFERENCE: tuple[type[BaseModel], ...] = (
@@ -115,7 +115,13 @@ class Application(FastAPI):
         lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     ) -> None:
         super().__init__(
-            title="Tandem", version=_version(), description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+            title="Tandem",
+            version=_version(),
+            description=DESCRIPTION,
+            lifespan=lifespan,
+            redirect_slashes=False,
+            docs_url=None,  # the page of `service.rest.page`, which needs no other host
+            redoc_url=None,
         )
         self._surround = surround
         self._maxima = maxima

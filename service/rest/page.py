@@ -1,4 +1,4 @@
-"""The page at /: three files and an icon, which use nothing but the API of the same service."""
+"""The pages at / and /docs: files that use nothing but the API of the same service."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/script.js": ("script.js", "text/javascript; charset=utf-8"),
+    "/common.js": ("common.js", "text/javascript; charset=utf-8"),
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """By path: the file in service/rest/web and its media type. Nothing else is served, whatever a path says."""

@@ -16,8 +16,8 @@ from service.settings import Settings
 
 ALICE, BOB, ROOT = "alice-0123456789abcdef", "bob-0123456789abcdef", "root-0123456789abcdef"
 DIGEST = sha256(ALICE.encode()).hexdigest()
-OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/script.js")
-GUARDED = ("/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "/v1/models/m/circuit")
+OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/docs.js", "/common.js")
+GUARDED = ("/v1/models", "/metrics", "/openapi.json", "/nothing", "/v1/models/m/circuit")
 
 
 def write(file: Path, *lines: str) -> None:
@@ -168,7 +168,7 @@ async def test_every_route_but_the_probes_needs_a_key(serve, make, echo, tmp_pat
         revoked = await client.get("/v1/models", headers={"x-api-key": BOB})
         assert (revoked.status_code, "not any more" in revoked.json()["detail"]) == (401, True)
         metrics = (await client.get("/metrics", headers={"x-api-key": ALICE})).text
-        assert 'tandem_failures_total{model="",reason="unauthorized"} 27.0' in metrics
+        assert 'tandem_failures_total{model="",reason="unauthorized"} 23.0' in metrics
 
 
 @pytest.mark.anyio

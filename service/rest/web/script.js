@@ -1,12 +1,15 @@
 // The page at /: has the service sample a shot and both decoders decode it, and draws what came out.
 
+import { ServiceError, byId, call, html, showAccess, svg, useKey } from "./common.js";
+
 const RUN_INTERVAL_MS = 500;
 const MAX_LATENCIES = 10000; // of each decoder; the oldest are dropped
-const KEY = "tandem-api-key";
 const CELL = 18; // px
 const NAMES = { neural: "Network", bposd: "BP-OSD" };
+const INTERESTING = { model: "bb72", p: 0.004 }; // where shots go wrong now and then
+const MOST_SHOTS_TO_A_FAILURE = 2000;
+const NAMED = ["model", "basis", "rounds", "p", "seed"]; // what names a shot in the address, with its number
 
-const byId = (id) => document.getElementById(id);
 const settings = byId("settings");
 const fields = settings.elements;
 const state = {
@@ -18,52 +21,15 @@ const state = {
   width: 0,
 };
 
-// --- The service ---
+// --- Shots ---
 
-class ServiceError extends Error {
-  constructor(message, status) {
-    super(message);
-    this.status = status;
-  }
-}
-
-/** Calls the API, by addresses relative to the page; returns the JSON, and how long it took where and in all. */
-async function call(path, { method = "GET", query = {}, body } = {}) {
-  const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ""));
-  const url = given.size ? `${path}?${given}` : path;
-  const headers = { Accept: "application/json" };
-  const key = sessionStorage.getItem(KEY);
-  if (key) headers.Authorization = `Bearer ${key}`;
-  if (body) headers["Content-Type"] = "application/json";
-  const started = performance.now();
-  let response, text;
-  try {
-    response = await fetch(url, { method, headers, body: JSON.stringify(body) });
-    text = await response.text();
-  } catch {
-    throw new ServiceError("The service does not answer. Is it still running?", 0);
-  }
-  const trip = performance.now() - started;
-  if (!response.ok) throw new ServiceError(complaint(response.status, text), response.status);
-  const compute = /\bcompute;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
-  return { data: JSON.parse(text), trip, compute: compute ? Number(compute[1]) : NaN };
-}
-
-/** RFC 9457 problem details in one sentence. */
-function complaint(status, text) {
-  try {
-    const { title, detail } = JSON.parse(text);
-    if (title) return detail ? `${title}: ${detail}` : title;
-  } catch {
-    // Not from the service, but from something in between.
-  }
-  return `The service answered with status ${status}.`;
-}
-
-/** The values of some fields by name; an empty one leaves the choice to the service. */
+/** The values of some fields by name; only the seed may be empty, which leaves the choice to the service. */
 function values(...names) {
-  const unreadable = names.find((name) => fields[name].validity.badInput);
-  if (unreadable) throw new ServiceError(`${fields[unreadable].labels[0].textContent.trim()}: enter a number.`);
+  const wrong = names.find((name) => fields[name].validity.badInput || (name !== "seed" && fields[name].value === ""));
+  if (wrong) {
+    fields[wrong].focus();
+    throw new ServiceError(`${fields[wrong].labels[0].textContent.trim()}: enter a number.`);
+  }
   return Object.fromEntries(names.map((name) => [name, fields[name].value]));
 }
 
@@ -93,7 +59,8 @@ async function takeShot() {
   const path = `v1/models/${count.decoders[0].model.id}/sample`;
   const { data: sample } = await call(path, { method: "POST", query: { ...query, ...values("seed", "first") } });
   if (isNew) {
-    say("The service prepares its decoders for this experiment.");
+    say("The service prepares its decoders for this experiment, which may take half a minute the first time.");
+    if (state.shot) document.body.classList.add("stale"); // what is still shown is of another experiment
     for (const decoder of count.decoders) await decode(decoder, query, sample.shots_b8);
   }
   const answers = [];
@@ -110,22 +77,18 @@ async function takeShot() {
       if (decoder[part].length > MAX_LATENCIES) decoder[part].shift();
     }
   });
+  document.body.classList.remove("stale");
+  const named = Object.fromEntries(NAMED.map((name) => [name, fields[name].value]));
+  history.replaceState(null, "", `#${new URLSearchParams({ ...named, shot: sample.first })}`);
   state.shot = { sample, truth, answers: answers.map((answer) => answer.data), names: count.decoders.map((d) => d.name) };
   draw();
 }
 
+const anyWrong = () => state.shot.answers.some(({ predictions }) => wrong(predictions[0], state.shot.truth).length > 0);
 const wrong = (prediction, truth) => truth.flatMap((bit, j) => (bit === prediction[j] ? [] : [j]));
 
 // --- Drawing ---
 
-const SVG = "http://www.w3.org/2000/svg";
-function make(element, attributes, ...children) {
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-const html = (tag, attributes = {}, ...children) => make(document.createElement(tag), attributes, ...children);
-const svg = (tag, attributes = {}, ...children) => make(document.createElementNS(SVG, tag), attributes, ...children);
 const say = (text) => { byId("summary").textContent = text; };
 
 function draw() {
@@ -280,10 +243,7 @@ async function attempt(work) {
 function showError(error) {
   byId("error").hidden = error === null;
   byId("error").textContent = error?.message ?? "";
-  const locked = error?.status === 401;
-  const wasLocked = !byId("access").hidden;
-  byId("access").hidden = !locked;
-  if (locked && !wasLocked) byId("access").elements.key.focus();
+  showAccess(error);
   if (error) say("");
 }
 
@@ -292,7 +252,19 @@ async function loadModels() {
   state.models = models;
   const first = models.filter((model) => model.decoder !== "bposd");
   fields.model.replaceChildren(...(first.length ? first : models).map(({ id }) => html("option", {}, id)));
+  takeAddress();
+}
+
+/** The shot that the address names, else one of an experiment in which something goes wrong now and then. */
+function takeAddress() {
+  const named = new URLSearchParams(location.hash.slice(1));
+  const ids = [...fields.model.options].map(({ value }) => value);
+  const model = [named.get("model"), INTERESTING.model].find((id) => ids.includes(id));
+  if (model) fields.model.value = model;
   takeDefaults();
+  fields.p.value = INTERESTING.p;
+  for (const name of NAMED.slice(1)) if (named.has(name)) fields[name].value = named.get(name);
+  fields.first.value = named.get("shot") ?? 0;
 }
 
 function takeDefaults() {
@@ -306,6 +278,11 @@ async function sampleOnce() {
   await takeShot();
 }
 
+async function begin() {
+  await loadModels();
+  await takeShot();
+}
+
 function stop() {
   if (!state.run) return;
   state.run = null;
@@ -314,15 +291,23 @@ function stop() {
   if (state.shot) say(`Stopped. ${summary(state.shot)}`);
 }
 
-async function run() {
+/** Takes shots until stopped, or until a decoder is wrong. */
+async function run({ toFailure = false } = {}) {
   const mine = (state.run = {});
   byId("run").textContent = "Stop";
+  let left = MOST_SHOTS_TO_A_FAILURE;
   // Two shots a second are more than anyone can listen to; the last one is read out when it stops.
   byId("summary").setAttribute("aria-live", "off");
   while (state.run === mine) {
     const started = performance.now();
     await attempt(sampleOnce);
-    await new Promise((resolve) => setTimeout(resolve, Math.max(50, started + RUN_INTERVAL_MS - performance.now())));
+    if (toFailure && state.run === mine && (anyWrong() || --left === 0)) {
+      stop();
+      if (left === 0) say(`No failure in ${MOST_SHOTS_TO_A_FAILURE} shots; raise p.`);
+      return;
+    }
+    const pause = toFailure ? 0 : Math.max(50, started + RUN_INTERVAL_MS - performance.now());
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
@@ -336,15 +321,25 @@ settings.addEventListener("input", (event) => {
   state.count = null;
 });
 byId("run").addEventListener("click", () => (state.run ? stop() : run()));
-byId("access").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const field = byId("access").elements.key;
-  sessionStorage.setItem(KEY, field.value);
-  field.value = "";
+byId("failure").addEventListener("click", () => { if (!state.run) run({ toFailure: true }); });
+byId("metrics").addEventListener("click", (event) => {
+  event.preventDefault(); // a link sends no key
+  attempt(async () => {
+    const { data } = await call("metrics", { accept: "text/plain" });
+    location.href = URL.createObjectURL(new Blob([data], { type: "text/plain" }));
+  });
+});
+useKey(() => {
   fields.model.focus();
-  attempt(loadModels);
+  attempt(begin);
+});
+addEventListener("hashchange", () => {
+  stop();
+  takeAddress();
+  state.count = null;
+  attempt(takeShot);
 });
 new ResizeObserver(([{ contentRect }]) => {
   if (state.count?.decoders[0].shots && Math.round(contentRect.width) !== state.width) drawDecoders();
 }).observe(byId("decoders"));
-attempt(loadModels);
+attempt(begin);

@@ -90,7 +90,7 @@ class KeyNeeded:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        needed = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        needed = scope["type"] == "http" and scope["path"].startswith(("/v1/", "/openapi.json"))
         if needed and Headers(scope=scope).get("authorization") != f"Bearer {KEY}":
             problem = {"type": "about:blank", "title": "Unauthorized", "status": 401, "detail": "send an API key"}
             refusal = JSONResponse(problem, 401, {"WWW-Authenticate": "Bearer"}, "application/problem+json")
@@ -177,6 +177,8 @@ def visit(url: str, browser: Browser) -> Iterator[Visit]:
     visit = Visit(context.new_page())
     visit.open(url)
     expect(visit.page.get_by_label("Model")).to_have_value("bb72")
+    visit.shows("Shot 0 of seed")  # which comes by itself
+    visit.answers.clear()
     yield visit
     assert visit.page.evaluate("violations") == []
     assert visit.complaints == []
@@ -212,6 +214,9 @@ def table(page: Page) -> list[list[str]]:
         ("", "index.html", "text/html; charset=utf-8"),
         ("style.css", "style.css", "text/css; charset=utf-8"),
         ("script.js", "script.js", "text/javascript; charset=utf-8"),
+        ("common.js", "common.js", "text/javascript; charset=utf-8"),
+        ("docs", "docs.html", "text/html; charset=utf-8"),
+        ("docs.js", "docs.js", "text/javascript; charset=utf-8"),
         ("icon.svg", "icon.svg", "image/svg+xml"),
     ],
 )
@@ -250,9 +255,9 @@ def test_no_path_leads_to_another_file(url, path):
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
     files = resources.files("service.rest") / "web"
-    page = (files / "index.html").read_text()
-    assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=", page)
-    for name in ("index.html", "style.css", "script.js"):
+    for name in ("index.html", "docs.html"):
+        assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=", (files / name).read_text())
+    for name in ("index.html", "docs.html", "style.css", "script.js", "common.js", "docs.js"):
         addresses = re.findall(r"https?://[^\"'\s)]+", (files / name).read_text())
         assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, which nobody fetches
 
@@ -315,8 +320,7 @@ def test_the_latencies_are_those_of_the_requests(visit):
 
 
 def test_a_fresh_seed_is_told_and_the_next_shot_follows(visit):
-    visit.page.get_by_role("button", name="Sample a shot").click()
-    visit.shows("Shot 0 of seed")
+    assert visit.page.get_by_label("Error rate p").input_value() == "0.004"
     seed = visit.page.get_by_label("Seed").input_value()
     assert seed.isdecimal()
     visit.page.get_by_role("button", name="Sample a shot").click()
@@ -351,6 +355,46 @@ def test_the_keyboard_is_enough(visit):
     page.wait_for_timeout(1500)
     at_most_one_more = int(re.search(r"in (\d+)", page.locator(".failures").first.inner_text())[1])
     assert at_most_one_more <= int(re.search(r"in (\d+)", shots)[1]) + 1
+
+
+def test_the_address_names_the_shot(visit, browser, samples):
+    visit.sample(first=2)
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    visit.shows(f"Shot 3 of seed {SEED}:")
+    told = visit.page.get_by_role("status").inner_text()
+    other = Visit(browser.new_page())
+    other.open(visit.page.url)
+    expect(other.page.get_by_role("status")).to_have_text(told)
+    assert other.page.locator("path.event").count() == samples.unpacked_detection_events()[3].sum()
+    other.page.evaluate("location.hash = location.hash.replace('shot=3', 'shot=2')")
+    other.shows(f"Shot 2 of seed {SEED}:")
+    other.page.close()
+
+
+def test_the_next_failure(visit, wrong_shot):
+    visit.choose(first=max(0, wrong_shot - 1))
+    visit.page.get_by_role("button", name="Next failure").click()
+    visit.shows(re.compile(f"Stopped. Shot ({wrong_shot - 1}|{wrong_shot}) of seed {SEED}: .*wrong on observable"))
+    assert visit.page.locator("td.wrong").count() > 0
+
+
+@pytest.mark.parametrize("label", ["Rounds", "Error rate p", "Next shot"])
+def test_an_empty_field_is_an_error(visit, label):
+    visit.page.get_by_label(label).fill("")
+    visit.page.get_by_role("button", name="Sample a shot").click()
+    expect(visit.page.get_by_role("alert")).to_have_text(f"{label}: enter a number.")
+    assert visit.page.evaluate(FOCUSED)[0] == label
+
+
+def test_the_api_is_documented_without_any_other_host(visit, url):
+    visit.page.get_by_role("link", name="API").click()
+    expect(visit.page.locator("details.route")).not_to_have_count(0)
+    document = httpx.get(f"{url}openapi.json").json()
+    routes = [f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods]
+    assert visit.page.locator("details.route > summary > code").all_inner_texts() == routes
+    decode = visit.page.locator("details.route", has_text="POST /v1/models/{model_id}/decode").first
+    decode.locator("summary").click()
+    expect(decode.get_by_role("row", name=re.compile("^rounds .*Syndrome rounds"))).to_be_visible()
 
 
 def test_other_settings_count_anew(visit):
@@ -412,6 +456,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
             field.press("Enter")
         expect(visit.page.get_by_label("Model")).to_have_value("bb72-bposd")
         expect(field).to_be_hidden()
+        visit.shows("Shot 0 of seed")
         visit.page.get_by_role("button", name="Sample a shot").click()
         visit.shows(re.compile("detection events?[.] BP-OSD: (right|wrong)"))
         assert visit.page.locator("#observables thead th").all_inner_texts() == ["Observable", "Truth", "BP-OSD"]
@@ -419,4 +464,6 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
         assert visit.page.evaluate("localStorage.length") == 0
         visit.page.reload()
         expect(visit.page.get_by_label("Model")).to_have_value("bb72-bposd")
+        visit.page.get_by_role("link", name="API").click()  # opened by the same key
+        expect(visit.page.locator("details.route")).not_to_have_count(0)
         context.close()
