@@ -30,7 +30,10 @@ PAIRED = ("bb72",)
 LEAST_MEMORY_BYTES = 2**28
 """A worker with one small model takes more."""
 
-OTHER_VARIABLES = frozenset({"HOST", "PORT", "WORKERS", "INSECURE", "API_KEY", "DISCARD_BELOW", "VECTORS", "RAY_RUN"})
+OTHER_VARIABLES = frozenset(
+    {"HOST", "PORT", "UDS", "UDS_MODE", "NO_PORT", "WORKERS", "INSECURE"}
+    | {"API_KEY", "DISCARD_BELOW", "VECTORS", "RAY_RUN"}
+)
 """Names after TANDEM_ that are no settings: options of `tandem serve`, and what clients, sinter and tests read."""
 SERVICE_LINK = re.compile(r"(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.*)?)?)")
 """What Kubernetes puts into the environment for a Service whose name starts with tandem."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url, unproxied
+from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url, socket_path, unproxied
 
 if TYPE_CHECKING:
     import httpx  # takes a third of a second to import, so that the functions that need it do
@@ -36,7 +36,7 @@ class _Connection(ABC):
         """Connects when the first request is made.
 
         Args:
-            url: of the service, such as http://127.0.0.1:8000.
+            url: of the service, such as http://127.0.0.1:8000, or unix:/run/tandem.sock for a Unix domain socket.
             api_key: is sent as ``Authorization: Bearer``; by default the environment's TANDEM_API_KEY, if any.
             timeout_seconds: for each step of a request: to connect, to send, to wait for the answer.
             retries: what to do while the service is busy.
@@ -45,7 +45,9 @@ class _Connection(ABC):
             ValueError: this is no URL, the key fits in no header, or the environment names a proxy that cannot be used.
         """
         self.url = checked_url(url)
-        options = {"base_url": self.url, "headers": authorization(api_key), "timeout": timeout_seconds}
+        # What is asked through a socket still has to name a host.
+        base_url = self.url if self.url.scheme != "unix" else "http://localhost"
+        options = {"base_url": base_url, "headers": authorization(api_key), "timeout": timeout_seconds}
         try:
             build_request = self._connect(**options)
         except (ImportError, ValueError) as error:  # a SOCKS proxy without the package for it, or no URL
@@ -129,7 +131,8 @@ class Client(_Connection):
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
         import httpx
 
-        self._http = httpx.Client(**options, transport=httpx.HTTPTransport() if unproxied(self.url) else None)
+        transport = httpx.HTTPTransport(uds=socket_path(self.url)) if unproxied(self.url) else None
+        self._http = httpx.Client(**options, transport=transport)
         return self._http.build_request
 
     def close(self) -> None:
@@ -160,7 +163,8 @@ class AsyncClient(_Connection):
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
         import httpx
 
-        self._http = httpx.AsyncClient(**options, transport=httpx.AsyncHTTPTransport() if unproxied(self.url) else None)
+        transport = httpx.AsyncHTTPTransport(uds=socket_path(self.url)) if unproxied(self.url) else None
+        self._http = httpx.AsyncClient(**options, transport=transport)
         return self._http.build_request
 
     async def aclose(self) -> None:

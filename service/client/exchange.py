@@ -261,8 +261,10 @@ def checked_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ValueError(f"{url!r} is not the URL of a service ({error}); give http://HOST:PORT") from None
+    if parsed.scheme == "unix" and parsed.path.startswith("/") and not (parsed.host or parsed.query or parsed.fragment):
+        return parsed
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        raise ValueError(f"{url!r} is not the URL of a service; give http://HOST:PORT")
+        raise ValueError(f"{url!r} is not the URL of a service; give http://HOST:PORT, or unix:/PATH of its socket")
     if parsed.userinfo:
         raise ValueError(f"the URL holds a name or a password; a service takes a key, from {API_KEY_VARIABLE}")
     return parsed
@@ -270,7 +272,14 @@ def checked_url(url: str) -> httpx.URL:
 
 def unproxied(url: httpx.URL) -> bool:
     """Whether a service is asked directly, whatever proxies the environment names: on this machine, or in NO_PROXY."""
+    if url.scheme == "unix":
+        return True
     return is_loopback(url.host) or bool(proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host))
+
+
+def socket_path(url: httpx.URL) -> str | None:
+    """The Unix domain socket that a URL names, if it names one."""
+    return url.path if url.scheme == "unix" else None
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

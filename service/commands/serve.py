@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import resource
@@ -15,7 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from decoder.commands.groups import with_groups
+from service.commands.addresses import Addresses
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.connection import Connection
 
     from service.settings import Settings
@@ -25,12 +28,10 @@ SPARE_DESCRIPTORS = 512
 """For connections over the limit, models, processes and files."""
 
 
+@with_groups
 def serve(
-    host: Annotated[str, typer.Option(envvar="TANDEM_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(envvar="TANDEM_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."),
-    ] = 8000,
+    *,
+    addresses: Addresses,
     workers: Annotated[
         int,
         typer.Option(
@@ -39,12 +40,6 @@ def serve(
             help="Processes that answer, each with all models and, above 1, one thread to compute a network's answer.",
         ),
     ] = 1,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", envvar="TANDEM_INSECURE", help="Listen to other machines although no API keys are set."
-        ),
-    ] = False,
     api_keys_file: Annotated[
         Path | None, typer.Option(help="File of API keys, `name:key` a line; as --set api_keys_file=.")
     ] = None,
@@ -83,17 +78,17 @@ def serve(
         for name, value in given.items():  # what was wrong is called as its user called it
             message = message.replace(name, value)
         raise ValueError(message) from None
-    _check_access(host, settings, insecure=insecure)
+    addresses.check_access(settings)
     _allow_descriptors(settings)
     _check_temporary_folder()
-    with _listen(host, port) as listener:
+    with addresses.listen() as listeners:
         if workers == 1:
-            _serve(listener, settings)
+            _serve(listeners, settings)
         else:
-            _supervise(listener, settings, workers)
+            _supervise(listeners, settings, workers)
 
 
-def _serve(listener: socket.socket, settings: Settings) -> None:
+def _serve(listeners: Sequence[socket.socket], settings: Settings) -> None:
     """Serves in this process."""
     from service.app import create_app
     from service.processes.server import Server
@@ -103,14 +98,14 @@ def _serve(listener: socket.socket, settings: Settings) -> None:
     # uvicorn drains on these signals and then raises them again, which would end the process like a crash.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, server.stop)
-    _say_where(listener)
-    server.run(sockets=[listener])
+    _say_where(listeners)
+    server.run(sockets=list(listeners))
     logging.shutdown()  # the log goes first; the error that is raised is the last line
     if app.state.engine.load_error is not None:
         raise app.state.engine.load_error
 
 
-def _supervise(listener: socket.socket, settings: Settings, workers: int) -> None:
+def _supervise(listeners: Sequence[socket.socket], settings: Settings, workers: int) -> None:
     """Serves in several processes, and watches them from this one."""
     from service.settings import LEAST_MEMORY_BYTES, variable
 
@@ -129,22 +124,23 @@ def _supervise(listener: socket.socket, settings: Settings, workers: int) -> Non
         share = (settings.memory_limit_bytes or memory_limit()) // workers
         os.environ[variable("memory_limit_bytes")] = str(max(share, LEAST_MEMORY_BYTES))
 
-        _say_where(listener)
-        Supervisor(listener, settings, workers=workers, target=_work).run()
+        _say_where(listeners)
+        Supervisor(listeners, settings, workers=workers, target=_work).run()
 
 
-def _work(listener: socket.socket, pipe: Connection, *, load_first: bool) -> None:
+def _work(listeners: Sequence[socket.socket], pipe: Connection, *, load_first: bool) -> None:
     """What each process does that the supervisor starts; see `service.processes.worker.work`."""
     from service.app import create_app
     from service.processes.worker import work
 
-    work(listener, pipe, create_app=create_app, load_first=load_first)
+    work(listeners, pipe, create_app=create_app, load_first=load_first)
 
 
-def _say_where(listener: socket.socket) -> None:
-    host, port, *_ = listener.getsockname()
+def _say_where(listeners: Sequence[socket.socket]) -> None:
+    from service.processes.listening import where
+
     try:
-        typer.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+        typer.echo(f"listening on {where(listeners)} (documentation at /docs)")
     except OSError:  # a full disk, or a pipe that nobody reads any more: no reason not to serve
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
@@ -175,21 +171,6 @@ def _check_temporary_folder() -> None:
         raise ValueError(f"no temporary folder can be written: {error}; set TMPDIR to one that can") from error
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Only one of two sockets with SO_REUSEADDR can listen, so this is where some busy ports show.
-        listener.listen()
-    except OSError as error:
-        hint = "; choose another --port, 0 for any free one" if error.errno == errno.EADDRINUSE else ""
-        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
-    return listener
-
-
 def _print_settings() -> None:
     """A line for each setting: its name, its default and what it is."""
     from decoder.commands.output import print_table
@@ -218,13 +199,3 @@ def _put_into_environment(assignments: list[str]) -> dict[str, str]:
         os.environ[variable(name)] = value
         given[variable(name)] = f"--set {name}"
     return given
-
-
-def _check_access(host: str, settings: Settings, *, insecure: bool) -> None:
-    from service.auth import is_loopback
-
-    if not (insecure or is_loopback(host) or settings.api_keys or settings.api_keys_file):
-        raise ValueError(
-            f"{host} can be reached from other machines and no API keys are set; set TANDEM_API_KEYS or "
-            "--api-keys-file, or say --insecure"
-        )

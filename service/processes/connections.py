@@ -23,7 +23,6 @@ from uvicorn.server import ServerState
 from service.settings import Settings
 from service.telemetry.logs import log_config
 
-BACKLOG = 2048
 SWEEP_SECONDS = 0.1
 """Time between two looks at what is late."""
 MAX_PIECE_BYTES = 2**16
@@ -144,7 +143,6 @@ class BoundedConfig(uvicorn.Config):
             access_log=False,
             log_config=log_config(form=settings.log_format, level=settings.log_level),
             timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
-            backlog=BACKLOG,
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(map(str, settings.trusted_proxies)),

@@ -6,14 +6,17 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.models.engine import Engine
-from service.processes.connections import BACKLOG, SWEEP_SECONDS, BoundedConfig
+from service.processes.connections import SWEEP_SECONDS, BoundedConfig
 from service.processes.http1 import HttpProtocol
+from service.processes.listening import BACKLOG
 from service.processes.websocket import WebSocketProtocol
 from service.settings import Settings
 from service.streams.hub import StreamHub
@@ -64,17 +67,14 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and listens."""
         self._sweep()
-        if not self._load_first:
-            await super().startup(sockets)
-            self._loading = asyncio.create_task(self._load())
-            return
         await super().startup([])
-        await self._load()
-        if self._engine.load_error is None:
-            loop = asyncio.get_running_loop()
-            self.servers = [
-                await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG) for listener in sockets or ()
-            ]
+        if self._load_first:
+            await self._load()
+            if self._engine.load_error is not None:
+                return
+        self.servers = [await self._listen(listener) for listener in sockets or ()]
+        if not self._load_first:
+            self._loading = asyncio.create_task(self._load())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, and ends as uvicorn does."""
@@ -97,6 +97,15 @@ class Server(uvicorn.Server):
         loop.call_later(SWEEP_SECONDS, self._sweep)
         for connection in list(self.server_state.connections):
             connection.sweep(loop.time())  # type: ignore[union-attr]
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if listener.family != socket.AF_UNIX:
+            return await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
+        options: dict[str, Any] = {"sock": listener, "backlog": BACKLOG}
+        if sys.version_info >= (3, 13):  # the file is that of other workers, too
+            options["cleanup_socket"] = False
+        return await loop.create_unix_server(self._protocol, **options)
 
     async def _load(self) -> None:
         await self._engine.wait_until_loaded()

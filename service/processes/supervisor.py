@@ -1,6 +1,6 @@
-"""Starts several processes that serve one port, watches them, and ends them.
+"""Starts several processes that serve the same sockets, watches them, and ends them.
 
-All accept connections from one socket, so that when one dies the others take the next connections at once. uvicorn's
+All accept connections from them, so that when one dies the others take the next connections at once. uvicorn's
 own supervisor looks only every half second, ends with the first replacement that cannot start, and leaves its workers
 behind when it is killed itself.
 """
@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -56,18 +56,18 @@ class Supervisor:
     read the files that the settings name again.
 
     Args:
-        listener: the socket that all accept from.
+        listeners: the sockets that all accept from.
         settings: for how long workers may take to end, and what the log looks like. Workers read their own from
             the environment.
         workers: how many.
-        target: what each process runs, a function of a module: given the listener, its end of a pipe, and
+        target: what each process runs, a function of a module: given the listeners, its end of a pipe, and
             `load_first`. See `service.processes.worker.work`.
     """
 
     def __init__(
-        self, listener: socket.socket, settings: Settings, *, workers: int, target: Callable[..., None]
+        self, listeners: Sequence[socket.socket], settings: Settings, *, workers: int, target: Callable[..., None]
     ) -> None:
-        self._listener = listener
+        self._listeners = listeners
         self._target = target
         self._settings = settings
         self._count = workers
@@ -119,7 +119,7 @@ class Supervisor:
         # The first ones listen at once, to say that they are not ready; a replacement when it can do the work.
         process = spawn.Process(
             target=self._target,
-            args=(self._listener, far_end),
+            args=(self._listeners, far_end),
             kwargs={"load_first": self._all_ready},
             name="tandem-worker",
         )
@@ -183,7 +183,8 @@ class Supervisor:
     def _end(self) -> None:
         for worker in self._workers:
             worker.process.terminate()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         limit = self._settings.drain_seconds + 2 * self._settings.shutdown_timeout_seconds + SPARE_SECONDS
         end = time.monotonic() + limit
         for worker in self._workers:

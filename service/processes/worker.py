@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
@@ -15,11 +15,13 @@ from service.processes.server import Server
 from service.settings import read_settings
 
 
-def work(listener: socket.socket, pipe: Connection, *, create_app: Callable[..., FastAPI], load_first: bool) -> None:
+def work(
+    listeners: Sequence[socket.socket], pipe: Connection, *, create_app: Callable[..., FastAPI], load_first: bool
+) -> None:
     """Serves until SIGTERM, or until the supervisor has ended.
 
     Args:
-        listener: the socket that all workers accept connections from.
+        listeners: the sockets that all workers accept connections from.
         pipe: to the supervisor. A worker that is ready sends None about once a second; one that cannot start sends
             the reason. The supervisor sends None when all workers are ready.
         create_app: makes the application; see `service.app.create_app`.
@@ -55,4 +57,4 @@ def work(listener: socket.socket, pipe: Connection, *, create_app: Callable[...,
     for signum in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C reaches all processes; the supervisor passes it on
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=listen_to_supervisor, name="supervisor", daemon=True).start()
-    server.run(sockets=[listener])
+    server.run(sockets=list(listeners))

@@ -22,6 +22,7 @@ from websockets import Subprotocol
 from websockets.sync.client import connect
 
 from service.cli import main
+from service.client import Client
 from service.settings import Settings, variable
 from tests.helpers import PATIENCE_SECONDS, children_of, command_of, eventually
 from tests.service.served import Server, serve, start
@@ -33,17 +34,19 @@ B8 = {"content-type": "application/octet-stream"}
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[Server]:
-    with serve(tmp_path / "log", model=MODEL) as server:
+    with serve(tmp_path / "log", "--uds", str(tmp_path / "socket"), model=MODEL) as server:
         yield server
 
 
-def test_serve_decodes_and_finishes_its_work_on_sigterm(server):
+def test_serve_decodes_and_finishes_its_work_on_sigterm(server, tmp_path):
     assert server.get("/healthz").status_code == 200  # before any model is loaded
     server.wait_until_ready()
     response = server.post(URL, content=bytes(18), headers=B8)
     assert (response.status_code, response.content) == (200, bytes(2))
     _a_long_chunked_body_gets_its_answer(server)
     _a_second_server_on_the_port_says_so_and_exits(server.port)
+    with Client(f"unix:{tmp_path}/socket") as near:
+        assert not near.decode("bb72-bposd", np.zeros((3, 144), dtype=bool)).predictions.any()
 
     # Random detection events are hard shots: together some seconds of work.
     shots = np.random.default_rng(0).integers(0, 256, (10, 18), dtype=np.uint8).tobytes()
@@ -59,6 +62,7 @@ def test_serve_decodes_and_finishes_its_work_on_sigterm(server):
     assert len(answers[0].content) == 20
     assert asked - sent < float(answers[0].headers["server-timing"].rpartition("=")[2]) / 1e3  # it was at work
     assert server.process.wait() == 0
+    assert not (tmp_path / "socket").exists()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/healthz")
     assert "Traceback" not in server.log.read_text()
@@ -155,12 +159,17 @@ def test_a_port_without_a_listener_is_found_out_too():
         (("--host", "0.0.0.0", "--set", "log_format=json"), "no API keys"),
         (("--set", "max_round=3"), "no setting 'max_round'"),
         (("--set", "max_rounds"), "NAME=VALUE"),
-        (("--set", "max_rounds=many"), "TANDEM_MAX_ROUNDS"),
-        (("--log-format", "xml"), "TANDEM_LOG_FORMAT"),
+        (("--set", "max_rounds=many"), "--set max_rounds:"),
+        (("--log-format", "xml"), "--set log_format:"),
         (("--set", "api_keys=alice:short"), "at least 16"),
         (("--host", "0.0.0.0", "--set", "api_keys=,"), "holds no key"),
         (("--insecure", "--set", "api_keys="), "holds no key"),
         (("--api-keys-file", "/none/keys"), "/none/keys"),
+        (("--uds", "/none/socket"), "/none/socket"),
+        (("--uds", "/tmp/" + "x" * 200), "too long"),
+        (("--uds", __file__, "--no-port"), "no socket"),
+        (("--uds", "/none/socket", "--uds-mode", "rw"), "octal"),
+        (("--no-port",), "--uds"),
         (("--set", "max_connections=1000000000"), "ulimit"),
     ],
 )

@@ -19,14 +19,17 @@ from tests.helpers import PATIENCE_SECONDS, eventually
 
 
 @contextmanager
-def running_server(make: DecoderFactory, **settings: object) -> Iterator[tuple[int, Server]]:
+def running_server(
+    make: DecoderFactory, *, near: socket.socket | None = None, **settings: object
+) -> Iterator[tuple[int, Server]]:
     model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False)
     defaults: dict[str, object] = {"drain_seconds": 0.3, "allowed_hosts": ("t",)}
     chosen = Settings(models=(model,), **defaults | settings)  # type: ignore[arg-type]
     server = Server(create_app(chosen, make_decoder=make), chosen)
     listener = socket.create_server(("127.0.0.1", 0))
+    listeners = [listener] if near is None else [listener, near]
     port = listener.getsockname()[1]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=listeners)))
     thread.start()
     try:
         # A probe needs no key.
@@ -39,7 +42,7 @@ def running_server(make: DecoderFactory, **settings: object) -> Iterator[tuple[i
 
 @pytest.fixture(scope="session")
 def serve_with() -> Callable[..., AbstractContextManager[tuple[int, Server]]]:
-    """Runs the server with what makes its decoders, and gives its port and the server."""
+    """Runs the server with what makes its decoders, perhaps on another socket besides: its port and the server."""
     return running_server
 
 

@@ -1,0 +1,118 @@
+"""What the service accepts connections from: a TCP port, a Unix domain socket, or both."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+BACKLOG = 2048
+
+
+def listen_on_port(host: str, port: int) -> socket.socket:
+    """Listens on a port; 0 takes a free one.
+
+    Raises:
+        ValueError: the system does not allow it, or somebody else does.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Only one of two sockets with SO_REUSEADDR can listen, so this is where some busy ports show.
+        listener.listen(BACKLOG)
+    except OSError as error:
+        hint = "; choose another --port, 0 for any free one" if error.errno == errno.EADDRINUSE else ""
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
+    return listener
+
+
+@contextmanager
+def listen_on_path(path: Path, *, mode: int) -> Iterator[socket.socket]:
+    """Listens on a Unix domain socket while the block lasts, and then removes its file.
+
+    A file that a service has left behind which was killed is replaced; a socket that somebody listens on is not.
+
+    Args:
+        path: of the socket.
+        mode: permissions of its file; who may write to it may connect.
+
+    Raises:
+        ValueError: the system does not allow it, or somebody else listens there.
+    """
+    path = path.absolute()
+    try:
+        listener = _bind(path, mode)
+        made = _identity(path)
+    except OSError as error:
+        hint = "; choose another --uds" if error.errno == errno.EADDRINUSE else ""
+        raise ValueError(f"cannot listen on {path}: {error.strerror or error}{hint}") from error
+    try:
+        with listener:
+            yield listener
+    finally:
+        with suppress(OSError):
+            if _identity(path) == made:
+                path.unlink()
+
+
+def where(listeners: Sequence[socket.socket]) -> str:
+    """The URLs of listeners."""
+    return " and ".join(map(_url, listeners))
+
+
+def _url(listener: socket.socket) -> str:
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port, *_ = address
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _bind(path: Path, mode: int) -> socket.socket:
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(
+            directory, fcntl.LOCK_EX
+        )  # or each of two that start at once could take the other's for a stale one
+        _remove_if_stale(path)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(str(path))
+            path.chmod(mode)  # nobody can connect before it listens
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    finally:
+        os.close(directory)
+
+
+def _remove_if_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "a file that is no socket is there")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # it may be too busy to answer
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+    else:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
