@@ -23,6 +23,7 @@ from service.models.changes import ModelChanges
 from service.models.engine import Engine, ModelLoadError
 from service.models.model import DecoderFactory
 from service.models.model_file import ModelFile
+from service.oip import monitoring
 from service.oip import routes as oip
 from service.oip.errors import FORMS, PREFIX, error_responses
 from service.oip.schemas import InferenceError, InferRequest, InferResponse
@@ -89,6 +90,7 @@ ROUTERS = (
     models.router,
     experiments.router,
     admin.router,
+    monitoring.router,
     oip.router,
     sampling.router,
     page.router,

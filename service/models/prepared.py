@@ -63,9 +63,14 @@ class Prepared:
         Raises:
             InvalidParametersError: a deadline for a model that is no pair.
         """
+        record, began = current_record(), time.perf_counter()
         if self.model.second is None and deadline_ms is None:
-            return await self.decode_first(shots)
-        return await (await self.ask(shots, deadline_ms=deadline_ms)).all()
+            result = await self.decode_first(shots)
+        else:
+            result = await (await self.ask(shots, deadline_ms=deadline_ms)).all()
+        began = began if record is None else record.started
+        self.model.metrics.answered(self.model.id, seconds=time.perf_counter() - began)
+        return result
 
     async def decode_first(self, shots: PackedBits) -> DecodeResult:
         """`decode` without second opinions."""

@@ -34,6 +34,16 @@ def outputs_of(model: Model) -> tuple[OutputName, ...]:
     return ("predictions", *probabilities, *opinions)
 
 
+def platform_of(model: Model) -> str:
+    """What decodes, as a platform is called."""
+    return f"tandem_{model.settings.decoder}"
+
+
+def input_metadata(model: Model) -> list[TensorMetadata]:
+    """The input of a model's default experiment, with -1 for the number of shots."""
+    return [TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, model.default.num_detectors])]
+
+
 def output_metadata(model: Model) -> list[TensorMetadata]:
     """These outputs for the model's default experiment, with -1 for the number of shots."""
     shapes: dict[OutputName, list[int]] = {"confidence": [-1], "opinions": [-1]}

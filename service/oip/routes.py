@@ -15,9 +15,9 @@ from service.models.prepared import Prepared
 from service.oip import schemas
 from service.oip.errors import PREFIX, error_responses
 from service.oip.requests import HEADER_LENGTH, check_addressee, parse_request, parse_shots
-from service.oip.responses import chosen_outputs, infer_response, output_metadata
+from service.oip.responses import chosen_outputs, infer_response, input_metadata, output_metadata, platform_of
 
-EXTENSIONS = ["binary_tensor_data"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 
 router = APIRouter(prefix=PREFIX, tags=["open inference protocol"])
 
@@ -69,10 +69,8 @@ async def get_model_metadata(model: ModelDependency) -> schemas.ModelMetadata:
     return schemas.ModelMetadata(
         name=model.id,
         versions=[schemas.VERSION],
-        platform=f"tandem_{model.settings.decoder}",
-        inputs=[
-            schemas.TensorMetadata(name="detection_events", datatype="BOOL", shape=[-1, model.default.num_detectors])
-        ],
+        platform=platform_of(model),
+        inputs=input_metadata(model),
         outputs=output_metadata(model),
     )
 

@@ -138,3 +138,77 @@ class InferResponse(BaseModel):
     model_version: str
     id: str | None = None
     outputs: list[InferOutput]
+
+
+# Triton's extensions model_configuration, statistics and model_repository, as far as they are about what there is.
+
+ConfigType = Literal["TYPE_BOOL", "TYPE_UINT8", "TYPE_FP32", "TYPE_FP64"]
+
+
+class ConfigTensor(BaseModel):
+    name: str
+    data_type: ConfigType
+    dims: list[int] = Field(description="Of one shot: one number a value, [1].")
+
+
+class ConfigParameter(BaseModel):
+    string_value: str
+
+
+class ModelConfig(BaseModel):
+    """A model's settings, as Triton's tools read them."""
+
+    name: str
+    platform: str
+    backend: Literal["tandem"] = "tandem"
+    max_batch_size: int = Field(description="Most shots of one request.")
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+    parameters: dict[str, ConfigParameter] = Field(description="The default experiment: code, basis, rounds, p, noise.")
+
+
+class Duration(BaseModel):
+    """How often something was done, and how long that took altogether."""
+
+    count: int = 0
+    ns: int = 0
+
+
+class InferenceStatistics(BaseModel):
+    """Durations of requests; those of `compute_infer` are of batches, which hold the shots of several requests."""
+
+    success: Duration
+    fail: Duration = Field(description="Requests and streams of all routes that were refused or failed; not timed.")
+    queue: Duration
+    compute_input: Duration = Field(default=Duration(), description="Not told apart from the rest of a request.")
+    compute_infer: Duration
+    compute_output: Duration = Field(default=Duration(), description="Not told apart from the rest of a request.")
+    cache_hit: Duration = Field(default=Duration(), description="Answers are not kept.")
+    cache_miss: Duration = Field(default=Duration(), description="Answers are not kept.")
+
+
+class ModelStatistics(BaseModel):
+    """What a model has done since the service was started, in all workers."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="When a request was last answered, in milliseconds since 1970; 0: never.")
+    inference_count: int = Field(description="Shots decoded, those of streams among them.")
+    execution_count: int = Field(description="Batches decoded.")
+    inference_stats: InferenceStatistics
+    batch_stats: list[Any] = Field(default_factory=list, description="Not counted by size.")
+
+
+class Statistics(BaseModel):
+    model_stats: list[ModelStatistics]
+
+
+class IndexRequest(_Sent):
+    ready: bool = Field(default=False, description="Whether to list only models that are ready.")
+
+
+class IndexedModel(BaseModel):
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: str = ""

@@ -13,6 +13,8 @@ The bounds are few, so that no input can find a way between them:
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from math import inf
 from typing import Any
 
@@ -25,6 +27,7 @@ from service.telemetry.logs import log_config
 
 SWEEP_SECONDS = 0.1
 """Time between two looks at what is late."""
+_DROP = struct.pack("ii", 1, 0)
 MAX_PIECE_BYTES = 2**16
 """Most that is read from a connection at once, whatever it is."""
 
@@ -58,12 +61,17 @@ class Deadlines(asyncio.Protocol):
         """Ends the connection, whose client did not send in time what it had to."""
         raise NotImplementedError
 
+    def cut_off(self) -> None:
+        """Ends the connection at once. What the client has not read is dropped, which the system would keep for it."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+        self.transport.abort()
+
     def sweep(self, now: float) -> None:
         """Ends the connection if it is late."""
         if self._unread_due == inf and self.transport.is_closing():  # it waits for the client to read the rest
             self._unread_due = now + self.write_seconds()
         if now >= self._unread_due:
-            self.transport.abort()
+            self.cut_off()
         elif now >= self.due:
             self.due = inf
             self.late()

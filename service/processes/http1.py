@@ -113,7 +113,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
 
     def late(self) -> None:
         if self._stage is Stage.BODY:
-            self.transport.abort()  # `close` would wait for what the client does not read
+            self.cut_off()  # `close` would wait for what the client does not read
         else:
             self._last_words(b"" if self.asked and self._stage is Stage.NOTHING else _TOO_SLOW)
 
@@ -268,7 +268,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
 
 def _end(connection: HttpProtocol) -> None:
     connection._forget()  # it is lost only later, and is not to be chosen again until then
-    connection.transport.abort()
+    connection.cut_off()
 
 
 async def probes_alone(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,9 @@ class Metrics:
         self._queued = gauge("tandem_queued_shots", "Shots waiting for a model.")
         self.queue_seconds = histogram("tandem_queue_seconds", "Time a request waited.")
         self._compute_seconds = histogram("tandem_compute_seconds", "Time a batch took to decode.")
+        self._request_seconds = histogram("tandem_request_seconds", "Time from a decode request to its result.")
+        last = "When a decode request was last answered, in seconds since 1970."
+        self._last = gauge("tandem_last_request_timestamp_seconds", last, multiprocess_mode="max")
         counted = "Requests being answered, health, metrics and streams not counted."
         self.in_flight = gauge("tandem_requests_in_flight", counted, labelnames=())
         ready = "Workers that have loaded all models and are not shutting down."
@@ -68,6 +72,7 @@ class Metrics:
             self._batches,
             self.queue_seconds,
             self._compute_seconds,
+            self._request_seconds,
         ):
             metric.labels(model)
         if self._shared is None:
@@ -100,6 +105,11 @@ class Metrics:
         self._shots.labels(model).inc(shots)
         self._compute_seconds.labels(model).observe(seconds)
 
+    def answered(self, model: str, *, seconds: float) -> None:
+        """Counts a decode request whose shots are decoded, and for how long it was here."""
+        self._request_seconds.labels(model).observe(seconds)
+        self._last.labels(model).set_to_current_time()
+
     def failure(self, model: str, reason: str) -> None:
         """Counts a failure. `model` must be the id of a served model or empty: labels are kept for ever."""
         self._failures.labels(model, reason).inc()
@@ -107,11 +117,24 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics as text and its media type, in the format that the Accept header asks for."""
         encode, media_type = choose_encoder(accept)
-        registry = self._registry
-        if self._shared is not None:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, path=self._shared)  # type: ignore[no-untyped-call]
-        return encode(registry), media_type
+        return encode(self._all()), media_type
+
+    def totals(self, model: str) -> Mapping[str, float]:
+        """What is counted for a model, by the names of the exposition; what differs by other labels is added up."""
+        totals: defaultdict[str, float] = defaultdict(float)
+        for metric in self._all().collect():
+            for sample in metric.samples:
+                if sample.labels.get("model") == model and "le" not in sample.labels:
+                    totals[sample.name] += sample.value
+        return totals
+
+    def _all(self) -> CollectorRegistry:
+        """The metrics of all processes."""
+        if self._shared is None:
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=self._shared)  # type: ignore[no-untyped-call]
+        return registry
 
 
 def _check_room(directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -337,3 +338,23 @@ async def test_requests_count_as_those_of_the_native_api(served):
     assert 'tandem_failures_total{model="m",reason="invalid-shots"} 1.0' in text
     assert 'tandem_failures_total{model="",reason="unknown-model"} 1.0' in text
     assert "unknown-1" not in text
+
+
+async def test_the_index_while_models_are_loaded(serve, echo):
+    made = threading.Event()
+
+    def make(model, experiment):
+        made.wait()
+        return echo.make(model, experiment)
+
+    async with serve(make, wait_until_ready=False) as client:
+        try:
+            response = await client.post("/v2/repository/index")
+            assert [(model["name"], model["state"]) for model in response.json()] == [("m", "LOADING")]
+            assert (await client.post("/v2/repository/index", json={"ready": True})).json() == []
+        finally:
+            made.set()
+        await eventually_async(lambda: client.get("/v2/models/m/ready"))
+        for wrong in (b"[]", b'{"ready": 1}', b'{"load": true}', b"{"):
+            error_of(await client.post("/v2/repository/index", content=wrong), 400)
+        error_of(await client.post("/v2/repository/index", content=bytes(5000)), 413)

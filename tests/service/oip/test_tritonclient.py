@@ -51,7 +51,7 @@ def test_health(client):
 def test_metadata(client):
     server = client.get_server_metadata()
     assert server["name"] == "tandem"
-    assert server["extensions"] == ["binary_tensor_data"]
+    assert server["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
     events = {"name": "detection_events", "datatype": "BOOL", "shape": [-1, 144]}
     predictions = {"name": "predictions", "datatype": "BOOL", "shape": [-1, 12]}
     assert client.get_model_metadata("bb72-bposd", "1") == {
@@ -66,6 +66,43 @@ def test_metadata(client):
         {"name": "confidence", "datatype": "FP64", "shape": [-1]},
         {"name": "flip_probabilities", "datatype": "FP32", "shape": [-1, 12]},
     ]
+
+
+def test_configuration_and_index(client):
+    config = client.get_model_config("bb72", "1")
+    assert (config["name"], config["platform"], config["max_batch_size"]) == ("bb72", "tandem_neural", 50)
+    assert config["input"] == [{"name": "detection_events", "data_type": "TYPE_BOOL", "dims": [144]}]
+    dims = {output["name"]: output["dims"] for output in config["output"]}
+    assert dims == {"predictions": [12], "confidence": [1], "flip_probabilities": [12]}
+    assert config["parameters"]["rounds"] == {"string_value": "2"}
+    found = client.get_model_repository_index()
+    assert found == [
+        {"name": model, "version": "1", "state": "READY", "reason": ""} for model in ("bb72", "bb72-bposd")
+    ]
+
+
+def test_statistics(client, samples):
+    def read() -> dict:
+        (found,) = client.get_inference_statistics("bb72-bposd", "1")["model_stats"]
+        everything = client.get_inference_statistics()["model_stats"]
+        assert [model["name"] for model in everything] == ["bb72", "bb72-bposd"]
+        return found
+
+    before = read()
+    client.infer("bb72-bposd", [tensor(samples, form="b8", binary=True)])
+    with pytest.raises(InferenceServerException):
+        client.infer("bb72-bposd", [tensor(samples, form="b8", binary=True)], parameters={"rounds": 3})
+    after = read()
+    assert after["inference_count"] - before["inference_count"] == SHOTS
+    assert after["execution_count"] > before["execution_count"]
+    assert after["last_inference"] > before["last_inference"]
+    took = {
+        name: {key: value - before["inference_stats"][name][key] for key, value in duration.items()}
+        for name, duration in after["inference_stats"].items()
+    }
+    assert [took[name]["count"] for name in ("success", "fail", "queue")] == [1, 1, 1]
+    assert took["compute_infer"]["count"] == after["execution_count"] - before["execution_count"]
+    assert took["success"]["ns"] > took["queue"]["ns"] + took["compute_infer"]["ns"] > 0
 
 
 @pytest.mark.parametrize("answer_binary", [True, False])

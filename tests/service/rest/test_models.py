@@ -108,6 +108,7 @@ async def test_models(client):
     assert model["code"] == {"id": "bb72", "n": 72, "k": 12, "d": 6}
     assert (model["decoder"], model["detectors"], model["gives_confidence"]) == ("bposd", "XZ", False)
     assert model["experiment"] == {
+        "id": None,
         "basis": "Z",
         "rounds": 2,
         "p": 0.002,
@@ -120,6 +121,7 @@ async def test_models(client):
 async def test_a_model_tells_the_size_of_the_shots_of_another_experiment(client):
     model = (await client.get("/v1/models/bb72-bposd?rounds=3&basis=X&p=0.01")).json()
     assert model["experiment"] | {"noise": None} == {
+        "id": None,
         "basis": "X",
         "rounds": 3,
         "p": 0.01,
