@@ -118,11 +118,21 @@ bench-service: $(READY) ## Measure the service: docs/results/service/, 20 minute
 		[ -z "$$failed" ] || { echo "missed a goal: $${failed#, }"; exit 1; }
 
 image: ## Build the container image (needs Docker)
-	docker build -t tandem .
+	docker buildx build --load --sbom=true --provenance=mode=max -t tandem .
 
-constraints: $(READY) ## Pin constraints.txt to what .venv holds now
+# What the image is made of, each file with the digests that it may have.
+COMPILE     := $(BIN)/uv pip compile --quiet -c constraints.txt --generate-hashes --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28
+FOR_CPU     := --index $(TORCH_INDEX_URL) --index-strategy unsafe-best-match
+TORCH_ALONE := $(addprefix --no-emit-package ,filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy typing-extensions)
+
+constraints: $(READY) ## Pin constraints.txt, and what the image is made of, to what .venv holds now
 	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
+	$(PIP) install --quiet uv
+	$(COMPILE) pyproject.toml $(FOR_CPU) --no-emit-package torch -o deploy/image/requirements.txt
+	echo hatchling | $(COMPILE) - -o deploy/image/build.txt
+	echo torch | $(COMPILE) - $(FOR_CPU) $(TORCH_ALONE) -o deploy/image/torch-cpu.txt
+	echo torch | $(COMPILE) - $(TORCH_ALONE) -o deploy/image/torch-cuda.txt
 	@touch $(READY)
 
 clean: ## Remove .venv and all caches

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,7 +192,7 @@ def test_compose_is_what_the_specification_allows():
     text = (FOLDER / "compose.yaml").read_text()
     parsed = PyCompose.from_yaml(text)
     parsed.validate()
-    assert parsed.service_names() == ["tandem", "prometheus", "grafana"]
+    assert parsed.service_names() == ["tandem", "caddy", "prometheus", "grafana"]
     for wrong in ("restrat: always", "stop_grace_period: 75 parsecs", "ports: [eight]"):
         with pytest.raises(ValueError, match=r"services\.tandem"):
             PyCompose.from_yaml(text.replace("restart: unless-stopped", wrong, 1))
@@ -203,9 +205,14 @@ def test_images_are_pinned(compose: dict[str, Any]):
     assert (FOLDER / compose["services"]["tandem"]["build"] / "Dockerfile").is_file()
 
 
-def test_only_the_service_is_open_to_other_machines(compose: dict[str, Any]):
+def test_only_what_speaks_tls_is_open_to_other_machines(compose: dict[str, Any]):
     ports = {name: one["ports"] for name, one in compose["services"].items()}
-    assert ports == {"tandem": ["8000:8000"], "prometheus": ["127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert ports == {
+        "tandem": ["127.0.0.1:8000:8000"],
+        "caddy": ["443:443", "443:443/udp", "80:80"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
     [exposed] = re.findall(r"^EXPOSE (\d+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     assert ports["tandem"][0].endswith(f":{exposed}")
 
@@ -214,7 +221,7 @@ def test_what_is_mounted_is_there_or_kept_out_of_git(compose: dict[str, Any]):
     ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
     sources = [volume.split(":")[0] for one in compose["services"].values() for volume in one.get("volumes", ())]
     folders = [source for source in sources if source.startswith(".")]
-    assert len(folders) == 4
+    assert len(folders) == 5
     for folder in folders:
         secret = f"/{(FOLDER / folder).resolve().relative_to(REPOSITORY)}/" in ignored
         assert secret or (FOLDER / folder).is_dir(), folder
@@ -224,6 +231,38 @@ def test_what_is_mounted_is_there_or_kept_out_of_git(compose: dict[str, Any]):
     for one in compose["services"].values():
         assert set(one.get("depends_on", ())) <= set(compose["services"])
         assert set(one.get("secrets", ())) <= set(compose["secrets"])
+
+
+def test_everything_is_bounded_and_the_service_as_on_kubernetes(compose: dict[str, Any]):
+    assert all(one["mem_limit"] and one["pids_limit"] for one in compose["services"].values())
+    deployment = yaml.safe_load((REPOSITORY / "deploy" / "kubernetes" / "deployment.yaml").read_text())
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    tandem = compose["services"]["tandem"]
+    limit = tandem["mem_limit"]
+    assert container["resources"]["limits"]["memory"] == limit.replace("g", "Gi")
+    assert tandem["memswap_limit"] == limit
+
+
+def test_caddy_lets_through_what_the_service_takes(compose: dict[str, Any]):
+    text = (FOLDER / "caddy" / "Caddyfile").read_text()
+    fields = Settings.model_fields
+    [most] = re.findall(r"max_size (\d+)MiB", text)
+    assert int(most) * 2**20 == fields["max_body_bytes"].default
+    for name, setting in (("read_header", "header_timeout"), ("read_body", "body_timeout"), ("idle", "keep_alive")):
+        assert float(re.findall(rf"{name} (\d+)s", text)[0]) == fields[f"{setting}_seconds"].default
+    [upstream] = re.findall(r"reverse_proxy \{\$TANDEM_UPSTREAM:([^}]+)\}", text)
+    host, _, port = upstream.partition(":")
+    assert compose["services"][host]["ports"][0].endswith(f":{port}")
+    assert "./caddy:/etc/caddy:ro" in compose["services"]["caddy"]["volumes"]
+    [network] = compose["networks"]["default"]["ipam"]["config"]
+    assert json.loads(compose["services"]["tandem"]["environment"]["TANDEM_TRUSTED_PROXIES"]) == [network["subnet"]]
+
+
+@pytest.mark.skipif(shutil.which("caddy") is None, reason="this machine has no caddy")
+def test_caddy_understands_its_file():
+    command = ["caddy", "validate", "--config", str(FOLDER / "caddy" / "Caddyfile"), "--adapter", "caddyfile"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_service_is_given_settings_that_there_are(compose: dict[str, Any]):

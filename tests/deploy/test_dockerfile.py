@@ -258,7 +258,7 @@ def test_the_image_runs_as_an_unprivileged_user(image: Image) -> None:
 
 
 def test_the_command_serves_until_the_healthcheck_is_content(image: Image, server: str) -> None:
-    check = [word.replace(f":{image.port}/", f":{server}/") for word in image.healthcheck]
+    check = [word.replace(f":{image.port}", f":{server}") for word in image.healthcheck]
     executable = str(shutil.which(check[0], path=image.environment["PATH"]))
 
     def content() -> bool:
