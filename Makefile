@@ -18,7 +18,7 @@ INSTALL         := $(PIP) install --quiet --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-timing lint format pytest serve bench-service image constraints clean
+.PHONY: help setup demo docs test test-timing lint format pytest serve bench-service image constraints clean
 .NOTPARALLEL: results
 .PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report
 
@@ -43,7 +43,7 @@ test: $(READY) ## Everything that is checked: style, types, tests
 	@{ $(BIN)/python -m decoder.cli $(KERNELS); $(BIN)/python -m decoder.cli $(PROOFS); } >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; linted=$$?; wait; exit $$linted
 	@$(MAKE) --no-print-directory pytest
 
-KERNELS := benchmark accuracy --code bb72 --basis Z --rounds 2 --p 0.002 --decoders neural,relay-split,serial --shots 64 --processes 1
+KERNELS := warm-up
 PROOFS  := benchmark optimum --code bb72 --basis Z --rounds 1 --p 0.002 --decoders bposd-osd0 --shots 1 --all-shots --processes 1
 
 lint: $(READY) ## Check style (ruff) and types (mypy --strict)
@@ -60,6 +60,10 @@ test-timing: $(READY) ## Run the tests that measure time, on an otherwise idle m
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## Build the documentation into build/docs; a dead link or a wrong name is an error
+	$(INSTALL) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 serve: $(READY) ## Start the service on 127.0.0.1:8000
 	$(BIN)/tandem serve --host 127.0.0.1 --port 8000
@@ -126,6 +130,7 @@ FOR_CPU     := --index $(TORCH_INDEX_URL) --index-strategy unsafe-best-match
 TORCH_ALONE := $(addprefix --no-emit-package ,filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy typing-extensions)
 
 constraints: $(READY) ## Pin constraints.txt, and what the image is made of, to what .venv holds now
+	$(INSTALL) -e '.[docs]'
 	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
 	$(PIP) install --quiet uv
