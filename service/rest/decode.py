@@ -17,7 +17,15 @@ from service.models.prepared import Prepared, not_a_pair
 from service.models.second_opinions import AskedOpinions
 from service.rest.partial_answers import NDJSON, PartialAnswer
 from service.wire.schemas import B8, JSON, DecodeQuery, DecodeRequest
-from service.wire.shots import HURRIED_HEADER, DecodeResult, parse_b8, parse_json, result_object, result_parts
+from service.wire.shots import (
+    HURRIED_HEADER,
+    WARNING_HEADER,
+    DecodeResult,
+    parse_b8,
+    parse_json,
+    result_object,
+    result_parts,
+)
 
 router = APIRouter(prefix="/v1", route_class=DirectRoute)
 
@@ -31,6 +39,7 @@ _ANSWER = {
         "X-Tandem-Model": _TEXT,
         "X-Tandem-Num-Shots": {"schema": {"type": "integer"}},
         HURRIED_HEADER: {"schema": {"type": "integer"}, "description": "Shots decoded in a hurry, if there are any."},
+        WARNING_HEADER: {"schema": {"type": "string"}, "description": "What looks wrong of the shots, if anything."},
         "X-Tandem-Parts": _TEXT
         | {"description": "b8 only: the parts of the body in order, with their lengths in bytes."},
     },

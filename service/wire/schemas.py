@@ -222,6 +222,11 @@ class DecodeResponse(BaseModel):
         description="The numbers of the shots for which the decoder took a cheaper setting, as they would have taken "
         "longer than `max_shot_seconds`; left out where there is none.",
     )
+    warning: str | None = Field(
+        default=None,
+        description="That the shots can hardly be those of the experiment, as the decoder is unsure of so many; left "
+        "out where nothing looks wrong.",
+    )
     queue_seconds: float = Field(description="How long the request waited for its turn.")
     compute_seconds: float = Field(description="How long the batches took that its shots were decoded in.")
 

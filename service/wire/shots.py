@@ -17,6 +17,10 @@ from service.wire.schemas import Bit, DecodeQuery, DecodeRequest
 from simulation.bits import Bits, PackedBits, pack_bits, packed_size, set_past
 
 HURRIED_HEADER = "X-Tandem-Hurried-Shots"
+WARNING_HEADER = "X-Tandem-Warning"
+LOW_CONFIDENCE = 0.9
+LEAST_SHOTS = 20
+"""With fewer, a low mean of their confidence may be chance."""
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
 SPARE_LISTS = 1000
 """So many lists and objects a body of JSON may have beside one list a shot."""
@@ -47,9 +51,20 @@ class DecodeResult:
         return [] if self.hurried is None else np.flatnonzero(self.hurried).tolist()
 
     @property
+    def warning(self) -> str | None:
+        """What looks wrong of the shots as a whole: so many of an experiment that a code is for are surer together."""
+        if self.confidence is None or len(self.confidence) < LEAST_SHOTS:
+            return None
+        mean = float(self.confidence.mean())
+        if mean >= LOW_CONFIDENCE:
+            return None
+        return f"the mean confidence is {mean:.2f}; are these shots of this code, basis, noise and number of rounds?"
+
+    @property
     def headers(self) -> dict[str, str]:
         """What headers tell of the shots in every form of answer."""
-        return {HURRIED_HEADER: str(len(hurried))} if (hurried := self.hurried_shots) else {}
+        told = {HURRIED_HEADER: str(len(hurried))} if (hurried := self.hurried_shots) else {}
+        return told | ({WARNING_HEADER: warning} if (warning := self.warning) else {})
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,8 @@ def result_object(result: DecodeResult, query: DecodeQuery, *, model: str) -> di
     }
     if hurried := result.hurried_shots:
         content["hurried"] = hurried
+    if warning := result.warning:
+        content["warning"] = warning
     if result.opinions is not None:
         content["answered_by"] = [ANSWERED_BY[opinion] for opinion in result.opinions]
     return content

@@ -134,6 +134,19 @@ async def test_probabilities(serve):
         assert np.allclose(np.frombuffer(full.content[4:], "<f4"), np.concatenate([sure, flips.ravel()]))
 
 
+@pytest.mark.parametrize(("shots", "loud"), [(20, 8), (20, 7), (19, 72)], ids=["unsure", "sure", "few"])
+async def test_shots_that_are_hardly_the_experiments_are_warned_of(serve, shots, loud):
+    """Below a mean confidence of 0.9, which is here that 7.2 of 72 detectors fire, of at least 20 shots."""
+    async with serve(lambda model, experiment: Sure(experiment)) as client:
+        body = {"shots": [[1] * loud + [0] * (72 - loud)] * shots}
+        answer = await client.post("/v1/models/m/decode", json=body)
+        b8 = await client.post("/v1/models/m/decode", json=body, headers={"accept": "application/octet-stream"})
+    expected = "the mean confidence is 0.89; are these shots of this code, basis, noise and number of rounds?"
+    warned = (shots, loud) == (20, 8)
+    assert answer.json().get("warning") == (expected if warned else None)
+    assert b8.headers.get("x-tandem-warning") == (expected if warned else None)
+
+
 async def test_parts_that_a_decoder_does_not_have_are_left_out(client):
     response = await client.post(f"{URL}?confidence=true", content=bytes(18), headers=B8)
     assert response.headers["x-tandem-parts"] == "predictions=2"
