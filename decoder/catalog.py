@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from decoder.base import BatchDecoder
@@ -20,6 +21,7 @@ from decoder.classical.tesseract import (
     SHORT_BEAM,
     SHORT_BEAM_SPARSIFIED,
 )
+from decoder.windows.decoder import WindowSettings
 from simulation.bases import Detectors
 from simulation.experiments import Experiment
 
@@ -125,15 +127,39 @@ DECODERS: Mapping[str, DecoderSpec] = MappingProxyType({spec.name: spec for spec
 """All decoders, the first being the default; also those whose packages are not installed."""
 
 
+_IN_WINDOWS = re.compile(r"(?P<inner>.+)-window-(?P<window>[0-9]{1,4})-(?P<commit>[0-9]{1,4})")
+
+
 def decoder_spec(name: str) -> DecoderSpec:
     """Looks a decoder up.
 
+    NAME-window-W-C is the classical decoder NAME in windows of W layers, of which C are fixed; see `decoder.windows`.
+
     Raises:
-        ValueError: no decoder has that name.
+        ValueError: no decoder has that name, or one in windows is not classical, or its windows make no sense.
     """
-    if name not in DECODERS:
+    if name in DECODERS:
+        return DECODERS[name]
+    found = _IN_WINDOWS.fullmatch(name)
+    if found is None or found["inner"] not in DECODERS:
         raise ValueError(f"unknown decoder {name!r}: use one of {', '.join(DECODERS)}")
-    return DECODERS[name]
+    return windowed(DECODERS[found["inner"]], window=int(found["window"]), commit=int(found["commit"]))
+
+
+def windowed(spec: DecoderSpec, *, window: int, commit: int) -> DecoderSpec:
+    """A decoder in sliding windows.
+
+    Raises:
+        ValueError: it is not classical, or the windows make no sense.
+    """
+    if spec.settings is None:
+        raise ValueError(f"the decoder {spec.name!r} tells no errors to fix in windows; use serial or bposd")
+    return replace(
+        spec,
+        name=f"{spec.name}-window-{window}-{commit}",
+        summary=f"{spec.summary}, in windows of {window} layers, {commit} of them fixed",
+        settings=WindowSettings(inner=spec.settings, window=window, commit=commit),
+    )
 
 
 @dataclass(frozen=True)

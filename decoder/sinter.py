@@ -23,7 +23,10 @@ them, add a decoder each, named for its threshold:
 
 The threshold is in the name because sinter tells decoders apart by their names alone: with one name for all
 thresholds, a file of results that is continued with another threshold would add up what does not belong
-together. `tandem benchmark calibration` shows which failures a threshold catches. Pairs with the network discard by
+together. In the same way windows in TANDEM_WINDOWS, W-C of W layers that move on by C, add every classical decoder that
+tells errors in these windows, such as serial-window-12-6 (`decoder.windows`).
+
+`tandem benchmark calibration` shows which failures a threshold catches. Pairs with the network discard by
 its confidence too, whoever answered.
 """
 
@@ -48,6 +51,8 @@ from simulation.foreign import ForeignExperiment
 
 DISCARD_VARIABLE = "TANDEM_DISCARD_BELOW"
 """The environment variable with the thresholds for discarding shots."""
+WINDOWS_VARIABLE = "TANDEM_WINDOWS"
+"""The environment variable with the windows of decoders in windows."""
 
 
 def decoders() -> dict[str, sinter.Decoder]:
@@ -57,7 +62,8 @@ def decoders() -> dict[str, sinter.Decoder]:
     pair, such as "tandem-discard-t".
 
     Raises:
-        ValueError: TANDEM_DISCARD_BELOW holds something other than numbers above 0 and below 1.
+        ValueError: TANDEM_WINDOWS holds something other than windows, or TANDEM_DISCARD_BELOW something other than
+            numbers above 0 and below 1.
     """
     thresholds = _thresholds(os.environ.get(DISCARD_VARIABLE, ""))
     all_shots = {
@@ -70,7 +76,23 @@ def decoders() -> dict[str, sinter.Decoder]:
         if spec.settings is None
         for threshold in thresholds
     }
-    return {**all_shots, **discarding}
+    return {**all_shots, **discarding, **_in_windows(os.environ.get(WINDOWS_VARIABLE, ""))}
+
+
+def _in_windows(text: str) -> dict[str, sinter.Decoder]:
+    """The classical decoders in each of the windows that a text names."""
+    names = [
+        f"{name}-window-{window.strip()}"
+        for window in (text.split(",") if text.strip() else ())
+        for name, spec in DECODERS.items()
+        if spec.settings is not None
+    ]
+    for name in names:
+        try:
+            decoder_spec(name)
+        except ValueError as error:
+            raise ValueError(f"{WINDOWS_VARIABLE}={text!r} must hold windows such as 12-6: {error}") from None
+    return {name: ClassicalSinterDecoder(name=name) for name in names}
 
 
 def general_decoders() -> dict[str, sinter.Decoder]:

@@ -164,6 +164,8 @@ class ForeignExperiment:
     @property
     def p(self) -> float | None:
         """The rate of two-qubit gates, if the circuit has one that is the same for all; None where there is none."""
+        if self.circuit is None:
+            return None
         rates = self.noise_rates.get("DEPOLARIZE2", ())
         return rates[0] if len(rates) == 1 else None
 

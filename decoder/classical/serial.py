@@ -19,7 +19,6 @@ from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes
-from simulation.experiments import Experiment
 from simulation.faults import FaultModel
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ class SerialSettings(DecoderSettings):
     def __post_init__(self) -> None:
         check_fields(self, seed=0)
 
-    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> SerialDecoder:
+    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> SerialDecoder:
         """Makes a decoder, which uses all detectors that there are; see `DecoderSettings.decoder`."""
-        return SerialDecoder(experiment.fault_model, _deciding(experiment.check_types), self)
+        return SerialDecoder(model, _deciding(types), self)
 
 
 class SerialDecoder(SoftBatchDecoder):

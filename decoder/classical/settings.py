@@ -9,7 +9,9 @@ from typing import ClassVar, Self
 
 from decoder.base import BatchDecoder
 from simulation.bases import Detectors
+from simulation.check_types import CheckTypes
 from simulation.experiments import Experiment
+from simulation.faults import FaultModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class DecoderSettings(ABC):
         return self
 
     @abstractmethod
+    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> BatchDecoder:
+        """Makes a decoder of a fault model and its check types; see `decoder`."""
+
     def decoder(self, experiment: Experiment, *, detectors: Detectors) -> BatchDecoder:
         """Makes a decoder that takes the shots of an experiment.
 
@@ -61,3 +66,4 @@ class DecoderSettings(ABC):
         Raises:
             ValueError: the fault model is none that can be decoded so, or a package is not installed.
         """
+        return self.of_faults(experiment.fault_model, experiment.check_types, detectors=detectors)

@@ -16,7 +16,6 @@ from decoder.relay.rules import RelayResult, Rules, strengths
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes
-from simulation.experiments import Experiment
 from simulation.faults import FaultModel
 
 SPLIT_RELAY = Rules(blocks=150, solutions=5)
@@ -32,9 +31,9 @@ class SplitRelaySettings(DecoderSettings):
     rules: Rules = SPLIT_RELAY
     """When legs begin and shots stop."""
 
-    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> SplitRelayDecoder:
+    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> SplitRelayDecoder:
         """Makes a decoder, which uses all detectors that there are; see `DecoderSettings.decoder`."""
-        return SplitRelayDecoder(experiment.fault_model, experiment.check_types, self.rules)
+        return SplitRelayDecoder(model, types, self.rules)
 
 
 class SplitRelayDecoder(BatchDecoder):

@@ -17,7 +17,7 @@ from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from simulation.bases import Detectors
 from simulation.bits import Bits, PackedBits
-from simulation.experiments import Experiment
+from simulation.check_types import CheckTypes
 from simulation.faults import FaultModel
 
 Indices = npt.NDArray[np.int64]
@@ -42,10 +42,9 @@ class SyndromeSettings(DecoderSettings):
             ValueError: it is.
         """
 
-    def decoder(self, experiment: Experiment, *, detectors: Detectors) -> SyndromeDecoder:
+    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> SyndromeDecoder:
         """Makes a decoder; see `DecoderSettings.decoder`."""
-        chosen = experiment.check_types.sufficient if detectors == "XZ" else None
-        return SyndromeDecoder(experiment.fault_model, self, detectors=chosen)
+        return SyndromeDecoder(model, self, detectors=types.sufficient if detectors == "XZ" else None)
 
 
 class SyndromeDecoder(BatchDecoder):

@@ -14,6 +14,7 @@ from decoder.commands.groups import with_groups
 from decoder.commands.options import SOME_DECODERS, JsonOption, RatesOptions, SweepOptions, listed
 from decoder.commands.output import ProgressBar, print_json, print_table
 from decoder.commands.report import report
+from decoder.commands.windows import WindowOptions
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress
@@ -31,6 +32,7 @@ def accuracy(
     *,
     described: SweepOptions,
     decoders: DecodersOption = "neural,bposd",
+    windows: WindowOptions,
     run: AccuracyRun,
     json_output: JsonOption = False,
 ) -> None:
@@ -49,7 +51,7 @@ def accuracy(
     from decoder.benchmark.counting.accuracy import run_accuracy
 
     experiments = described.experiments()
-    names = listed("--decoders", decoders, str)
+    names = windows.names(listed("--decoders", decoders, str))
     _print_paired(_run(partial(run_accuracy, experiments, names, run), json_output=json_output), json_output)
 
 

@@ -22,6 +22,7 @@ from decoder.commands.options import (
     check_outputs,
 )
 from decoder.commands.output import ProgressBar, print_result, warn
+from decoder.commands.windows import WindowOptions
 
 if TYPE_CHECKING:
     from decoder.base import Decoder
@@ -60,6 +61,7 @@ def decode(
     decoder: Annotated[str, typer.Option("--decoder", metavar="NAME", help=SOME_DECODERS)] = "neural",
     described: ExperimentOptions,
     files: ShotFiles,
+    windows: WindowOptions,
     weights: WeightsOption = None,
     output: OutputOptions,
 ) -> None:
@@ -72,9 +74,12 @@ def decode(
       tandem decode --decoder bposd --code bb72 --rounds 6 --basis Z --p 0.002 \\
         --in shots.b8 --out predictions.b8 --obs-in flips.b8
       tandem decode --decoder bposd --circuit my.stim --in shots.b8 --out predictions.b8
+      tandem decode --decoder serial --window 12 --commit 6 --circuit long.stim \\
+        --in shots.b8 --out predictions.b8
     """
     experiment = described.experiment()
-    decode_files(files, experiment, make=partial(make_here, decoder, experiment, weights=weights), output=output)
+    [name] = windows.names([decoder])
+    decode_files(files, experiment, make=partial(make_here, name, experiment, weights=weights), output=output)
 
 
 def make_here(name: str, experiment: Experiment, *, weights: Path | None) -> tuple[Decoder, Mapping[str, object]]:
@@ -118,13 +123,21 @@ def decode_files(
     outputs = (files.out, files.errors_out, files.confidence_out)
     check_outputs(*outputs, force=output.force, inputs=(files.in_file, files.obs_in))
     from decoder.base import ErrorDecoder, SoftDecoder
+    from decoder.classical.explained import require_explained
     from decoder.commands.decoded import decode_all, find_errors
+    from decoder.windows.decoder import WindowDecoder
+    from simulation.bits import unpack_bits
     from simulation.foreign import ForeignExperiment
 
     if experiment.num_observables == 0:
         raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
     shots, flips = _read(files, experiment)
     decoder, described = make()
+    whole = not isinstance(decoder, WindowDecoder)  # of long experiments windows alone are looked at
+    if whole and isinstance(experiment, ForeignExperiment):
+        # Nobody knows whether it is the one that was measured.
+        require_explained(experiment.fault_model, unpack_bits(shots, experiment.num_detectors))
+        described = {"check_types": experiment.check_types.found, **described}
     if files.errors_out is not None and not isinstance(decoder, ErrorDecoder):
         raise ValueError(
             f"{described['decoder']} tells no errors; leave out --errors-out, or decode with bposd or serial"
@@ -144,7 +157,6 @@ def decode_files(
     _write(files, experiment, decoded, force=output.force)
     result: dict[str, object] = {
         **experiment.columns,
-        **({"check_types": experiment.check_types.found} if isinstance(experiment, ForeignExperiment) else {}),
         **described,
         "shots": len(shots),
         "format": files.format,
@@ -157,7 +169,7 @@ def decode_files(
         from decoder.benchmark.common import count_failures, failure_columns
 
         result |= failure_columns(count_failures(decoded.predictions, flips), len(flips))
-    warnings = doubts(decoder, experiment, shots, decoded.decoding)
+    warnings = doubts(decoder, experiment, shots, decoded.decoding) if whole else []
     for warning in warnings:
         warn(warning)
     if output.json_output:
@@ -179,8 +191,6 @@ def _write(files: ShotFiles, experiment: Experiment, decoded: Decoded, *, force:
 
 def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedBits | None]:
     """The shots, and what truly flipped."""
-    from simulation.bits import unpack_bits
-    from simulation.foreign import ForeignExperiment
     from simulation.shot_files import WrongLengthError, read_shots
 
     events, truth = files.in_file, files.obs_in
@@ -193,10 +203,6 @@ def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedB
         raise ValueError(f"{error}{others and f'; it would hold {others}'}") from None
     if len(shots) == 0:
         raise ValueError(f"{events} holds no shots")
-    if isinstance(experiment, ForeignExperiment):  # of which nobody knows whether it is the one that was measured
-        from decoder.classical.explained import require_explained
-
-        require_explained(experiment.fault_model, unpack_bits(shots, experiment.num_detectors))
     if truth is None:
         return shots, None
     flips = read_shots(truth, format=files.format, num_observables=experiment.num_observables)

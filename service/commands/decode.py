@@ -11,6 +11,7 @@ import typer
 from decoder.commands.decode import ShotFiles, decode_files, make_here
 from decoder.commands.groups import with_groups
 from decoder.commands.options import SOME_DECODERS, ExperimentOptions, OutputOptions, WeightsOption
+from decoder.commands.windows import WindowOptions
 
 if TYPE_CHECKING:
     from decoder.base import Decoder
@@ -29,6 +30,7 @@ def decode(
     ] = None,
     described: ExperimentOptions,
     files: ShotFiles,
+    windows: WindowOptions,
     weights: WeightsOption = None,
     url: Annotated[
         str | None,
@@ -66,9 +68,12 @@ def decode(
     if url is None:
         if model is not None:
             raise ValueError("--model is a model of a service; add its --url, or choose a --decoder")
-        make = partial(make_here, decoder or LOCAL_DECODER, experiment, weights=weights)
+        [name] = windows.names([decoder or LOCAL_DECODER])
+        make = partial(make_here, name, experiment, weights=weights)
         decode_files(files, experiment, make=make, output=output)
         return
+    if windows.window is not None or windows.commit is not None:
+        raise ValueError("a service decodes in windows if its model does; leave out --window and --commit, or --url")
     if weights is not None:
         raise ValueError("a service decodes with its own weights; leave out --weights, or --url")
     assert isinstance(experiment, MemoryExperiment | ForeignExperiment)

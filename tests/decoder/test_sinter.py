@@ -274,3 +274,20 @@ def test_thresholds_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             decoders()
     monkeypatch.setenv("TANDEM_DISCARD_BELOW", "")
     assert len(decoders()) == len(DECODERS)
+
+
+def test_windows_are_decoders_with_names_of_their_own(monkeypatch) -> None:
+    monkeypatch.setenv("TANDEM_WINDOWS", "6-3, 5-2")
+    found = decoders()
+    experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=8, p=0.002)
+    shots = sample(experiment.circuit, shots=10, seed=3)
+    for name in ("bposd-osd0-window-6-3", "bposd-osd0-window-5-2"):
+        compiled = found[name].compile_decoder_for_dem(dem=experiment.dem)
+        predicted = compiled.decode_shots_bit_packed(bit_packed_detection_event_data=shots.detection_events)
+        expected = make_decoder(name, experiment).decode_batch(shots.detection_events, bit_packed_shots=True)
+        np.testing.assert_array_equal(predicted, pack_bits(expected.view(np.bool_)))
+    assert "neural-window-6-3" not in found
+    for text in ("6", "3-6", "six-three"):
+        monkeypatch.setenv("TANDEM_WINDOWS", text)
+        with pytest.raises(ValueError, match="TANDEM_WINDOWS"):
+            decoders()

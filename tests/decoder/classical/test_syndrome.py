@@ -96,10 +96,10 @@ def test_restricted_to_one_basis_it_is_the_decoder_of_the_xz_experiment(
 
 def test_settings_choose_the_memory_basis_where_the_grid_has_both(deep: MemoryExperiment) -> None:
     narrow = replace(deep, detectors="XZ")
-    chosen = OSD0.decoder(deep, detectors="XZ").detectors
+    chosen = OSD0.of_faults(deep.fault_model, deep.check_types, detectors="XZ").detectors
     np.testing.assert_array_equal(chosen, deep.grid.indices_of("Z"))
-    assert OSD0.decoder(deep, detectors="XYZ").detectors is None
-    assert OSD0.decoder(narrow, detectors="XZ").detectors is None
+    assert OSD0.of_faults(deep.fault_model, deep.check_types, detectors="XYZ").detectors is None
+    assert OSD0.of_faults(narrow.fault_model, narrow.check_types, detectors="XZ").detectors is None
 
 
 @pytest.mark.parametrize("settings", [*FAMILIES.values(), BRAVYI, replace(BRAVYI, osd_order=60)])

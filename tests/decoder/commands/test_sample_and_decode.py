@@ -78,3 +78,18 @@ def test_errors_of_a_decoder_that_tells_none(refuse, succeed):
     succeed(f"sample bb72 {EXPERIMENT} --shots 2 --seed 5 --out s")
     message = refuse(f"decode --code bb72 {EXPERIMENT} --in s --out predictions --errors-out errors")
     assert "neural tells no errors" in message
+
+
+def test_a_long_circuit_is_decoded_in_windows(folder, refuse, succeed):
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_x", distance=3, rounds=400, after_clifford_depolarization=0.0005
+    )
+    (folder / "long.stim").write_text(str(circuit))
+    succeed("sample --circuit long.stim --shots 20 --seed 5 --out s --obs-out o")
+    line = "decode --circuit long.stim --in s --obs-in o --out predictions --decoder"
+    summary = json.loads(succeed(f"{line} bposd --window 8 --json"))
+    assert (summary["decoder"], summary["failures"]) == ("bposd-window-8-4", 0)
+    summary = json.loads(succeed(f"{line} bposd --window 8 --commit 5 --json --force"))
+    assert (summary["decoder"], summary["failures"]) == ("bposd-window-8-5", 0)
+    assert "add --window" in refuse(f"{line} bposd --commit 3 --force")
+    assert "'neural' tells no errors" in refuse(f"{line} neural --window 6 --force")
