@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -173,8 +173,20 @@ class ErrorDecoder(Decoder, Protocol):
         """
 
 
+class Reweighting(Protocol):
+    """Decodes the shots of a decoder with other probabilities of the errors."""
+
+    def decode(
+        self, events: Bits, reweights: npt.NDArray[np.generic], *, meaning: Literal["probabilities", "factors"]
+    ) -> Bits:
+        """See `BatchDecoder.decode_batch`."""
+
+
 class BatchDecoder(ABC):
     """`decode_batch` with its checks and its packing; what is left to do is `predict`."""
+
+    reweighting: Reweighting | None = None
+    """What decodes with other probabilities of the errors; None for a decoder that cannot."""
 
     def __init__(self, *, num_detectors: int, num_observables: int) -> None:
         self.num_detectors = num_detectors
@@ -206,10 +218,36 @@ class BatchDecoder(ABC):
         return flips
 
     def decode_batch(
-        self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False, bit_packed_predictions: bool = False
+        self,
+        shots: npt.NDArray[np.generic],
+        *,
+        bit_packed_shots: bool = False,
+        bit_packed_predictions: bool = False,
+        reweights: npt.NDArray[np.generic] | None = None,
+        reweights_are: Literal["probabilities", "factors"] = "probabilities",
     ) -> Bits | PackedBits:
-        """Predicts observable flips; see `Decoder.decode_batch`."""
-        predictions = self.predict(unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots))
+        """Predicts observable flips; see `Decoder.decode_batch`.
+
+        Args:
+            shots: see there, as for what is packed.
+            bit_packed_shots: whether `shots` is bit-packed.
+            bit_packed_predictions: whether to bit-pack the answer.
+            reweights: of classical decoders: float (errors,) for all shots, or (shots, errors), a value for each error
+                of the detector error model in its order without loops (`stim.DetectorErrorModel.flattened`). The answer
+                is that of the decoder of the model with these probabilities, which is made for each row that differs.
+            reweights_are: the errors' probabilities, or factors for those of the model.
+
+        Raises:
+            ValueError: see `Decoder.decode_batch`, or reweights of a wrong shape or that make no probabilities, or
+                for a decoder without.
+        """
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        if reweights is None:
+            predictions = self.predict(events)
+        elif self.reweighting is None:
+            raise ValueError(f"{type(self).__name__} takes no reweights; use a classical decoder of a whole experiment")
+        else:
+            predictions = self.reweighting.decode(events, reweights, meaning=reweights_are)
         return pack_bits(predictions) if bit_packed_predictions else predictions
 
 

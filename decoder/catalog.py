@@ -11,6 +11,7 @@ from decoder.base import BatchDecoder
 from decoder.classical.bp import BRAVYI, LSD, OSD0, PLAIN_BP
 from decoder.classical.mle import EXACT
 from decoder.classical.relay_bp import RELAY_1, RELAY_5
+from decoder.classical.reweighting import Reweighting
 from decoder.classical.serial import SerialSettings
 from decoder.classical.settings import DecoderSettings
 from decoder.classical.split_relay import DEEP_RELAY, SplitRelaySettings
@@ -56,7 +57,10 @@ class DecoderSpec:
         if self.settings.extra is not None:
             self.settings.extra.require(f"the decoder {self.name!r}")
         settings = self.settings if seconds is None else self.settings.limited(seconds)
-        return settings.decoder(experiment, detectors=self.detectors)
+        decoder = settings.decoder(experiment, detectors=self.detectors)
+        if not isinstance(settings, WindowSettings):
+            decoder.reweighting = Reweighting(experiment, settings, self.detectors)
+        return decoder
 
 
 def _classical(name: str, detectors: Detectors, settings: DecoderSettings, summary: str) -> DecoderSpec:

@@ -60,9 +60,16 @@ class FaultModel:
         Two independent mechanisms merge to p1 (1 - p2) + p2 (1 - p1). Suggested decompositions (``^``) are
         undone, and mechanisms without any symptom are dropped.
         """
-        symptoms, priors = _errors(dem)
+        symptoms, priors = errors_of_dem(dem)
+        return cls.from_errors(symptoms, priors, num_observables=dem.num_observables)
+
+    @classmethod
+    def from_errors(
+        cls, symptoms: sp.csc_matrix, priors: npt.NDArray[np.float64], *, num_observables: int
+    ) -> FaultModel:
+        """As `from_dem`, from what `errors_of_dem` gives, or other probabilities."""
         possible = np.flatnonzero(priors > 0)
-        merged = cls._merged(symptoms[:, possible], priors[possible], num_observables=dem.num_observables)
+        merged = cls._merged(symptoms[:, possible], priors[possible], num_observables=num_observables)
         return merged._named(possible, len(priors))
 
     @classmethod
@@ -185,8 +192,8 @@ def poisson_means(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     return np.asarray(-np.log1p(-2 * probabilities) / 2)
 
 
-def _errors(dem: stim.DetectorErrorModel) -> tuple[sp.csc_matrix, npt.NDArray[np.float64]]:
-    """The symptom (a column) and the probability of each error instruction."""
+def errors_of_dem(dem: stim.DetectorErrorModel) -> tuple[sp.csc_matrix, npt.NDArray[np.float64]]:
+    """The symptom, uint8 (detectors + observables, errors), and the probability of each error, in a DEM's order."""
     # The text is parsed many times faster than the instructions' targets are asked one by one.
     text = str(dem.flattened()).replace(" ^", "")
     if "[" in text:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_a_decoder_in_a_child_process_answers_as_one_here(child, experiment):
     there, here = child.decoder(BPOSD, experiment), make_decoder("bposd", experiment)
     assert (there.num_detectors, there.num_observables) == (here.num_detectors, here.num_observables)
     for packed in (False, True):
-        options = {"bit_packed_shots": True, "bit_packed_predictions": packed}
+        options: dict[str, Any] = {"bit_packed_shots": True, "bit_packed_predictions": packed}
         assert np.array_equal(there.decode_batch(events, **options), here.decode_batch(events, **options))
     assert child.call(os.getpid) != os.getpid()
 

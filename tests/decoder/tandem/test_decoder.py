@@ -109,7 +109,7 @@ def test_worker_processes_answer_as_the_decoder_itself(pool, experiment):
     events = sample(experiment.circuit, shots=20, seed=2).detection_events
     here = make_decoder("bposd-osd0", experiment)
     there = PooledDecoder(pool, experiment)
-    options = {"bit_packed_shots": True}
+    options: dict[str, Any] = {"bit_packed_shots": True}
     assert np.array_equal(there.decode_batch(events, **options), here.decode_batch(events, **options))
     assert (there.num_detectors, there.num_observables) == (here.num_detectors, here.num_observables)
 
