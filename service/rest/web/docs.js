@@ -17,7 +17,10 @@ function typeOf(schema, document) {
   return `${schema.format ?? schema.type ?? "object"}${bounds && `, ${bounds}`}`;
 }
 
-const row = (cells) => html("tr", {}, ...cells.map((cell, i) => html(i ? "td" : "th", i ? {} : { scope: "row" }, cell)));
+/** Text with `code` in it as nodes. */
+const rich = (text) => text.split("`").map((part, i) => (i % 2 ? html("code", {}, part) : part));
+
+const row = (cells) => html("tr", {}, ...cells.map((cell, i) => html(i ? "td" : "th", i ? {} : { scope: "row" }, ...rich(cell))));
 
 const table = (heads, rows) => html("div", { class: "scroll" }, html("table", { class: "prose" },
   html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))),
@@ -31,7 +34,8 @@ function members(schema, document) {
 }
 
 function route(path, method, operation, document) {
-  const parts = [html("p", {}, operation.description ?? operation.summary ?? "")];
+  const [first, ...more] = (operation.description ?? operation.summary ?? "").split("\n\n");
+  const parts = more.map((paragraph) => html("p", {}, ...rich(paragraph)));
   const parameters = (operation.parameters ?? []).map(({ name, in: place, required, schema, description }) =>
     [`${name}${required ? "" : " (optional)"}`, `${place}: ${typeOf(schema, document)}`, description ?? schema?.description ?? ""]);
   if (parameters.length) parts.push(html("h3", {}, "Parameters"), table(["name", "type", "meaning"], parameters));
@@ -50,14 +54,14 @@ function route(path, method, operation, document) {
   const rows = members(own?.schema, document);
   if (rows.length) parts.push(html("h3", {}, "Members of the answer"), table(["member", "type", "meaning"], rows));
   const id = `${method}-${path}`.replaceAll(/[^a-z0-9]+/gi, "-");
-  return html("details", { class: "route", id }, html("summary", {}, html("code", {}, `${method.toUpperCase()} ${path}`), ` ${operation.summary ?? ""}`), ...parts);
+  return html("details", { class: "route", id }, html("summary", {}, html("code", {}, `${method.toUpperCase()} ${path}`), html("p", {}, ...rich(first))), ...parts);
 }
 
 async function load() {
   byId("error").hidden = true;
   try {
     const { data: document } = await call("openapi.json");
-    byId("description").textContent = document.info.description;
+    byId("description").replaceChildren(...rich(document.info.description));
     byId("routes").replaceChildren(...Object.entries(document.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => route(path, method, operation, document))));
     showAccess(null);

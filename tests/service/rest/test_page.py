@@ -393,6 +393,7 @@ def test_the_api_is_documented_without_any_other_host(visit, url):
     routes = [f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods]
     assert visit.page.locator("details.route > summary > code").all_inner_texts() == routes
     decode = visit.page.locator("details.route", has_text="POST /v1/models/{model_id}/decode").first
+    expect(decode.locator("summary > p")).to_have_text("Decodes shots, sent as JSON or as stim's b8.")
     decode.locator("summary").click()
     expect(decode.get_by_role("row", name=re.compile("^rounds .*Syndrome rounds"))).to_be_visible()
 
@@ -426,6 +427,8 @@ def test_a_narrow_screen_does_not_scroll_sideways(visit):
     visit.sample()
     assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
     assert visit.page.evaluate("document.querySelector('#observables').getBoundingClientRect().right") <= 360
+    for button in visit.page.locator(".buttons button").all():
+        assert button.evaluate("button => button.scrollHeight <= button.clientHeight"), button.inner_text()
 
 
 def test_what_the_service_refuses_is_said_in_its_words(visit):
