@@ -53,12 +53,14 @@ class Addresses:
         """Checks that nobody can decode who is not meant to.
 
         Raises:
-            ValueError: anybody on other machines could.
+            ValueError: anybody on other machines could, or this machine has no such address.
         """
         from service.auth import is_loopback
+        from service.processes.listening import listen_on_port
 
         open_to_all = not (self.no_port or self.insecure or is_loopback(self.host))
         if open_to_all and not (settings.api_keys or settings.api_keys_file):
+            listen_on_port(self.host, self.port).close()  # if this machine has no such address, that is said instead
             raise ValueError(
                 f"{self.host} can be reached from other machines and no API keys are set; set TANDEM_API_KEYS or "
                 "--api-keys-file, or say --insecure"

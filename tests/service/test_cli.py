@@ -156,6 +156,7 @@ def test_a_port_without_a_listener_is_found_out_too():
     ("arguments", "says"),
     [
         (("--host", "0.0.0.0"), "--insecure"),
+        (("--host", "300.1.1.1"), "cannot listen on 300.1.1.1:"),
         (("--host", "0.0.0.0", "--set", "log_format=json"), "no API keys"),
         (("--set", "max_round=3"), "no setting 'max_round'"),
         (("--set", "max_rounds"), "NAME=VALUE"),
@@ -197,7 +198,8 @@ def _says(capsys, monkeypatch, *arguments: str) -> str:
 
 
 def test_nobody_has_to_read_where_it_listens():
-    code = "import socket; from service.commands import serve; serve._say_where(socket.create_server(('127.0.0.1', 0)))"
+    listen = "socket.create_server(('127.0.0.1', 0))"
+    code = f"import socket; from service.commands import serve; serve._say_where([{listen}])"
     with open("/dev/full", "w") as full:
         ended = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
