@@ -28,6 +28,10 @@ MOST_ENTRIES = 200_000_000
 """Of the check matrix, which the package keeps with all its zeros, several times."""
 MOST_OBSERVABLES = 62
 """The package keeps those of an error in one number of 64 bits."""
+MOST_NODES = 800_000
+"""Of the search that is tried first."""
+MOST_QUEUED = 16_000_000
+"""In its queue: some hundred megabytes."""
 PATIENCE_SECONDS = 1800.0
 """A process that prepares itself or proves for longer, by the clock, is taken to hang."""
 
@@ -132,9 +136,11 @@ def _certifier(experiment: Experiment) -> Any:
     import qldpc_certificate_benchmark as certificates  # takes seconds, as it imports numba
 
     faults = Problem.of(experiment.fault_model).faults
-    return certificates.Certifier(
-        certificates.DecodingProblem(faults.check_matrix, faults.observable_matrix, faults.priors)
-    )
+    # The quickest proof, one search over all errors, ends without one where its queue is full; the package's own bounds
+    # are for many processes at once, each with little memory.
+    bounds = certificates.CertConfig(unified_node_budget=MOST_NODES, pool_cap=MOST_QUEUED)
+    problem = certificates.DecodingProblem(faults.check_matrix, faults.observable_matrix, faults.priors)
+    return certificates.Certifier(problem, bounds)
 
 
 def _prove(

@@ -73,8 +73,8 @@ def optimum(
     With --all-shots the failure rate of the most likely error itself is
     bounded from both sides. What was counted by accuracy is gone on with
     (--resume), and what is proved is kept as well. A proof takes from
-    milliseconds at p = 0.1 % to minutes at 0.5 %. It needs the package
-    qldpc-certificate-benchmark, which the extra optimum installs.
+    milliseconds at p = 0.1 % to minutes at 0.5 %, and up to a GiB of memory. It
+    needs the package qldpc-certificate-benchmark, of the extra optimum.
 
     \b
     Example:
