@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from decoder.commands.benchmark import benchmark
 from decoder.commands.circuit import circuit
+from decoder.commands.code import code
 from decoder.commands.codes import codes
 from decoder.commands.decode import decode
 from decoder.commands.export import export
@@ -104,7 +105,7 @@ def tandem(
         raise typer.Exit(USAGE_ERROR)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (codes, circuit, inspect, sample, train, tune, export, warm_up)
+COMMANDS: tuple[Callable[..., None], ...] = (codes, code, circuit, inspect, sample, train, tune, export, warm_up)
 """All commands but `decode`, which the service replaces by its own, and the group `benchmark`."""
 
 
