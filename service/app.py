@@ -216,7 +216,7 @@ def create_app(
 
     maxima = {"rounds": settings.max_rounds, "timeout_ms": int(settings.decode_timeout_seconds * 1e3)}
     app = Application(surround=surround, maxima=maxima, lifespan=lifespan)
-    app.state.engine, app.state.changes, app.state.streams = engine, changes, streams
+    app.state.engine, app.state.changes, app.state.streams, app.state.keys = engine, changes, streams, keys
     app.state.gate = Gate(settings.max_requests_in_flight, most_bytes=settings.max_bodies_bytes)
     app.state.parser = parser
     for router in ROUTERS:

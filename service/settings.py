@@ -173,6 +173,12 @@ class Settings(BaseSettings):
         "the service runs.",
     )
     decoder_cache_size: int = Field(default=8, ge=1, description="Decoders kept per model, beside the default one.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port for the Open Inference Protocol over gRPC, on the address of HTTP; needs the extra `grpc`.",
+    )
     max_connections: int = Field(default=1024, ge=1, description="Most connections of one worker; others get 503.")
     header_timeout_seconds: float = Field(
         default=10, gt=0, description="A connection that takes longer to send a request's headers is closed."

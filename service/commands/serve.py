@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,9 @@ def serve(
             help="Processes that answer, each with all models and, above 1, one thread to compute a network's answer.",
         ),
     ] = 1,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port for the Open Inference Protocol over gRPC; as --set grpc_port=.")
+    ] = None,
     api_keys_file: Annotated[
         Path | None, typer.Option(help="File of API keys, `name:key` a line; as --set api_keys_file=.")
     ] = None,
@@ -67,7 +71,7 @@ def serve(
     if list_settings:
         _print_settings()
         return
-    flags = {"api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
+    flags = {"grpc_port": grpc_port, "api_keys_file": api_keys_file, "log_format": log_format, "log_level": log_level}
     given = _put_into_environment(
         [*(set_ or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)]
     )
@@ -82,6 +86,8 @@ def serve(
     _allow_descriptors(settings)
     _check_temporary_folder()
     with addresses.listen() as listeners:
+        if settings.grpc_port is not None:
+            _check_grpc(listeners, settings.grpc_port)
         if workers == 1:
             _serve(listeners, settings)
         else:
@@ -134,6 +140,23 @@ def _work(listeners: Sequence[socket.socket], pipe: Connection, *, load_first: b
     from service.processes.worker import work
 
     work(listeners, pipe, create_app=create_app, load_first=load_first)
+
+
+def _check_grpc(listeners: Sequence[socket.socket], port: int) -> None:
+    """Checks that gRPC can be served.
+
+    Raises:
+        ValueError: its packages are missing, or its port is taken: gRPC would share it with another service.
+    """
+    from service.processes.listening import listen_on_port
+    from service.processes.server import rpc_host
+
+    if not all(map(find_spec, ("grpc", "tritonclient", "google.protobuf"))):
+        raise ValueError("gRPC needs packages that are not installed: pip install 'tandem-decoder[grpc]'")
+    try:
+        listen_on_port(rpc_host(listeners), port).close()
+    except ValueError as error:
+        raise ValueError(f"--grpc-port: {error}") from error
 
 
 def _say_where(listeners: Sequence[socket.socket]) -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from service import errors
 from service.http.bounds import read_body
 from service.http.dependencies import EngineDependency, ModelDependency
+from service.models.engine import Engine
 from service.models.model import Model
 from service.oip import schemas
 from service.oip.errors import PREFIX, error_responses
@@ -74,8 +75,13 @@ async def get_index(request: Request, engine: EngineDependency) -> list[schemas.
         asked = schemas.IndexRequest.model_validate_json(body) if body else schemas.IndexRequest()
     except ValidationError as error:
         raise errors.InvalidParametersError('the body is not {"ready": true} or {"ready": false}') from error
+    return index_of(engine, ready=asked.ready)
+
+
+def index_of(engine: Engine, *, ready: bool) -> list[schemas.IndexedModel]:
+    """The models of an engine, or those alone that are ready."""
     listed = [_indexed(model, engine.load_error) for model in engine.models.values()]
-    return [model for model in listed if model.state == "READY" or not asked.ready]
+    return [model for model in listed if model.state == "READY" or not ready]
 
 
 def statistics_of(model: Model) -> schemas.ModelStatistics:

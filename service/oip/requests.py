@@ -52,18 +52,21 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
         header = InferRequest.model_validate_json(body[:length])
         from_json(body[:length], catch_duplicate_keys=True)  # pydantic would take the last of two values
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        detail = f"{path}: {message}" if path else message
-        if first["loc"][:1] == ("parameters",):
-            raise InvalidParametersError(detail) from None
-        raise InvalidShotsError(detail) from None
+        raise refusal_of(error) from None
     except ValueError as error:
         raise InvalidShotsError(str(error)) from None
     (tensor,) = header.inputs
     values = _values(tensor, body[length:])
     return header.model_copy(update={"inputs": [tensor.model_copy(update={"data": None})]}), values
+
+
+def refusal_of(error: ValidationError) -> InvalidParametersError | InvalidShotsError:
+    """What is wrong with an `InferRequest`."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    detail = f"{path}: {message}" if path else message
+    return InvalidParametersError(detail) if first["loc"][:1] == ("parameters",) else InvalidShotsError(detail)
 
 
 def check_addressee(request: InferRequest, model_id: str) -> None:

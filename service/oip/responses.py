@@ -81,17 +81,18 @@ def infer_response(
     described: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for name, binary in outputs.items():
-        values = _values(result, name)
-        tensor = {"name": name, "datatype": DATATYPES[name], "shape": values.shape}
+        tensor: dict[str, Any] = {"name": name, "datatype": DATATYPES[name]}
         if binary:
-            parts.append(values.astype(_WIRE_TYPES[DATATYPES[name]], copy=False).tobytes())
-            described.append(tensor | {"parameters": {"binary_data_size": len(parts[-1])}})
+            shape, content = wire_bytes(result, name)
+            parts.append(content)
+            described.append(tensor | {"shape": shape, "parameters": {"binary_data_size": len(content)}})
         else:
-            described.append(tensor | {"data": values.ravel().tolist()})
-    content: dict[str, Any] = {"model_name": model_name, "model_version": VERSION, "outputs": described}
+            values = _values(result, name)
+            described.append(tensor | {"shape": values.shape, "data": values.ravel().tolist()})
+    answer: dict[str, Any] = {"model_name": model_name, "model_version": VERSION, "outputs": described}
     if request_id is not None:
-        content["id"] = request_id
-    header = to_json(content)
+        answer["id"] = request_id
+    header = to_json(answer)
     if not parts:
         return Response(header, headers=result.headers, media_type="application/json")
     return Response(
@@ -99,6 +100,12 @@ def infer_response(
         headers={HEADER_LENGTH: str(len(header))} | result.headers,
         media_type="application/octet-stream",
     )
+
+
+def wire_bytes(result: DecodeResult, name: OutputName) -> tuple[tuple[int, ...], bytes]:
+    """The shape of an output, and its values row by row, little-endian."""
+    values = _values(result, name)
+    return values.shape, values.astype(_WIRE_TYPES[DATATYPES[name]], copy=False).tobytes()
 
 
 def _values(result: DecodeResult, name: OutputName) -> npt.NDArray[np.generic]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from service import errors
-from service.http.bounds import OF_FORMS, deadline, media_type, work_on_body
+from service.http.bounds import OF_FORMS, media_type, work_on_body
 from service.http.dependencies import EngineDependency, GateDependency, ModelDependency
 from service.http.parsing import BodyParser
-from service.models.prepared import Prepared
-from service.oip import schemas
+from service.oip import inference, schemas
 from service.oip.errors import PREFIX, error_responses
-from service.oip.requests import HEADER_LENGTH, check_addressee, parse_request, parse_shots
-from service.oip.responses import chosen_outputs, infer_response, input_metadata, output_metadata, platform_of
+from service.oip.requests import HEADER_LENGTH, check_addressee, parse_request
+from service.oip.responses import infer_response, input_metadata, output_metadata, platform_of
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 
@@ -137,13 +135,7 @@ async def infer(request: Request, gate: GateDependency, model: ModelDependency) 
             parse_request, body, header_length=header_length, most_shots=model.bounds.max_shots_per_request
         )
         check_addressee(sent, model.id)
-        asked = sent.parameters or schemas.InferParameters()
-        most = model.bounds.decode_timeout_seconds
-        async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):
-            prepared = await Prepared.of(model, asked)
-            outputs = chosen_outputs(sent, model)
-            shots = parse_shots(sent.inputs[0], values, prepared.expected)
-            result = await prepared.decode(shots, deadline_ms=asked.deadline_ms)
+        result, outputs = await inference.infer(model, sent, values)
         return infer_response(result, model_name=model.id, request_id=sent.id, outputs=outputs)
 
     return await work_on_body(request, work, gate=gate, settings=model.bounds)

@@ -24,10 +24,11 @@ def listen_on_port(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Only one of two sockets with SO_REUSEADDR can listen, so this is where some busy ports show.
-        listener.listen(BACKLOG)
+        with _closed_on_error(listener):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            # Only one of two sockets with SO_REUSEADDR can listen, so this is where some busy ports show.
+            listener.listen(BACKLOG)
     except OSError as error:
         hint = "; choose another --port, 0 for any free one" if error.errno == errno.EADDRINUSE else ""
         raise ValueError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
@@ -84,16 +85,22 @@ def _bind(path: Path, mode: int) -> socket.socket:
         )  # or each of two that start at once could take the other's for a stale one
         _remove_if_stale(path)
         listener = socket.socket(socket.AF_UNIX)
-        try:
+        with _closed_on_error(listener):
             listener.bind(str(path))
             path.chmod(mode)  # nobody can connect before it listens
             listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
         return listener
     finally:
         os.close(directory)
+
+
+@contextmanager
+def _closed_on_error(listener: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        listener.close()
+        raise
 
 
 def _remove_if_stale(path: Path) -> None:

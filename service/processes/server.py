@@ -7,8 +7,8 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +20,9 @@ from service.processes.listening import BACKLOG
 from service.processes.websocket import WebSocketProtocol
 from service.settings import Settings
 from service.streams.hub import StreamHub
+
+if TYPE_CHECKING:
+    from service.rpc.server import RpcServer  # needs the extra "grpc"
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._on_tick = on_tick
         self._load_first = load_first
+        self._app = app
+        self._rpc: RpcServer | None = None
         self._frozen = 0
         self._loading: asyncio.Task[None] | None = None
 
@@ -73,6 +78,11 @@ class Server(uvicorn.Server):
             if self._engine.load_error is not None:
                 return
         self.servers = [await self._listen(listener) for listener in sockets or ()]
+        if self._settings.grpc_port is not None:
+            from service.rpc.server import RpcServer
+
+            self._rpc = RpcServer(self._app, self._settings)
+            await self._rpc.start(rpc_host(sockets or ()), self._settings.grpc_port)
         if not self._load_first:
             self._loading = asyncio.create_task(self._load())
 
@@ -88,7 +98,10 @@ class Server(uvicorn.Server):
                 await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
             await self._wait(FIRST_REQUEST_SECONDS, until=self._all_have_asked)
         # uvicorn would close the connections of streams at once.
-        await self._streams.drain(seconds=float(self.config.timeout_graceful_shutdown or 0))
+        seconds = float(self.config.timeout_graceful_shutdown or 0)
+        await asyncio.gather(
+            self._streams.drain(seconds=seconds), *([] if self._rpc is None else [self._rpc.stop(seconds)])
+        )
         await super().shutdown(sockets)
 
     def _sweep(self) -> None:
@@ -141,6 +154,12 @@ class Server(uvicorn.Server):
     def _all_have_asked(self) -> bool:
         connections = self.server_state.connections
         return all(connection.asked for connection in connections if isinstance(connection, HttpProtocol))
+
+
+def rpc_host(listeners: Sequence[socket.socket]) -> str:
+    """Where gRPC is served: on the address of the port for HTTP, or on this machine alone if there is none."""
+    hosts = [listener.getsockname()[0] for listener in listeners if listener.family != socket.AF_UNIX]
+    return hosts[0] if hosts else "127.0.0.1"
 
 
 def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:

@@ -179,6 +179,14 @@ def test_flags_that_are_wrong_are_one_line(capsys, monkeypatch, arguments, says)
     assert says in _says(capsys, monkeypatch, *arguments)
 
 
+def test_a_port_for_grpc_that_is_taken_is_one_line(capsys, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"--grpc-port: cannot listen on 127.0.0.1:{port}" in _says(capsys, monkeypatch, "--grpc-port", port)
+        monkeypatch.setattr("service.commands.serve.find_spec", lambda name: None)
+        assert "tandem-decoder[grpc]" in _says(capsys, monkeypatch, "--grpc-port", port)
+
+
 def test_a_temporary_folder_that_cannot_be_written_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/none")
     assert "TMPDIR" in _says(capsys, monkeypatch)

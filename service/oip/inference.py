@@ -1,0 +1,36 @@
+"""What an inference request does, whichever way it came."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from service.http.bounds import deadline
+from service.models.model import Model
+from service.models.prepared import Prepared
+from service.oip.requests import Values, parse_shots
+from service.oip.responses import chosen_outputs
+from service.oip.schemas import InferParameters, InferRequest, OutputName
+from service.wire.shots import DecodeResult
+
+
+async def infer(model: Model, sent: InferRequest, values: Values) -> tuple[DecodeResult, dict[OutputName, bool]]:
+    """Decodes the shots of a request.
+
+    Args:
+        model: decodes; leased by the caller.
+        sent: the request.
+        values: of its tensor.
+
+    Raises:
+        RequestError: those of `Prepared`, and what is wrong with the request.
+
+    Returns:
+        The result, and the outputs to answer, each with whether it is to be binary.
+    """
+    asked = sent.parameters or InferParameters()
+    most = model.bounds.decode_timeout_seconds
+    async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):
+        prepared = await Prepared.of(model, asked)
+        outputs = chosen_outputs(sent, model)
+        shots = parse_shots(sent.inputs[0], values, prepared.expected)
+        return await prepared.decode(shots, deadline_ms=asked.deadline_ms), outputs

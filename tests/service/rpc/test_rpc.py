@@ -1,0 +1,277 @@
+"""The unmodified `tritonclient.grpc`, and messages by hand, against the server of `tandem serve`."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from tritonclient.grpc import service_pb2
+
+from service.rpc.calls import PROBLEM
+from simulation.bits import pack_bits
+from tests.helpers import PATIENCE_SECONDS, eventually
+from tests.service.conftest import EchoDecoder
+from tests.service.processes.conftest import running_server
+
+KEY = "alice-0123456789abcdef"
+NUM_DETECTORS = 72  # bb72, one round
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def echo() -> EchoDecoder:
+    return EchoDecoder()
+
+
+@pytest.fixture(scope="module")
+def served(echo) -> Iterator[tuple[int, int]]:
+    """The ports for HTTP and for gRPC."""
+    grpc_port = free_port()
+    bounds: dict[str, Any] = {"max_shots_per_request": 50, "max_queued_shots": 60}
+    with running_server(echo.make, grpc_port=grpc_port, drain_seconds=0, **bounds) as (port, _):
+        yield port, grpc_port
+
+
+@pytest.fixture
+def client(served) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(f"127.0.0.1:{served[1]}") as client:
+        yield client
+
+
+@pytest.fixture
+def shots(shots_of):
+    return shots_of(5, num_detectors=NUM_DETECTORS)
+
+
+def tensor(shots, form: str = "b8") -> triton.InferInput:
+    values = {"b8": pack_bits(shots), "BOOL": shots, "UINT8": shots.astype(np.uint8)}[form]
+    name, datatype = ("detection_events_b8", "UINT8") if form == "b8" else ("detection_events", form)
+    return triton.InferInput(name, list(values.shape), datatype).set_data_from_numpy(values)
+
+
+@pytest.mark.parametrize("form", ["b8", "BOOL", "UINT8"])
+def test_answers_are_those_of_the_decoder(client, shots, form):
+    outputs = [triton.InferRequestedOutput("predictions_b8"), triton.InferRequestedOutput("predictions")]
+    result = client.infer("m", [tensor(shots, form)], outputs=outputs, model_version="1", request_id="today")
+    np.testing.assert_array_equal(result.as_numpy("predictions"), shots[:, :12])
+    np.testing.assert_array_equal(result.as_numpy("predictions_b8"), pack_bits(shots[:, :12]))
+    answer = result.get_response()
+    assert (answer.id, answer.model_name, answer.model_version) == ("today", "m", "1")
+    assert [output.name for output in answer.outputs] == ["predictions_b8", "predictions"]
+
+
+@pytest.mark.anyio
+async def test_the_asyncio_client(served, shots):
+    async with triton_aio.InferenceServerClient(f"127.0.0.1:{served[1]}") as client:
+        assert await client.is_server_ready()
+        result = await client.infer("m", [tensor(shots)], parameters={"basis": "Z", "rounds": 1})
+        np.testing.assert_array_equal(result.as_numpy("predictions"), shots[:, :12])
+
+
+def test_what_there_is(client, shots):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("m")
+    assert client.get_server_metadata(as_json=True)["name"] == "tandem"
+    metadata = client.get_model_metadata("m", "1")
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in (*metadata.inputs, *metadata.outputs)] == [
+        ("detection_events", "BOOL", [-1, 72]),
+        ("predictions", "BOOL", [-1, 12]),
+    ]
+    config = client.get_model_config("m").config
+    assert (config.max_batch_size, config.parameters["rounds"].string_value) == (50, "1")
+    assert [(model.name, model.state) for model in client.get_model_repository_index().models] == [("m", "READY")]
+    before = _counted(client)
+    client.infer("m", [tensor(shots)])
+    assert _counted(client) - before == len(shots)
+
+
+def _counted(client) -> int:
+    (model,) = client.get_inference_statistics("m").model_stats
+    assert [each.name for each in client.get_inference_statistics().model_stats] == ["m"]
+    return model.inference_count
+
+
+Method = Any
+
+
+@pytest.fixture
+def infer(served) -> Iterator[Method]:
+    """ModelInfer without a client around it."""
+    with grpc.insecure_channel(f"127.0.0.1:{served[1]}") as channel:
+        yield method(channel)
+
+
+def method(channel: grpc.Channel) -> Method:
+    return channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        service_pb2.ModelInferRequest.SerializeToString,
+        service_pb2.ModelInferResponse.FromString,
+    )
+
+
+def message(shots, *, outputs: tuple[str, ...] = (), values: Any = None, **changes: Any) -> Any:
+    """A request; with `values` they are listed in `contents`."""
+    parameters = changes.pop("parameters", {})
+    made = service_pb2.ModelInferRequest(**{"model_name": "m"} | changes)
+    for name, value in parameters.items():
+        kind = {int: "int64_param", float: "double_param", str: "string_param", bool: "bool_param"}[type(value)]
+        setattr(made.parameters[name], kind, value)
+    for name in outputs:
+        made.outputs.add(name=name)
+    if values is None:
+        made.inputs.add(name="detection_events_b8", datatype="UINT8", shape=[len(shots), 9])
+        made.raw_input_contents.append(pack_bits(shots).tobytes())
+    else:
+        contents = service_pb2.InferTensorContents(**values)
+        made.inputs.add(name="detection_events", datatype="BOOL", shape=shots.shape, contents=contents)
+    return made
+
+
+def test_listed_values(infer, shots):
+    answer = infer(message(shots, values={"bool_contents": shots.ravel().tolist()}))
+    assert answer.raw_output_contents[0] == shots[:, :12].tobytes()
+    (output,) = answer.outputs
+    assert (output.name, output.datatype, list(output.shape)) == ("predictions", "BOOL", [5, 12])
+
+
+def fails(call: Method, request: Any, **options: object) -> tuple[str, str, dict[str, str]]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, **options)
+    return caught.value.code().name, caught.value.details(), dict(caught.value.trailing_metadata())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says", "changes"),
+    [
+        ("NOT_FOUND", "unknown-model", "there is no model 'n'", {"model_name": "n"}),
+        ("NOT_FOUND", "unknown-version", "no version '2'", {"model_version": "2"}),
+        ("INVALID_ARGUMENT", "invalid-parameters", "round", {"parameters": {"round": 1}}),
+        ("INVALID_ARGUMENT", "invalid-parameters", "p:", {"parameters": {"p": "0.1"}}),
+        ("INVALID_ARGUMENT", "invalid-parameters", "gives no confidence", {"outputs": ("confidence",)}),
+        ("INVALID_ARGUMENT", "invalid-shots", "outputs", {"outputs": ("prediction",)}),
+        ("INVALID_ARGUMENT", "invalid-shots", "once", {"values": {}}),
+        ("INVALID_ARGUMENT", "invalid-shots", "uint_contents", {"values": {"uint_contents": [0] * 360}}),
+        ("INVALID_ARGUMENT", "invalid-shots", "at most", {"values": {"bool_contents": [False] * (2**20 + 1)}}),
+        ("INVALID_ARGUMENT", "too-many-shots", "at most 50", {"count": 51}),
+        ("RESOURCE_EXHAUSTED", None, "larger than max", {"count": 2**19}),
+        ("INTERNAL", "decoder-failed", "urn:uuid:", {"loud": True}),
+    ],
+)
+def test_errors(infer, shots, status, kind, says, changes):
+    options = dict(changes)
+    sent = np.resize(shots, (options.pop("count", len(shots)), NUM_DETECTORS))
+    sent[:, -1] = options.pop("loud", False)  # which this decoder cannot bear
+    code, detail, trailing = fails(infer, message(sent, **options))
+    assert (code, trailing.get(PROBLEM)) == (status, kind), detail
+    assert says in detail
+
+
+@pytest.fixture
+def held(served, infer, echo, shots) -> Iterator[Method]:
+    """ModelInfer while a batch is at work; in the end it is answered."""
+    echo.hold()
+    first = infer.future(message(shots))
+    eventually(lambda: echo.batches)
+    yield infer
+    echo.gate.set()
+    assert first.result().raw_output_contents[0] == shots[:, :12].tobytes()
+
+
+def waiting(port: int, count: int) -> bool:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_SECONDS).text
+    return f'tandem_queued_shots{{model="m"}} {count}.0' in text
+
+
+def test_what_is_cancelled_or_late_is_not_decoded(served, held, echo, shots_of):
+    port, _ = served
+    shots = shots_of(20, num_detectors=NUM_DETECTORS)
+    cancelled = held.future(message(shots))
+    eventually(lambda: waiting(port, 20))
+    cancelled.cancel()
+    eventually(lambda: waiting(port, 0))
+    assert fails(held, message(shots), timeout=0.2)[0] == "DEADLINE_EXCEEDED"
+    eventually(lambda: waiting(port, 0))
+    code, _, trailing = fails(held, message(shots, parameters={"timeout_ms": 50}))
+    assert (code, trailing[PROBLEM]) == ("DEADLINE_EXCEEDED", "deadline-exceeded")
+    assert echo.batches == [5]
+    assert 'reason="disconnected"' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+
+
+def test_a_full_queue(served, held, shots_of):
+    shots = shots_of(40, num_detectors=NUM_DETECTORS)
+    queued = held.future(message(shots))
+    eventually(lambda: waiting(served[0], 40))
+    code, _, trailing = fails(held, message(shots))
+    assert (code, trailing[PROBLEM]) == ("UNAVAILABLE", "busy")
+    assert int(trailing["retry-after"]) > 0
+    queued.cancel()
+
+
+def test_streams_answer_in_order(client, shots_of):
+    shots = shots_of(3, num_detectors=NUM_DETECTORS)
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for number in range(30):
+        model = "m" if number % 7 else "n"
+        client.async_stream_infer(model, [tensor(np.roll(shots, number, axis=0))], request_id=str(number))
+    for number in range(30):
+        result, error = answers.get(timeout=PATIENCE_SECONDS)
+        if number % 7:
+            assert result.get_response().id == str(number)
+            np.testing.assert_array_equal(result.as_numpy("predictions"), np.roll(shots, number, axis=0)[:, :12])
+        else:
+            assert "there is no model 'n'" in str(error)
+    client.stop_stream()
+
+
+def test_keys_and_request_ids(echo, shots, caplog):
+    caplog.set_level(logging.INFO, "service.access")
+    port = free_port()
+    with (
+        running_server(echo.make, grpc_port=port, api_keys=f"alice:{KEY}"),
+        triton.InferenceServerClient(f"127.0.0.1:{port}") as client,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        infer = method(channel)
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        for wrong in ([], [("x-api-key", "bob-0123456789abcdef")]):
+            code, _, trailing = fails(infer, message(shots), metadata=wrong)
+            assert (code, trailing[PROBLEM]) == ("UNAUTHENTICATED", "unauthorized")
+        for right in ([("authorization", f"Bearer {KEY}")], [("x-api-key", KEY), ("x-request-id", "run-7")]):
+            assert infer(message(shots), metadata=right).raw_output_contents
+    calls = [
+        record.fields for record in caplog.records if record.name == "service.access" and "method" in record.fields
+    ]
+    calls = [call for call in calls if call["method"] == "ModelInfer"]
+    assert [(call["key"], call["shots"]) for call in calls] == [(None, 0), (None, 0), ("alice", 5), ("alice", 5)]
+    assert calls[-1]["request_id"] == "run-7"
+
+
+def test_calls_at_work_are_answered_in_the_end(echo, shots):
+    port = free_port()
+    with (
+        running_server(echo.make, grpc_port=port) as (_, server),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        echo.hold()
+        asked = method(channel).future(message(shots))
+        eventually(lambda: echo.batches)
+        server.stop()
+        eventually(lambda: not server.servers[0].is_serving())
+        echo.gate.set()
+        assert asked.result().raw_output_contents[0] == shots[:, :12].tobytes()
