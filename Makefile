@@ -75,7 +75,7 @@ measured  = [ -z '$(FORCE)' ] && [ -e $(RESULTS)/$(1)/results.json ] && echo "$(
 once      = --out $(RESULTS)/$(1) $(if $(FORCE),--force)
 resumed   = --out $(RESULTS)/$(1) $(if $(FORCE),--force,--resume)
 
-FIGURE   := --decoders neural,relay-split,bposd --max-errors 100 --seed $(SEED)
+FIGURE   := --decoders neural,serial,bposd --max-errors 100 --seed $(SEED)
 
 results: results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
 
@@ -91,7 +91,7 @@ results-bb144: $(READY) ## Failures against p of bb144, Z memory over 12 rounds
 
 results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
-		--decoders neural,relay-split,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify \
+		--decoders neural,serial,serial-1,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify \
 		--shots 10000 --max-seconds 100 --min-shots 1000 --seed $(SEED) $(call resumed,comparison)
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
@@ -110,7 +110,7 @@ results-pair: $(READY) ## The pairs of decoders, bb72 over 6 rounds: failures in
 		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 450 \
 		--seed 2032 $(call resumed,pair-accuracy)
 	$(call measured,pair-latency) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 --p 0.003 \
-		--decoders neural,tandem,tandem-tesseract,relay-split,relay-5-xyz,bposd --shots 1000 --batch 1 --seed $(SEED) $(call once,pair-latency)
+		--decoders neural,tandem,tandem-tesseract,serial,relay-5-xyz,bposd --shots 1000 --batch 1 --seed $(SEED) $(call once,pair-latency)
 
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force

@@ -2,7 +2,8 @@
 
     taskset -c 1 python benchmarks/engines.py --out docs/results/engines/results.md
 
-The code is bb72, Z memory, 6 rounds, p = 0.3 %. Engines take turns on the same shots, in another order each time.
+The code is bb72, Z memory, 6 rounds, p = 0.3 %, and of its shots those that the network judges, since their solutions
+disagree. Engines take turns on the same shots, in another order each time.
 """
 
 from __future__ import annotations
@@ -19,35 +20,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks import harness
-from decoder.base import Decoding
 from decoder.neural import onnx_export
 from decoder.neural.backends.eager import EagerBackend
-from decoder.neural.backends.events import as_tensor
+from decoder.neural.backends.events import as_tensors
 from decoder.neural.backends.numba import NumbaBackend
-from decoder.neural.beliefs import Beliefs
 from decoder.neural.decoder import NeuralDecoder
-from decoder.relay.rules import RelayResult
+from decoder.neural.judge import Case, JudgedDecoder
+from decoder.serial.graph import Floats, observables_of
 from decoder.statistics import binomial_interval
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 
 BASIS = 0
+DRAWN = 1024
+"""Shots that are drawn at a time, about a hundredth of which the network is shown."""
 ADMISSIBLE = 1.05
 """Failures of an engine that rounds otherwise, over those of torch's float32."""
 KERNEL = "tandem's kernel (numba), float32"
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """Some shots, with belief propagation's results in the forms that the engines take."""
-
-    bits: Bits
-    events: Tensor
-    beliefs: Beliefs
-    believed: RelayResult
 
 
 @dataclass(eq=False)
@@ -55,10 +46,10 @@ class Engine:
     """One way to compute the network, and what was measured of it."""
 
     name: str
-    network: Callable[[Given], Tensor]
+    network: Callable[[Case], Floats]
     """Log-odds (B, O)."""
-    whole: Callable[[Bits], Decoding]
-    """All of decode_soft."""
+    whole: Callable[[Bits], object]
+    """All of decode_soft, with belief propagation."""
     seconds: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Of "network" and of "whole", by shots a call."""
     failures: int = 0
@@ -80,46 +71,51 @@ class Comparison:
         made = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003)
         self.decoder = NeuralDecoder.load(made, backend="eager")
         self.model = onnx_export.exportable(self.decoder)
-        sampler = made.circuit.compile_detector_sampler(seed=seed)
-        self.shots, self.flips = sampler.sample(shots, separate_observables=True)
+        assert self.decoder.judged is not None
+        self.judge: JudgedDecoder = self.decoder.judged
+        self.shots, self.flips = self._judged(made, shots, seed=seed)
         self.engines = list(islice(self._engines(NeuralDecoder.load(made)), engines))
         for engine in self.engines:  # what the first call of a size does is not timed
             for shots_of_call in (self.shots[:1], self.shots[:batch]):
-                engine.network(self.given(shots_of_call))
+                engine.network(self.case(shots_of_call))
                 engine.whole(shots_of_call)
 
-    def given(self, shots: Bits) -> Given:
+    def _judged(self, made: MemoryExperiment, shots: int, *, seed: int) -> tuple[Bits, Bits]:
+        """So many shots that the network is shown, and their observables' flips."""
+        sampler = made.circuit.compile_detector_sampler(seed=seed)
+        events: list[Bits] = []
+        flips: list[Bits] = []
+        while sum(len(part) for part in events) < shots:
+            drawn, truth = sampler.sample(DRAWN, separate_observables=True)
+            shown, _ = self.judge.disagreeing(drawn)
+            events.append(drawn[shown])
+            flips.append(truth[shown])
+        return np.concatenate(events)[:shots], np.concatenate(flips)[:shots]
+
+    def case(self, shots: Bits) -> Case:
         """What the engines get of shots, bool (B, detectors)."""
-        assert self.model.propagation is not None
-        bits, device = self.decoder.placement.dense(shots), self.decoder.device
-        believed = self.model.propagation.propagate(bits, basis=BASIS)
-        beliefs = self.model.propagation.tensors(believed, device=device)
-        return Given(bits, as_tensor(bits, device), beliefs, believed)
+        return self.judge.disagreeing(shots)[1]
 
     def _engines(self, compiled: NeuralDecoder) -> Iterator[Engine]:
         model, eager, kernel = self.model, self.decoder.backend, compiled.backend
         assert isinstance(eager, EagerBackend)
         assert isinstance(kernel, NumbaBackend)
-
-        def by_torch(given: Given) -> Tensor:
-            return model.log_odds(given.events, given.beliefs, basis=BASIS)
-
-        def by_kernel(given: Given) -> Tensor:
-            return torch.from_numpy(kernel.log_odds(given.bits, given.believed)[0])
-
-        yield Engine("torch float32, eager", by_torch, self.decoder.decode_soft)
-        yield Engine(KERNEL, by_kernel, compiled.decode_soft)
+        yield Engine("torch float32, eager", lambda case: eager.log_odds(case.events, case.beliefs), self.judge.judge)
+        assert compiled.judged is not None
+        yield Engine(KERNEL, lambda case: kernel.log_odds(case.events, case.beliefs), compiled.judged.judge)
         with tempfile.TemporaryDirectory() as folder:
             onnx_export.export(self.decoder, Path(folder), force=True)
             step = onnx_export.session(Path(folder) / onnx_export.STEP)
             readout = onnx_export.session(Path(folder) / onnx_export.READOUT)
 
-        def by_onnx(given: Given) -> Tensor:
-            return onnx_export.log_odds(model, step, readout, given.events, given.beliefs, basis=BASIS)
+        def by_onnx(case: Case) -> Floats:
+            inputs = as_tensors(case.events, case.beliefs, self.decoder.device)
+            found: Floats = onnx_export.log_odds(model, step, readout, inputs, basis=BASIS).numpy()
+            return found
 
-        def whole(shots: Bits) -> Decoding:  # belief propagation by numba, vote and calibration by torch
-            given = self.given(shots)
-            return eager.decoding(model.vote.scores(by_onnx(given), given.events))
+        def whole(shots: Bits) -> object:  # all that is not in the files by numba and numpy
+            case = self.case(shots)
+            return self.judge.judged(case, by_onnx(case))
 
         yield Engine("ONNX Runtime, float32", by_onnx, whole)
 
@@ -129,7 +125,7 @@ class Comparison:
         groups = [self.shots[i : i + 1] for i in range(singles)]
         groups += [self.shots[i * self.batch : (i + 1) * self.batch] for i in range(batches)]
         for shots in groups:
-            given = self.given(shots)
+            given = self.case(shots)
             for index in random.permutation(len(self.engines)):
                 engine = self.engines[index]
                 began = time.perf_counter()
@@ -144,14 +140,16 @@ class Comparison:
         """Failures of all engines on the same shots, in batches; returns how many shots."""
         counted = len(self.shots) // self.batch * self.batch
         for first in range(0, counted, self.batch):
-            given = self.given(self.shots[first : first + self.batch])
-            truth = torch.from_numpy(self.flips[first : first + self.batch])
-            logits = [engine.network(given) for engine in self.engines]
-            cosets = [self.model.vote.scores(one, given.events).argmax(1) for one in logits]
-            for engine, odds, chosen in zip(self.engines, logits, cosets, strict=True):
-                engine.largest_difference = max(engine.largest_difference, float((odds - logits[0]).abs().max()))
-                engine.differing += int((chosen != cosets[0]).sum())
-                engine.failures += int((self.model.cosets[chosen].bool() != truth).any(1).sum())
+            case = self.case(self.shots[first : first + self.batch])
+            truth = self.flips[first : first + self.batch]
+            found = [engine.network(case) for engine in self.engines]
+            chosen = [self.judge.judged(case, log_odds).argmin(axis=1) for log_odds in found]
+            for engine, log_odds, candidate in zip(self.engines, found, chosen, strict=True):
+                cosets = np.take_along_axis(case.candidates.cosets, candidate[:, None], axis=1)[:, 0]
+                predictions = observables_of(cosets, num_observables=truth.shape[1])
+                engine.largest_difference = max(engine.largest_difference, float(np.abs(log_odds - found[0]).max()))
+                engine.differing += int((candidate != chosen[0]).sum())
+                engine.failures += int((predictions != truth).any(axis=1).sum())
         return counted
 
     def table(self, *, counted: int) -> str:
@@ -190,9 +188,9 @@ class Comparison:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shots", type=int, default=20_000, help="shots whose failures are counted")
+    parser.add_argument("--shots", type=int, default=2_000, help="shots that are judged, whose failures are counted")
     parser.add_argument("--singles", type=int, default=1_000, help="shots timed alone")
-    parser.add_argument("--batches", type=int, default=20, help="batches timed")
+    parser.add_argument("--batches", type=int, default=5, help="batches timed")
     parser.add_argument("--batch", type=int, default=256, help="shots in each, at least 2")
     parser.add_argument("--first", type=int, help="only so many engines; the third takes time to build")
     parser.add_argument("--seed", type=int, default=1)
@@ -217,10 +215,11 @@ def main() -> int:
 
 {table}
 
-bb72, Z memory, 6 rounds, uniform noise, p = 0.3 %, XYZ; the shipped weights. "Network alone" has belief propagation's
-answers given and ends with the outputs' log-odds; decode_soft has everything. One thread; engines in turns, in another
-order for each of {given.singles:,} shots and {given.batches} batches, so that each finds the caches as the
-others left them. Failures are of the same shots for all. The engine in use is {KERNEL}.
+bb72, Z memory, 6 rounds, uniform noise, p = 0.3 %, XYZ, and of its shots those alone whose solutions disagree; the
+shipped weights. "Network alone" has the candidates given and ends with the outputs' log-odds; decode_soft has
+everything. One thread; engines in turns, in another order for each of {given.singles:,} shots and {given.batches}
+batches, so that each finds the caches as the others left them. Failures are of the same shots for all. The engine in
+use is {KERNEL}.
 
     {harness.command()}
 

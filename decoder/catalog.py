@@ -14,7 +14,6 @@ from decoder.classical.relay_bp import RELAY_1, RELAY_5
 from decoder.classical.reweighting import Reweighting
 from decoder.classical.serial import SerialSettings
 from decoder.classical.settings import DecoderSettings
-from decoder.classical.split_relay import DEEP_RELAY, SplitRelaySettings
 from decoder.classical.tesseract import (
     LONG_BEAM,
     LONG_BEAM_SPARSIFIED,
@@ -72,18 +71,17 @@ def _pair(name: str, second: str, summary: str) -> DecoderSpec:
 
 
 _SPECS = (
-    DecoderSpec(name="neural", summary="recurrent transformer, both bases' detectors", detectors="XYZ", settings=None),
+    DecoderSpec(
+        name="neural",
+        summary="serial, with a network that judges the shots whose solutions disagree",
+        detectors="XYZ",
+        settings=None,
+    ),
     _classical(
         "bposd", "XZ", BRAVYI, "BP-OSD with the settings of Bravyi et al.: min-sum, 10,000 iterations, OSD-CS 7"
     ),
     _classical("bposd-xyz", "XYZ", BRAVYI, "BP-OSD with the settings of Bravyi et al. on both bases' detectors (slow)"),
     _classical("bposd-osd0", "XZ", OSD0, "BP-OSD with no slow tail: min-sum, 30 iterations, OSD-0"),
-    _classical(
-        "relay-split",
-        "XYZ",
-        SplitRelaySettings(),
-        "relay belief propagation on both check types at once, as the network reads it, but alone",
-    ),
     _classical("bp", "XZ", PLAIN_BP, "belief propagation alone: that of bposd"),
     _classical("bplsd", "XZ", LSD, "BP-LSD: the belief propagation of bposd, LSD-0"),
     _classical("relay-1", "XZ", RELAY_1, "Relay-BP, the first solution"),
@@ -96,10 +94,10 @@ _SPECS = (
     _classical("tesseract-long-sparsify", "XYZ", LONG_BEAM_SPARSIFIED, "Tesseract's long beam, sparsified (slow)"),
     _classical("mle", "XYZ", EXACT, "the likeliest error by integer programming: exact, for small cases"),
     _classical(
-        "relay-deep",
+        "serial-deep",
         "XYZ",
-        SplitRelaySettings(rules=DEEP_RELAY),
-        "relay-split with the likeliest of fifty solutions (slow)",
+        SerialSettings(deep=True, seed=1),
+        "serial with other row orders, far more passes and several times as many solutions (slow)",
     ),
     _classical(
         "tesseract-narrow-sparsify",
@@ -107,7 +105,7 @@ _SPECS = (
         NARROW_BEAM_SPARSIFIED,
         "Tesseract, a third of the short beam, sparsified",
     ),
-    _pair("tandem", "relay-deep", "the network, and relay-deep for the shots that it is unsure of"),
+    _pair("tandem", "serial-deep", "the network, and serial-deep for the shots that it is unsure of"),
     _pair(
         "tandem-tesseract",
         "tesseract-narrow-sparsify",
@@ -131,6 +129,9 @@ DECODERS: Mapping[str, DecoderSpec] = MappingProxyType({spec.name: spec for spec
 """All decoders, the first being the default; also those whose packages are not installed."""
 
 
+SUCCESSORS: Mapping[str, str] = MappingProxyType({"relay-split": "serial", "relay-deep": "serial-deep"})
+"""Decoders that are gone, and what has taken their place."""
+
 _IN_WINDOWS = re.compile(r"(?P<inner>.+)-window-(?P<window>[0-9]{1,4})-(?P<commit>[0-9]{1,4})")
 
 
@@ -140,11 +141,14 @@ def decoder_spec(name: str) -> DecoderSpec:
     NAME-window-W-C is the classical decoder NAME in windows of W layers, of which C are fixed; see `decoder.windows`.
 
     Raises:
-        ValueError: no decoder has that name, or one in windows is not classical, or its windows make no sense.
+        ValueError: no decoder has that name, or no longer, or one in windows is not classical, or its windows make no sense.
     """
     if name in DECODERS:
         return DECODERS[name]
     found = _IN_WINDOWS.fullmatch(name)
+    gone = name if found is None else found["inner"]
+    if gone in SUCCESSORS:
+        raise ValueError(f"the decoder {gone!r} is gone: {SUCCESSORS[gone]!r} has taken its place")
     if found is None or found["inner"] not in DECODERS:
         raise ValueError(f"unknown decoder {name!r}: use one of {', '.join(DECODERS)}")
     return windowed(DECODERS[found["inner"]], window=int(found["window"]), commit=int(found["commit"]))

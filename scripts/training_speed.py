@@ -1,6 +1,6 @@
 """Times training: the sampler, whole optimizer steps, and a large matrix product to compare with.
 
-    python scripts/training_speed.py --threads 1 --set compile=true --set bp_iterations=0
+    python scripts/training_speed.py --threads 1 --set compile=true --set judges=false
     python scripts/training_speed.py --set device=cuda --set autocast=true --set compile=true --set micro_batch=4096
 
 All settings of `tandem train` may be set; the error rate is the single p_max.

@@ -38,6 +38,8 @@ class SerialSettings(DecoderSettings):
 
     first_solution: bool = False
     """Whether a shot's first solution is its answer, without a second look."""
+    deep: bool = False
+    """Whether to look far longer, for the few shots of which another decoder is unsure; see `SerialRules.deeper`."""
     rules: SerialRules | None = None
     """When legs begin and shots stop; None for the rules that suit the size of the fault model."""
     seed: int = 0
@@ -85,9 +87,11 @@ class SerialDecoder(SoftBatchDecoder):
         self._syndrome_offset, self._observable_offset = problem.syndrome_offset, problem.observable_offset
         joint = joint_faults(problem.faults, memory_basis)
         rules = settings.rules or rules_for(joint.graph)
+        rules = rules.deeper() if settings.deep else rules
         self.rules = rules._replace(quorum=1, solutions=1) if settings.first_solution else rules
         self.doubt = doubt_for(joint.graph)
-        self._fault_model, self._joint = problem.faults, joint
+        self.joint = joint
+        self._fault_model = problem.faults
         self._schedule = schedule_for(joint, self.rules, seed=settings.seed)
 
     def judge(self, events: Bits) -> Decoding:
@@ -106,8 +110,15 @@ class SerialDecoder(SoftBatchDecoder):
         from decoder.serial.kernels import propagate  # importing numba takes a while, and compiling more
 
         shots = np.ascontiguousarray(events ^ self._syndrome_offset)
-        graph = self._joint.graph
+        graph = self.joint.graph
         return propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
+
+    def compared(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
+        """What decides between the cosets of shots whose solutions disagree, (B, S) as their free energies.
+
+        Those are what it is; decoders that know more of cosets say so here.
+        """
+        return self.free_energies(events, result)
 
     def free_energies(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
         """The free energies (B, S) of the cosets of shots; see `decoder.serial.candidates.free_energies`."""
@@ -120,12 +131,12 @@ class SerialDecoder(SoftBatchDecoder):
     def _problem(self) -> JointProblem:
         from decoder.serial.candidates import JointProblem
 
-        return JointProblem.of(self._fault_model, self._joint)
+        return JointProblem.of(self._fault_model, self.joint)
 
     @property
     def _at_once(self) -> int:
         """Shots that are decoded together."""
-        return max(1, MOST_BYTES // (self.rules.solutions * len(self._joint.graph.chance) + 1))
+        return max(1, MOST_BYTES // (self.rules.solutions * len(self.joint.graph.chance) + 1))
 
     def _judge(self, events: Bits) -> Decoding:
         result = self.propagate(events, keep_faults=self.rules.solutions > 1)
@@ -139,7 +150,7 @@ class SerialDecoder(SoftBatchDecoder):
         energies = np.full(result.cosets.shape, np.inf)
         differ = np.flatnonzero(disagreeing(result))
         if len(differ):
-            energies[differ] = self.free_energies(events[differ], result.of(differ))
+            energies[differ] = self.compared(events[differ], result.of(differ))
         return posterior(result, energies, self.doubt)
 
     def _errors(self, events: Bits) -> Errors:

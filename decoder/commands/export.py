@@ -27,7 +27,9 @@ def export(
     """Writes a network's round step and readout as ONNX, and checks them against torch.
 
     Both take any number of shots; network.json says what their inputs mean.
-    The check is on shots of the memory in 6 rounds at p = 0.3 %.
+    The check is on shots of the memory in 6 rounds at p = 0.5 %. A network that judges
+    the candidates of belief propagation, as the shipped one does, is checked on those
+    whose candidates differ, and needs their beliefs as inputs.
 
     \b
     Example:
@@ -46,7 +48,7 @@ def export(
     existing = [file for file in files if file.exists()]
     if existing and not output.force:
         raise ValueError(f"{existing[0]} exists; give --force to replace it")
-    experiment = MemoryExperiment.create(code=code, basis="Z" if "Z" in bases else "X", rounds=6, p=0.003)
+    experiment = MemoryExperiment.create(code=code, basis="Z" if "Z" in bases else "X", rounds=6, p=0.005)
     decoder = NeuralDecoder.load(experiment, weights=path)
     onnx_export.export(decoder, out, force=output.force)
     shots = sample(experiment.circuit, shots=check_shots, seed=0).unpacked_detection_events()

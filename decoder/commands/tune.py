@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from decoder.tandem.tuning import Curve, TuningPoint
     from simulation.experiments import Experiment
 
-SHORT_NAMES = {"relay": "relay-deep", "tesseract": "tesseract-narrow-sparsify"}
+SHORT_NAMES = {"serial": "serial-deep", "tesseract": "tesseract-narrow-sparsify"}
 """Short names of the second decoders of the pairs in `decoder.catalog`."""
 
 
@@ -65,8 +65,8 @@ class TuningRun:
 
     second: Annotated[
         str,
-        typer.Option("--second", metavar="NAME", help="relay or tesseract, those of the pairs, or any decoder's name."),
-    ] = "relay"
+        typer.Option("--second", metavar="NAME", help="serial or tesseract, as in the pairs, or any decoder's name."),
+    ] = "serial"
     share: Annotated[
         float | None,
         typer.Option(
@@ -109,7 +109,7 @@ def tune(
 
     \b
     Example:
-      tandem tune --code bb72 --rounds 6 --p 0.003 --second relay --share 0.05
+      tandem tune --code bb72 --rounds 6 --p 0.003 --second serial --share 0.05
     """
     from decoder.neural.decoder import NeuralDecoder
     from decoder.neural.weights import shipped_weights

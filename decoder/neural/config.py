@@ -17,20 +17,19 @@ MOST = {
     "round_blocks": 64,
     "readout_blocks": 64,
     "heads": 64,
-    "bp_iterations": 20_000,
-    "bp_solutions": 100,
+    "candidates": 64,
 }
 """What a network may have at most: many times what helps, and no more than a machine can hold."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The size and shape of a network; the defaults are those of the weights that are shipped for bb72."""
+    """The size and shape of a network; the defaults are those of the weights that are shipped."""
 
     code: str = "bb72"
     """code id, or l,m,A,B"""
     architecture: Architecture = "tandem"
-    """tandem, or blue: the network of Blue et al. (arXiv 2504.13043), which takes bp_iterations=0"""
+    """tandem, or blue: the network of Blue et al. (arXiv 2504.13043), which takes judges=false"""
     width: int = 64
     """channels of each cell's state"""
     round_blocks: int = 1
@@ -49,20 +48,22 @@ class ModelConfig:
     """conv, attention or both in the readout"""
     heads: int = 4
     """attention heads"""
-    bp_iterations: int = 400
-    """most iterations of belief propagation that the network reads; 0 for none"""
-    bp_solutions: int = 5
-    """solutions that belief propagation looks for when the first is not found at once"""
+    judges: bool = True
+    """whether it judges the cosets that belief propagation finds, where they differ; if not, it decodes alone"""
+    candidates: int = 8
+    """most cosets of a shot that it judges"""
     outputs: Outputs = "translates"
     """logical operators read: all translates, or k that form a basis"""
 
     def __post_init__(self) -> None:
         if not isinstance(self.code, str):
             raise ValueError(f"code={self.code!r} must be a code id, or l,m,A,B")
-        check_fields(self, MOST, width=1, readout_blocks=1, heads=1, bp_solutions=1, round_blocks=0, bp_iterations=0)
-        if self.architecture == "blue" and self.bp_iterations:
+        check_fields(self, MOST, width=1, readout_blocks=1, heads=1, candidates=2, round_blocks=0)
+        if not isinstance(self.judges, bool):
+            raise ValueError(f"judges={self.judges!r} must be true or false")
+        if self.judges and (self.architecture, self.outputs) != ("tandem", "translates"):
             raise ValueError(
-                f"bp_iterations={self.bp_iterations} needs architecture=tandem; set it to 0 with architecture=blue"
+                "judges=true needs architecture=tandem and outputs=translates; set judges=false with others"
             )
         for name in ("mlp_ratio", "qubit_ratio", "attention_ratio"):
             if not 0 < getattr(self, name) <= 64 or self.channels(getattr(self, name)) < 1:

@@ -14,11 +14,13 @@ from decoder.devices import usable_device
 from decoder.neural.backends.choice import BackendName, choose_backend
 from decoder.neural.backends.events import EventPlacement
 from decoder.neural.geometry import NETWORK_BASES
+from decoder.neural.judge import JudgedDecoder
 from decoder.neural.stream import LayerStream
 from decoder.neural.weights import load_weights, shipped_weights
+from simulation.bases import Basis, Detectors
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
-from simulation.codes import CODES, BivariateBicycleCode
+from simulation.codes import CODES, BivariateBicycleCode, parse_code
 from simulation.detectors import DetectorGrid
 from simulation.experiments import Experiment
 from simulation.faults import FaultModel, Symptom
@@ -26,13 +28,19 @@ from simulation.noise import NoiseModel
 
 
 class NeuralDecoder(SoftBatchDecoder):
-    """Decodes one memory experiment; any number of rounds and both bases share the weights."""
+    """Decodes one memory experiment.
+
+    A network that judges, as those that are shipped do, leaves nearly all shots to serial belief propagation on the
+    experiment's own fault model, and chooses between the cosets where its solutions disagree. Others decode alone.
+    """
 
     def __init__(
         self,
         grid: DetectorGrid,
         *,
         weights: Path,
+        code: BivariateBicycleCode | None = None,
+        fault_model: FaultModel | None = None,
         device: str = "cpu",
         backend: BackendName | None = None,
         max_batch: int = 1024,
@@ -40,32 +48,48 @@ class NeuralDecoder(SoftBatchDecoder):
         """Loads the weights for an experiment known by its detectors.
 
         Args:
-            grid: the experiment's detectors, XYZ.
-            weights: a weights file, trained for the experiment's code and basis.
+            grid: the experiment's detectors; XYZ for a network that decodes alone.
+            weights: a weights file, trained for the experiment's basis.
+            code: the experiment's code; None for the one that the weights name.
+            fault_model: the experiment's mechanisms; networks that decode alone do without.
             device: where the network computes: "cpu", "cuda" or "cuda:N". Belief propagation runs on the host.
             backend: what computes it; the fastest one that can if not given, see `choose_backend`.
             max_batch: shots in one pass of the network; bounds the memory.
 
         Raises:
-            ValueError: the weights are for another code or basis, the file is broken, or there is no such device, or
-                no such backend for this network on it.
+            ValueError: the weights are for another code or basis, the file is broken, the network does not apply to the
+                experiment, or there is no such device, or no such backend for this network on it.
             FileNotFoundError: there is no such file.
         """
         self.device = usable_device(device)
-        self.model, self.info = load_weights(weights)
+        self.model, self.info = load_weights(weights, code=None if code is None else str(code))
         self.model.to(self.device)
         self.model.freeze()
         self.max_batch = max_batch
-        geometry = self.model.geometry
+        geometry, judges = self.model.geometry, self.model.config.judges
         if grid.memory_basis not in self.info.bases:
             raise ValueError(f"{weights} was trained for {self.info.bases} memory, not for {grid.memory_basis} memory")
         self.basis = NETWORK_BASES.index(grid.memory_basis)
-        self.placement = EventPlacement(grid, geometry)
+        self.placement = EventPlacement(grid, geometry, partial=judges)
         super().__init__(num_detectors=self.placement.num_detectors, num_observables=geometry.code.k)
         self.layers = self.placement.layers
         self.backend = choose_backend(
             self.model, basis=self.basis, calibration=self.info.calibration, device=self.device, name=backend
         )
+        self.judged: JudgedDecoder | None = None
+        """What decodes, with a network that judges."""
+        if judges:
+            if fault_model is None:
+                raise ValueError(f"{weights} needs the experiment's fault model, whose solutions it judges")
+            self.judged = JudgedDecoder(
+                fault_model,
+                grid,
+                geometry,
+                candidates=self.model.config.candidates,
+                placement=self.placement,
+                backend=self.backend,
+                temperature=self.info.calibration.temperature,
+            )
 
     @classmethod
     def load(
@@ -79,18 +103,14 @@ class NeuralDecoder(SoftBatchDecoder):
         """The decoder of an experiment, with the package's weights or given ones.
 
         Raises:
-            ValueError: no weights for this code, or weights or an experiment that do not fit each other.
+            ValueError: weights or an experiment that do not fit each other.
         """
         if not isinstance(experiment, MemoryExperiment):
             return cls.for_dem(experiment.dem, weights=weights, device=device)
         code = experiment.code
-        if weights is None:
-            weights = shipped_weights(str(code))
-        decoder = cls(experiment.grid, weights=weights, device=device, backend=backend)
-        trained = decoder.model.geometry.code
-        if trained != code:
-            raise ValueError(f"{weights} was trained for {trained}, not for {code}")
-        return decoder
+        weights = shipped_weights(str(code)) if weights is None else weights
+        options: dict[str, Any] = {"weights": weights, "device": device, "backend": backend}
+        return cls(experiment.grid, code=code, fault_model=experiment.fault_model, **options)
 
     @classmethod
     def for_dem(
@@ -102,34 +122,42 @@ class NeuralDecoder(SoftBatchDecoder):
             ValueError: the DEM is not that of an experiment that the weights are for.
         """
         grid = DetectorGrid.of(dem)
-        if weights is None:
-            weights = shipped_weights(str(_code_on_torus(grid)))
-        decoder = cls(grid, weights=weights, device=device)
-        if dem.num_observables != decoder.num_observables:
+        code = _code_on_torus(grid)
+        if weights is not None:
+            config = load_weights(weights)[1].config
+            # A network that decodes alone is for one code, which need not be a known one.
+            code = code if config.judges and code is not None else parse_code(config.code)
+        if code is None:
+            raise ValueError("no known code lives on this torus; decode with serial, or name weights for your code")
+        weights = shipped_weights(str(code)) if weights is None else weights
+        if dem.num_observables != code.k:
             raise ValueError(
-                f"the DEM has {dem.num_observables} observables, but {decoder.model.geometry.code} has "
-                f"{decoder.num_observables} logical qubits, all of which must be observables"
+                f"the DEM has {dem.num_observables} observables, but {code} has {code.k} logical qubits, all of which "
+                "must be observables"
             )
-        known = _symptoms(decoder.model.geometry.code, grid.memory_basis, grid.rounds)
         model = FaultModel.from_dem(dem)
         if (model.priors > 0.5).any():
-            raise ValueError("some error mechanisms are likelier than not, which the network has never seen; use bposd")
+            raise ValueError(
+                "some error mechanisms are likelier than not, which no network has seen; decode with serial"
+            )
+        known = _symptoms(code, grid.memory_basis, grid.rounds, grid.has_both_bases, _noiseless_last_cycle(grid))
         foreign = [s for s in model.symptoms() if s not in known]
         if foreign:
             raise ValueError(
                 f"{len(foreign)} error mechanisms of the DEM, such as detectors {foreign[0][0]} with observables "
-                f"{foreign[0][1]}, do not occur in the {grid.memory_basis} memory of "
-                f"{decoder.model.geometry.code} over {grid.rounds} rounds that this network decodes; "
-                "make the circuit with `tandem circuit`, or decode with bposd"
+                f"{foreign[0][1]}, do not occur in the {grid.memory_basis} memory of {code} over {grid.rounds} rounds "
+                "that the network decodes; make the circuit with `tandem circuit`, or decode with serial"
             )
-        return decoder
+        return cls(grid, weights=weights, code=code, fault_model=model, device=device)
 
     @cached_property
     def model_info(self) -> dict[str, Any]:
         """What is known of the network, for tables and for the service."""
         return {
             "architecture": self.model.config.architecture,
+            "judges": self.model.config.judges,
             "code": str(self.model.geometry.code),
+            "codes_trained": list(self.info.codes),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "bases": self.info.bases,
             "rounds_trained": list(self.info.rounds),
@@ -145,16 +173,18 @@ class NeuralDecoder(SoftBatchDecoder):
         if not len(events):
             none = np.zeros((0, self.num_observables), np.bool_)
             return Decoding(none, np.zeros(0, np.float64), none.astype(np.float32))
+        if self.judged is not None:
+            return self.judged.judge(events)
         batches = (events[i : i + self.max_batch] for i in range(0, len(events), self.max_batch))
         return Decoding.concatenate([self.backend.decode(self.placement.dense(batch)) for batch in batches])
 
     def stream(self, *, shots: int = 1) -> Stream:
         """Begins to decode experiments whose events arrive layer by layer; see `decoder.base.StreamingDecoder`.
 
-        A network of architecture tandem without belief propagation (``bp_iterations=0``) folds each layer into its
-        state on arrival, so after the last one a single step and the readout remain. Belief propagation, as in the
-        shipped weights, and other architectures need the last layer before they can begin: layers are merely kept,
-        and `finish` takes as long as `decode_soft`.
+        A network of architecture tandem that decodes alone (``judges=false``) folds each layer into its state on
+        arrival, so after the last one a single step and the readout remain. Belief propagation, whose solutions the
+        shipped network judges, and other architectures need the last layer before they can begin: layers are merely
+        kept, and `finish` takes as long as `decode_soft`.
 
         Args:
             shots: experiments side by side, from 1 to max_batch.
@@ -166,22 +196,29 @@ class NeuralDecoder(SoftBatchDecoder):
             raise ValueError(
                 f"a stream of shots={shots} must hold 1 to {self.max_batch} of them (the decoder's max_batch)"
             )
-        return LayerStream(self.backend, self.placement, shots=shots, folds=self.model.folds_on_arrival)
+        decode = None if self.model.folds_on_arrival else self.judge
+        return LayerStream(self.backend, self.placement, shots=shots, decode=decode)
 
 
-def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode:
+def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode | None:
+    """The published code that lives on as large a torus."""
     l, m = (int(size) + 1 for size in grid.coordinates[:, :2].max(axis=0))
-    for code in CODES.values():
-        if (code.l, code.m) == (l, m):
-            return code
-    raise ValueError(f"no code with shipped weights lives on a {l} x {m} torus; name the weights to use")
+    return next((code for code in CODES.values() if (code.l, code.m) == (l, m)), None)
+
+
+def _noiseless_last_cycle(grid: DetectorGrid) -> bool:
+    """Whether the last round has detectors of both bases."""
+    return len(np.unique(grid.coordinates[grid.layers[-1], 3])) == 2
 
 
 @lru_cache(maxsize=16)
-def _symptoms(code: BivariateBicycleCode, basis: Any, rounds: int) -> frozenset[Symptom]:
+def _symptoms(
+    code: BivariateBicycleCode, basis: Basis, rounds: int, both: bool, noiseless_last_cycle: bool
+) -> frozenset[Symptom]:
     """All that a fault can flip in our circuit: uniform noise has every Pauli fault at every location.
 
     Other noise models, whatever their rates, have a subset.
     """
-    experiment = MemoryExperiment(code, basis, rounds, NoiseModel.uniform(1e-3))
+    detectors: Detectors = "XYZ" if both else "XZ"
+    experiment = MemoryExperiment(code, basis, rounds, NoiseModel.uniform(1e-3), detectors, noiseless_last_cycle)
     return frozenset(experiment.fault_model.symptoms())

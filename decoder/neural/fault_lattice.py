@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import stim
 
 from decoder.neural.geometry import TorusGeometry
-from decoder.relay.graph import FaultGraphs, split
+from decoder.serial.graph import Integers, JointFaults
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes.torus import relative_cells
+from simulation.detectors import DetectorGrid
 from simulation.noise import NoiseModel
 
-NOMINAL_P = 0.003  # of the priors; the network learns what beliefs mean at other error rates
+KINDS = 10
+"""How many kinds there are with polynomials of weight three, unless the torus is so small that some coincide."""
 ROUNDS = 3  # of the reference experiment: the fewest with a round that touches neither end
 Event = tuple[int, int]
 """Layer and cell of a detection event, in the memory frame."""
@@ -73,7 +76,7 @@ class FaultLattice:
     def _single_paulis(self) -> list[list[Event]]:
         """The events that a Pauli on a qubit of cell 0 causes, after each layer of gates of the second round."""
         cells = self.geometry.code.cells
-        noise = NoiseModel.uniform(NOMINAL_P)
+        noise = NoiseModel.uniform(1e-3)
         experiment = MemoryExperiment(self.geometry.code, self.basis, ROUNDS, noise, detectors="XZ")
         x, y, layers, _ = experiment.grid.coordinates.T
         framed = self.geometry.framed_cells(self.basis)[x * self.geometry.code.m + y]
@@ -110,30 +113,50 @@ class FaultLattice:
 fault_lattice = lru_cache(maxsize=16)(FaultLattice)
 
 
-@lru_cache(maxsize=32)
-def fault_graphs(geometry: TorusGeometry, basis: Basis, layers: int) -> FaultGraphs:
-    """The graphs of a memory experiment of `layers` - 1 rounds on N cells, with layers x N checks each.
+class FaultPlaces(NamedTuple):
+    """Where on the lattice the faults of an experiment's memory side lie."""
 
-    The faults of the memory graph are (layers, kinds, N) in a row; those that no mechanism causes have no edges. What
-    they flip are the outputs.
+    of_fault: Integers
+    """(M,): the place (layer * KINDS + kind) * cells + cell of each fault."""
+    size: int
+    """How many places there are: layers * KINDS * cells."""
+
+
+def fault_places(geometry: TorusGeometry, grid: DetectorGrid, faults: JointFaults) -> FaultPlaces:
+    """Finds the faults of an experiment on the lattice.
+
+    Args:
+        geometry: of the code.
+        grid: the experiment's detectors.
+        faults: of its fault model, whose memory side are the detectors of the memory basis.
+
+    Raises:
+        ValueError: some fault has no place, since the circuit is another one, or the torus is too small for all kinds.
     """
-    lattice = fault_lattice(geometry, basis)
-    experiment = MemoryExperiment(geometry.code, basis, layers - 1, NoiseModel.uniform(NOMINAL_P))
-    model, cells, kinds = experiment.fault_model, geometry.code.cells, len(lattice.patterns)
-    layer, slot, cell = np.empty((3, model.num_detectors), dtype=np.int64)
-    index = geometry.event_index(experiment.grid)
+    lattice, cells = fault_lattice(geometry, grid.memory_basis), geometry.code.cells
+    if len(lattice.patterns) != KINDS:
+        raise ValueError(
+            f"the network does not apply to {geometry.code}, whose torus is so small that kinds of faults coincide; "
+            "decode with serial"
+        )
+    layer, slot, cell = np.full((3, len(grid.coordinates)), -1, dtype=np.int64)
+    index = geometry.event_index(grid, partial=True)
     layer[index[index >= 0]], slot[index[index >= 0]], cell[index[index >= 0]] = np.nonzero(index >= 0)
-
-    def place(detectors: tuple[int, ...]) -> int:
-        t, kind, c = lattice.place([(int(layer[d]), int(cell[d])) for d in detectors])
-        return (t * kinds + kind) * cells + c
-
-    parts = split(model, memory_basis=slot == 0, check=layer * cells + cell, place=place, faults=layers * kinds * cells)
-    flips = np.zeros((kinds * cells, len(geometry.output_supports)), dtype=np.float32)
-    for fault, (detectors, observables) in zip(parts.memory_fault.tolist(), model.symptoms(), strict=True):
-        if fault >= 0:
-            checks = [cell[d] for d in detectors if slot[d] == 0]
-            flips[fault % len(flips)] = (
-                geometry.output_observables[:, list(observables)].sum(1) + geometry.output_checks[:, checks].sum(1)
-            ) % 2
-    return FaultGraphs(parts.memory, parts.other, flips)
+    memory = faults.checks[np.flatnonzero(slot == 0)].tocsc()
+    layer, cell = layer[slot == 0], cell[slot == 0]
+    places = np.empty(len(faults.graph.flips), dtype=np.int64)
+    for fault in range(len(places)):
+        detectors = memory.indices[memory.indptr[fault] : memory.indptr[fault + 1]]
+        events = [(int(layer[d]), int(cell[d])) for d in detectors]
+        if len(events) == 1 and events[0][0] == len(index) - 1:
+            # Before a noiseless last cycle an ancilla that is reset wrongly is seen once: nothing comes after.
+            events.append((len(index), events[0][1]))
+        try:
+            t, kind, c = lattice.place(events)
+        except KeyError:
+            raise ValueError(
+                "the network does not apply to this circuit, some of whose faults do not occur in the syndrome cycle "
+                "that it knows; decode with serial"
+            ) from None
+        places[fault] = (t * KINDS + kind) * cells + c
+    return FaultPlaces(places, len(index) * KINDS * cells)

@@ -155,13 +155,19 @@ class TorusGeometry:
             return np.arange(self.code.cells)
         return negated_cells(self.code.l, self.code.m)
 
-    def event_index(self, grid: DetectorGrid) -> npt.NDArray[np.int64]:
+    def event_index(self, grid: DetectorGrid, *, partial: bool = False) -> npt.NDArray[np.int64]:
         """(rounds + 1, 2, cells): the detector at each round, slot (0: memory basis, 1: other) and cell.
 
         -1 where there is none, which is only the other basis in the first and the last round.
 
+        Args:
+            grid: the detectors.
+            partial: whether the other basis may have no detectors at all (XZ), or some in the last round too (a
+                noiseless last cycle).
+
         Raises:
-            ValueError: the detectors are not those of an XYZ memory experiment of this code with noisy readout.
+            ValueError: the detectors are not those of an XYZ memory experiment of this code with noisy readout, or,
+                if partial, of any memory experiment of this code.
         """
         l, m, cells = self.code.l, self.code.m, self.code.cells
         x, y, round_, kind = grid.coordinates.T
@@ -172,9 +178,13 @@ class TorusGeometry:
         index = np.full((grid.rounds + 1, 2, cells), -1, dtype=np.int64)
         index[round_, np.where(kind == memory, 0, 1), cell] = np.arange(len(kind))
         present = index >= 0
-        if present.sum() != len(kind) or not (
-            present[:, 0].all() and present[1:-1, 1].all() and not present[[0, -1], 1].any()
-        ):
+        other = present[:, 1].sum(axis=1)  # detectors of the other basis in each round
+        fits = present.sum() == len(kind) and present[:, 0].all() and other[0] == 0
+        if partial:
+            fits = fits and np.isin(other, (0, cells)).all() and (other[1:-1] == other[1:2]).all()
+        else:
+            fits = fits and (other[1:-1] == cells).all() and other[-1] == 0
+        if not fits:
             raise ValueError(
                 "the neural decoder eats the detectors of both bases (XYZ) of a memory experiment with noisy "
                 f"readout; these {len(kind)} detectors are not that of {self.code}. Use BP-OSD for others"

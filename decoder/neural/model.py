@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoder.neural.beliefs import EVIDENCE, BeliefPropagation, Beliefs
+from decoder.neural.candidates import EVIDENCE, NUM_FEATURES
 from decoder.neural.config import Mixing, ModelConfig
 from decoder.neural.geometry import Displacements, TorusGeometry
-from decoder.neural.network import CosetVote, Network, Phase, coset_number
+from decoder.neural.network import CosetVote, Network, OutputParities, Phase, coset_number
 from simulation.codes import parse_code
 
 
@@ -168,20 +168,23 @@ class Readout(nn.Module):
         self.norm = RMSNorm(width)
         inner = config.channels(config.qubit_ratio)
         self.to_qubits = GroupConv(geometry, geometry.qubit_displacements, width, 2 * inner)
-        self.operator = nn.Parameter(torch.zeros(geometry.num_operators, 1, 1, inner))
+        # What is learned of each operator; a judge, whose weights are for all codes, has one for all of them.
+        self.operator = nn.Parameter(torch.zeros(1 if config.judges else geometry.num_operators, 1, 1, inner))
         self.hidden = nn.Linear(inner, 2 * inner)
         self.head = nn.Linear(2 * inner, 1)
-        if config.bp_iterations:
-            # How far to trust belief propagation's answers; not at all at first, so that other weights can start it.
+        if config.judges:
+            # It says nothing at first, so that the free energies alone decide: what is learned can only be better.
             self.trust_head = nn.Linear(2 * inner, len(EVIDENCE))
-            nn.init.zeros_(self.trust_head.weight)
-            nn.init.zeros_(self.trust_head.bias)
+            for head in (self.head, self.trust_head):
+                nn.init.zeros_(head.weight)
+                nn.init.zeros_(head.bias)
         supports = torch.from_numpy(geometry.output_supports).float()
         self.pooling = nn.Buffer(supports / supports.sum(1, keepdim=True).sqrt(), persistent=False)  # (O, 2N)
-        self.which = nn.Buffer(torch.from_numpy(geometry.output_operators), persistent=False)  # (O,)
+        which = torch.from_numpy(geometry.output_operators)
+        self.which = nn.Buffer(torch.zeros_like(which) if config.judges else which, persistent=False)  # (O,)
 
     def forward(self, h: Tensor, evidence: Tensor | None = None) -> Tensor:
-        """Log-odds (B, O) from the state (N, B, C) and, if there is one, belief propagation's evidence (B, O, 4)."""
+        """Log-odds (B, O) from the state (N, B, C) and, if it judges, the candidates' evidence (B, O, 4)."""
         for block in self.blocks:
             h = block(h)
         batch = h.shape[1]
@@ -226,19 +229,14 @@ class RecurrentTransformer(Network):
             Block(self.geometry, config, config.round_mixing) for _ in range(config.round_blocks)
         )
         self.readout = Readout(self.geometry, config)
-        self.propagation: BeliefPropagation | None = None
-        if config.bp_iterations:
-            self.propagation = BeliefPropagation(
-                self.geometry, iterations=config.bp_iterations, solutions=config.bp_solutions
-            )
-            columns = self.propagation.columns.total
-            self.read_beliefs = nn.Parameter(torch.zeros(2, columns, config.width))
-        self.vote = CosetVote(self.geometry)
+        if config.judges:
+            self.read_beliefs = nn.Parameter(torch.zeros(2, NUM_FEATURES, config.width))
+        self.vote = (OutputParities if config.judges else CosetVote)(self.geometry)
 
     @property
     def folds_on_arrival(self) -> bool:
-        """Not if it reads belief propagation, whose iterations need the last layer before they can begin."""
-        return self.propagation is None
+        """Not if it judges what belief propagation finds, which needs the last layer before it can begin."""
+        return not self.config.judges
 
     def freeze(self) -> None:
         """Keeps the spectra of all convolutions; see `GroupConv.freeze`."""
@@ -272,36 +270,50 @@ class RecurrentTransformer(Network):
             h = block(h, spectrum)
         return h
 
-    def forward(self, events: Tensor, *, basis: int) -> Tensor:
-        """Log-odds float (B, O) of the outputs, from events (T, 2, N, B) and a basis as `Network` says."""
-        beliefs = None if self.propagation is None else self.propagation(events, basis=basis)
-        return self.log_odds(events, beliefs, basis=basis)
+    def forward(
+        self, events: Tensor, features: Tensor | None = None, evidence: Tensor | None = None, *, basis: int
+    ) -> Tensor:
+        """Log-odds of the outputs.
 
-    def log_odds(self, events: Tensor, beliefs: Beliefs | None, *, basis: int) -> Tensor:
-        """What `forward` answers, with belief propagation's beliefs given."""
+        Args:
+            events: (T, 2, N, B), as `Network` says.
+            features: of a judge alone, (T, N, B, NUM_FEATURES): `decoder.neural.candidates.Beliefs.features`.
+            evidence: of a judge alone, (B, O, 4): `Beliefs.evidence`.
+            basis: as `Network` says.
+
+        Returns:
+            float (B, O).
+        """
         spectra = self.spectra()
         h = self.start(events.shape[-1])
         for t, layer in enumerate(events):
             phase = Phase.of(t, len(events))
-            believed = None if beliefs is None else beliefs.features[t]
-            h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra, beliefs=believed)
-        logits: Tensor = self.readout(h, None if beliefs is None else beliefs.evidence)
+            beliefs = None if features is None else features[t]
+            h = self.step(h, layer, basis=basis, phase=phase, spectra=spectra, beliefs=beliefs)
+        logits: Tensor = self.readout(h, evidence)
         return logits
 
     def scores(self, events: Tensor, *, basis: int) -> Tensor:
         """The votes of all outputs on each coset (B, 2^k)."""
-        return self.vote.scores(self(events, basis=basis).float(), events)
+        return self.coset_vote.scores(self(events, basis=basis).float(), events)
 
     def loss(self, events: Tensor, flips: Tensor, *, basis: int, coset_weight: float = 0.0) -> Tensor:
         """Mean binary cross-entropy of the outputs, plus that of the coset."""
-        logits = self(events, basis=basis).float()
-        loss = F.binary_cross_entropy_with_logits(logits, self.vote.labels(events, flips))
+        vote, logits = self.coset_vote, self(events, basis=basis).float()
+        loss = F.binary_cross_entropy_with_logits(logits, vote.labels(events, flips))
         if coset_weight:
             # The outputs repeat what k of them say, so their votes sum to that many times the log-likelihood.
             repeats = logits.shape[1] / flips.shape[1]
-            scores = self.vote.scores(logits, events) / repeats
+            scores = vote.scores(logits, events) / repeats
             loss = loss + coset_weight * F.cross_entropy(scores, coset_number(flips))
         return loss
+
+    @property
+    def coset_vote(self) -> CosetVote:
+        """What makes scores of the 2^k cosets; raises ValueError for a network that judges candidates instead."""
+        if not isinstance(self.vote, CosetVote):
+            raise ValueError("this network judges the cosets that belief propagation finds, and needs to be told them")
+        return self.vote
 
     def compiled_parts(self) -> list[nn.Module]:
         return [part for part in self.modules() if isinstance(part, Block | EventFold | Readout)]

@@ -47,7 +47,8 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.geometry = geometry
-        self.cosets = nn.Buffer(coset_bits(geometry.code.k), persistent=False)  # (2^k, k)
+        if not config.judges:
+            self.cosets = nn.Buffer(coset_bits(geometry.code.k), persistent=False)  # (2^k, k)
 
     @property
     def folds_on_arrival(self) -> bool:
@@ -73,19 +74,14 @@ class Network(nn.Module, ABC):
         """Computes once what depends on the weights alone; for decoding, on the device where it will run."""
 
 
-class CosetVote(nn.Module):
-    """From the log-odds of all outputs to scores of the 2^k cosets.
-
-    Each output is a known sum of observables and of checks whose values the detection events fix, so each is a
-    signed vote on every coset: score(c) = sum over outputs of log-odds * [output flipped under c].
-    """
+class OutputParities(nn.Module):
+    """Each output as what it is: a known sum of observables, and of checks whose values the detection events fix."""
 
     def __init__(self, geometry: TorusGeometry) -> None:
         super().__init__()
         observables = torch.from_numpy(geometry.output_observables).float()
         self.observables = nn.Buffer(observables, persistent=False)  # (O, k)
         self.checks = nn.Buffer(torch.from_numpy(geometry.output_checks).float(), persistent=False)  # (O, N)
-        self.ballots = nn.Buffer((coset_bits(geometry.code.k) @ observables.t()) % 2, persistent=False)  # (2^k, O)
 
     def check_part(self, events: Tensor) -> Tensor:
         """The checks' share (B, O) of each output's flip, from events (T, 2, N, B): floats 0 or 1."""
@@ -94,6 +90,18 @@ class CosetVote(nn.Module):
     def labels(self, events: Tensor, observable_flips: Tensor) -> Tensor:
         """True flips (B, O) of the outputs, from events and observable flips (B, k)."""
         return (observable_flips @ self.observables.t() + self.check_part(events)) % 2
+
+
+class CosetVote(OutputParities):
+    """From the log-odds of all outputs to scores of the 2^k cosets.
+
+    Each output is a signed vote on every coset: score(c) = sum over outputs of log-odds * [output flipped under c].
+    """
+
+    def __init__(self, geometry: TorusGeometry) -> None:
+        super().__init__(geometry)
+        ballots = (coset_bits(geometry.code.k) @ self.observables.t()) % 2
+        self.ballots = nn.Buffer(ballots, persistent=False)  # (2^k, O)
 
     def scores(self, logits: Tensor, events: Tensor) -> Tensor:
         """The sum of all votes (B, 2^k) on each coset, from the outputs' log-odds (B, O)."""

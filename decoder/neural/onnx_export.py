@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from decoder.classical.settings import Extra
-from decoder.neural.backends.events import as_tensor
-from decoder.neural.beliefs import EVIDENCE, Beliefs
+from decoder.neural.backends.events import as_tensor, as_tensors
+from decoder.neural.candidates import EVIDENCE, NUM_FEATURES
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.geometry import NETWORK_BASES
 from decoder.neural.model import RecurrentTransformer
@@ -52,6 +52,8 @@ class RoundStep(nn.Module):
         )
 
 
+Inputs = tuple[Tensor, ...]
+"""What the network reads: events and, if it judges, features and evidence."""
 Run = Callable[[dict[str, Tensor]], Tensor]
 """Either part, from its inputs by name to its output."""
 
@@ -124,9 +126,9 @@ def step_inputs(model: RecurrentTransformer) -> dict[str, Input]:
         "basis": Input((), "int64", "0 for Z memory, 1 for X memory"),
         "phase": Input((), "int64", "0 for the first layer, 2 for the last, 1 for those between"),
     }
-    if model.propagation is not None:
-        says = "what belief propagation says of the layer: decoder.neural.beliefs.Beliefs.features"
-        inputs["beliefs"] = Input((cells, "shots", model.propagation.columns.total), "float32", says)
+    if model.config.judges:
+        says = "what belief propagation found, for the layer: decoder.neural.candidates.Beliefs.features"
+        inputs["beliefs"] = Input((cells, "shots", NUM_FEATURES), "float32", says)
     return inputs
 
 
@@ -135,9 +137,9 @@ def readout_inputs(model: RecurrentTransformer) -> dict[str, Input]:
     geometry = model.geometry
     state = geometry.code.cells, "shots", model.config.width
     inputs = {"h": Input(state, "float32", "the state after the last layer")}
-    if model.propagation is not None:
+    if model.config.judges:
         evidence = "shots", len(geometry.output_supports), len(EVIDENCE)
-        inputs["evidence"] = Input(evidence, "float32", "its solutions: decoder.neural.beliefs.Beliefs.evidence")
+        inputs["evidence"] = Input(evidence, "float32", "its candidates: decoder.neural.candidates.Beliefs.evidence")
     return inputs
 
 
@@ -203,10 +205,26 @@ def describe(decoder: NeuralDecoder) -> dict[str, Any]:
         "framed_cells": {basis: geometry.framed_cells(basis).tolist() for basis in NETWORK_BASES},
         "output_observables": geometry.output_observables.tolist(),
         "output_checks": geometry.output_checks.tolist(),
+        **_VOTE[model.config.judges],
+    }
+
+
+_VOTE = {
+    False: {
         "vote": "score of coset c = sum over outputs of log_odds * (-1)^(output_checks . parity of the memory checks' "
         "events) * [output_observables . c is odd]",
         "calibration": "log P(coset) = -(gap / temperature)^power + constant, gap to the best score, of the 64 best",
-    }
+    },
+    True: {
+        "vote": "score of candidate c, with the free energy F and temperature T = that of decoder.serial.choice times "
+        "the temperature here: -F / T + k / outputs * sum over outputs of log_odds * [output flipped under c], which "
+        "is the parity of output_observables . c and output_checks . parity of the memory checks' events",
+        "calibration": "P(candidate) = softmax of the scores, times 1 - missed of decoder.serial.choice",
+        "candidates": "found by decoder.serial, for the shots whose solutions disagree; the network does not apply to "
+        "others, and these files do not contain the search",
+    },
+}
+"""By whether the network judges: how its log-odds become an answer."""
 
 
 def _described(file: str, inputs: dict[str, Input], outputs: dict[str, Input]) -> dict[str, Any]:
@@ -230,34 +248,40 @@ def session(path: Path) -> Run:
     return run
 
 
-def log_odds(
-    model: RecurrentTransformer, step: Run, readout: Run, events: Tensor, beliefs: Beliefs | None, *, basis: int
-) -> Tensor:
-    """Log-odds (B, O) from events (T, 2, N, B), by any implementation of the parts."""
+def log_odds(model: RecurrentTransformer, step: Run, readout: Run, inputs: Inputs, *, basis: int) -> Tensor:
+    """Log-odds (B, O) from what `RecurrentTransformer.forward` reads, by any implementation of the parts."""
+    events, *beliefs = inputs
     hidden = model.start(events.shape[-1])
     for t, layer in enumerate(events):
         phase = torch.tensor(int(Phase.of(t, len(events))))
-        inputs = {"hidden": hidden, "events": layer, "basis": torch.tensor(basis), "phase": phase}
-        if beliefs is not None:
-            inputs["beliefs"] = beliefs.features[t]
-        hidden = step(inputs)
-    return readout({"h": hidden} if beliefs is None else {"h": hidden, "evidence": beliefs.evidence})
+        given = {"hidden": hidden, "events": layer, "basis": torch.tensor(basis), "phase": phase}
+        hidden = step({**given, "beliefs": beliefs[0][t]} if beliefs else given)
+    return readout({"h": hidden, "evidence": beliefs[1]} if beliefs else {"h": hidden})
 
 
 @torch.inference_mode()
 def check(decoder: NeuralDecoder, out: Path, shots: np.ndarray[Any, np.dtype[np.bool_]]) -> Check:
-    """Compares the files with torch on shots, bool (shots, detectors)."""
+    """Compares the files with torch on shots, bool (shots, detectors); a judge on those of them that it is shown."""
     model = exportable(decoder)
     step, readout = session(out / STEP), session(out / READOUT)
     worst = largest = 0.0
-    differing = 0
+    checked = differing = 0
     for first in range(0, len(shots), _BATCH):
-        events = as_tensor(decoder.placement.dense(shots[first : first + _BATCH]), decoder.device)
-        beliefs = None if model.propagation is None else model.propagation(events, basis=decoder.basis)
-        found = log_odds(model, step, readout, events, beliefs, basis=decoder.basis)
-        expected = model.log_odds(events, beliefs, basis=decoder.basis)
+        inputs = _inputs(decoder, shots[first : first + _BATCH])
+        if inputs[0].shape[-1] == 0:
+            continue
+        found = log_odds(model, step, readout, inputs, basis=decoder.basis)
+        expected = model(*inputs, basis=decoder.basis)
+        checked += len(found)
         worst = max(worst, float((found - expected).abs().max()))
         largest = max(largest, float(expected.abs().max()))
-        cosets = [model.vote.scores(logits, events).argmax(1) for logits in (found, expected)]
-        differing += int((cosets[0] != cosets[1]).sum())
-    return Check(len(shots), worst, largest, differing)
+        differing += int(((found > 0) != (expected > 0)).any(1).sum())
+    return Check(checked, worst, largest, differing)
+
+
+def _inputs(decoder: NeuralDecoder, shots: np.ndarray[Any, np.dtype[np.bool_]]) -> Inputs:
+    """What the network reads of some shots."""
+    if decoder.judged is None:
+        return (as_tensor(decoder.placement.dense(shots), decoder.device),)
+    _, case = decoder.judged.disagreeing(shots)
+    return as_tensors(case.events, case.beliefs, decoder.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,30 @@ class LayerStream:
         backend: what computes the network.
         placement: where the experiments' events stand.
         shots: experiments side by side.
-        folds: whether each layer is folded into the network's state on arrival. If not, the events are kept until all
-            have arrived, and then decoded.
+        decode: from all events, bool (shots, detectors), to the answer. If given, the events are kept until all have
+            arrived; if not, each layer is folded into the network's state on arrival.
     """
 
-    def __init__(self, backend: Backend[Any], placement: EventPlacement, *, shots: int, folds: bool) -> None:
-        self.backend, self.placement, self.shots, self.folds = backend, placement, shots, folds
+    def __init__(
+        self,
+        backend: Backend[Any],
+        placement: EventPlacement,
+        *,
+        shots: int,
+        decode: Callable[[Bits], Decoding] | None = None,
+    ) -> None:
+        self.backend, self.placement, self.shots, self._decode = backend, placement, shots, decode
         self.folded = 0
         """Layers taken so far."""
-        if folds:
+        if self.folds:
             self._state = backend.start(shots)
         else:
             self._events = np.zeros((shots, placement.num_detectors), dtype=np.bool_)
+
+    @property
+    def folds(self) -> bool:
+        """Whether layers are folded into the network's state on arrival."""
+        return self._decode is None
 
     def fold(self, layer: Bits) -> None:
         """Takes the next layer, bool (shots, its detectors); see `decoder.base.Stream.fold`."""
@@ -63,6 +76,4 @@ class LayerStream:
             raise ValueError(
                 f"only {self.folded} of the {layers} layers of this experiment have been folded; the answer needs all"
             )
-        if self.folds:
-            return self.backend.readout(self._state)
-        return self.backend.decode(self.placement.dense(self._events))
+        return self.backend.readout(self._state) if self._decode is None else self._decode(self._events)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from decoder.neural.calibration import Calibration
 from decoder.neural.config import Architecture, ModelConfig
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.network import Network
+from simulation.codes import parse_code
 from simulation.files import atomic_write
 
 FORMAT = "tandem-weights-2"
@@ -27,6 +28,10 @@ CHECKSUM = "tensors_sha256"
 """Of a header: the checksum of all tensors."""
 MAX_ROUNDS = 1000
 SHIPPED = Path(__file__).parent.parent / "weights"
+FOR_ALL = "bb"
+"""The name of the shipped weights that are for every bivariate bicycle code."""
+OLD_SETTINGS = ("bp_iterations", "bp_solutions")
+"""Of networks that read another belief propagation, which is gone."""
 ARCHITECTURES: dict[Architecture, Callable[[ModelConfig], Network]] = {
     "tandem": RecurrentTransformer,
     "blue": BlueNetwork,
@@ -40,6 +45,8 @@ class WeightsInfo:
     path: Path
     sha256: str
     config: ModelConfig
+    codes: tuple[str, ...]
+    """The codes that it was trained on."""
     bases: str
     """The memory bases that the network was trained on, such as "ZX"."""
     rounds: tuple[int, ...]
@@ -58,19 +65,9 @@ def build_network(config: ModelConfig) -> Network:
 
 
 def shipped_weights(code_id: str) -> Path:
-    """The weights in the package for a code.
-
-    Raises:
-        ValueError: none are shipped for this code.
-    """
-    path = SHIPPED / f"{code_id}.safetensors"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
-        raise ValueError(
-            f"no weights are shipped for {code_id} (shipped: {known}); "
-            f"train some with `tandem train --code {code_id}` and give them with --weights"
-        )
-    return path
+    """The weights in the package for a code: those for it alone if there are any, else those for all codes."""
+    of_code = SHIPPED / f"{code_id}.safetensors"
+    return of_code if of_code.is_file() else SHIPPED / f"{FOR_ALL}.safetensors"
 
 
 def save_weights(
@@ -81,11 +78,13 @@ def save_weights(
     rounds: tuple[int, ...],
     calibration: Calibration,
     provenance: Mapping[str, Any],
+    codes: tuple[str, ...] = (),
 ) -> None:
-    """Writes a network atomically."""
+    """Writes a network atomically; `codes` are those that it was trained on, its own one if none are given."""
     header = {
         "format": FORMAT,
         "config": asdict(model.config),
+        "codes": list(codes or (model.config.code,)),
         "operators": model.geometry.code.logical_orbits().tolist(),
         "bases": bases,
         "rounds": list(rounds),
@@ -114,25 +113,28 @@ def store_threshold(path: Path, second: str, chosen: Mapping[str, Any]) -> None:
     write_safetensors(path, header, tensors)
 
 
-def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
+def load_weights(path: Path, *, code: str | None = None) -> tuple[Network, WeightsInfo]:
     """Reads a network onto the CPU, in evaluation mode.
+
+    Args:
+        path: the file.
+        code: the code that it is to decode, by its id or as l,m,A,B; None for the one that the file names. The weights
+            of networks that judge are for all codes; those of others are for one.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a weights file, corrupted, truncated, or of another version of the format.
+        ValueError: not a weights file, corrupted, truncated, of another version of the format, or for another code.
     """
     header, tensors = read_safetensors(path)
     try:
         if header["format"] != FORMAT:
             raise ValueError(f"{path}: format {header['format']!r} is not {FORMAT!r}; train or download it again")
-        unknown = set(header["config"]) - {field.name for field in fields(ModelConfig)}
-        if unknown:
-            raise ValueError(f"unknown model settings {sorted(unknown)}; the weights are of a newer version")
-        config = ModelConfig(**header["config"])
+        config = _config(header["config"], code, path)
         info = WeightsInfo(
             path=path,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             config=config,
+            codes=tuple(str(c) for c in header.get("codes", [header["config"].get("code", config.code)])),
             bases=str(header["bases"]),
             rounds=tuple(sorted({int(r) for r in header["rounds"]})),
             calibration=Calibration(_number(header["temperature"]), _number(header["power"])),
@@ -149,10 +151,30 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     with torch.device("meta"):  # without memory for its weights, until it is known that the file holds as many
         check_tensors(build_network(config), tensors, path)
     model = build_network(config)
-    if model.geometry.code.logical_orbits().tolist() != operators:
+    if not config.judges and model.geometry.code.logical_orbits().tolist() != operators:
         raise ValueError(f"{path}: trained for other logical operators of {config.code} than this version has")
     load_tensors(model, tensors, path)
     return model.eval(), info
+
+
+def _config(settings: dict[str, Any], code: str | None, path: Path) -> ModelConfig:
+    """The settings in a file's header, for a code."""
+    settings = {"judges": False, **settings}  # earlier versions had no networks that judge
+    old = [settings.pop(name, 0) for name in OLD_SETTINGS]
+    if old[0]:
+        raise ValueError(
+            f"{path} reads a belief propagation that is no longer there (bp_iterations={old[0]}): train it again with "
+            "`tandem train`, or leave the weights out for those that are shipped"
+        )
+    unknown = set(settings) - {field.name for field in fields(ModelConfig)}
+    if unknown:
+        raise ValueError(f"unknown model settings {sorted(unknown)}; the weights are of a newer version")
+    config = ModelConfig(**settings)
+    if code is None or parse_code(code) == parse_code(config.code):
+        return config
+    if not config.judges:
+        raise ValueError(f"{path} was trained for {config.code}, not for {code}")
+    return replace(config, code=code)
 
 
 def _number(value: object) -> float:

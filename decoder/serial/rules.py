@@ -44,6 +44,11 @@ class SerialRules(NamedTuple):
     strengths: tuple[float, float] = (-0.1, 0.3)
     """Between these are those of every later leg."""
 
+    def deeper(self) -> SerialRules:
+        """Rules for shots that others could not settle: no early end, and several times the solutions and passes."""
+        solutions = 5 * self.solutions
+        return self._replace(quorum=solutions, solutions=solutions, legs=5 * self.legs, passes=10 * self.passes)
+
 
 SMALL_RULES = SerialRules(
     quorum=4, solutions=9, legs=40, passes=150, first_leg=20, leg=20, scale=0.969, strengths=(-0.1, 0.4)

@@ -59,6 +59,8 @@ class Trainer:
     def __init__(self, config: TrainingConfig, *, out: Path, resume: bool = False, force: bool = False) -> None:
         if config.minutes is None and config.steps is None:
             raise ValueError("say when to end: give --minutes or --steps")
+        if config.model.judges:
+            raise ValueError("fresh shots train networks that decode alone, not judges: set judges=false")
         self.config, self.out = config, out
         checkpoint = out / CHECKPOINT
         if checkpoint.exists() and not (resume or force):

@@ -18,7 +18,7 @@ from simulation.faults import FaultModel
 from simulation.sampling import sample
 
 CLASSICAL = [name for name, spec in DECODERS.items() if spec.settings is not None]
-QUICK = ["bposd", "relay-split", "serial"]
+QUICK = ["bposd", "serial"]
 NOISE = {
     "after_clifford_depolarization": 0.003,
     "before_measure_flip_probability": 0.003,
@@ -122,7 +122,7 @@ def test_our_circuit_under_other_names(basis: Basis) -> None:
     np.testing.assert_array_equal(as_experiment(shuffled).check_types.memory, ours.check_types.memory[order])
     samples = sample(ours.circuit, shots=400, seed=9)
     events, flips = samples.unpacked_detection_events(), samples.unpacked_observable_flips()
-    for name in ("bposd-osd0", "relay-split"):
+    for name in ("bposd-osd0", "serial"):
         expected = make_decoder(name, ours).decode_batch(events)
         np.testing.assert_array_equal(make_decoder(name, circuit).decode_batch(events), expected)
         failed = (expected != flips).any(axis=1)

@@ -217,10 +217,10 @@ def test_thresholds_on_sinters_command_line(noisy: MemoryExperiment, tmp_path: P
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights with a threshold for relay-split, and one for bposd-osd0 that is broken."""
+    """Weights with a threshold for serial, and one for bposd-osd0 that is broken."""
     path = tmp_path_factory.mktemp("weights") / "bb72.safetensors"
     path.write_bytes(shipped_weights("bb72").read_bytes())
-    store_threshold(path, "relay-split", {"threshold": 0.9})
+    store_threshold(path, "serial", {"threshold": 0.9})
     store_threshold(path, "bposd-osd0", {})
     return path
 
@@ -228,13 +228,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryExperiment, tuned: Path) -> None:
     shots = sample(noisy.circuit, shots=200, seed=3).detection_events
     first = NeuralDecoder.load(noisy).decode_soft(shots, bit_packed_shots=True)
-    second = make_decoder("relay-split", noisy).decode_batch(shots, bit_packed_shots=True)
+    second = make_decoder("serial", noisy).decode_batch(shots, bit_packed_shots=True)
     unsure = first.confidence < 0.9
     expected = np.where(unsure[:, None], second, first.predictions)
     assert (expected != first.predictions).any()
     assert (expected != second).any()
     whole, careful = (
-        NeuralSinterDecoder(second="relay-split", discard_below=discard_below, weights=tuned)
+        NeuralSinterDecoder(second="serial", discard_below=discard_below, weights=tuned)
         .compile_decoder_for_dem(dem=noisy.dem)
         .decode_shots_bit_packed(bit_packed_detection_event_data=shots)
         for discard_below in (None, 0.7)
@@ -264,7 +264,7 @@ def test_thresholds_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("neural", "tandem", "tandem-tesseract")
         for threshold in ("0.99", "0.001")
     ]
-    assert named["tandem-discard-0.99"] == NeuralSinterDecoder(second="relay-deep", discard_below=0.99)
+    assert named["tandem-discard-0.99"] == NeuralSinterDecoder(second="serial-deep", discard_below=0.99)
     assert named["neural"] == NeuralSinterDecoder(discard_below=None)
     assert named["neural-discard-0.99"] == NeuralSinterDecoder(discard_below=0.99)
     assert pickle.loads(pickle.dumps(named)) == named

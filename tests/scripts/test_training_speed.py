@@ -9,7 +9,7 @@ from decoder.training.trainer import Trainer
 from scripts.training_speed import flop_per_step, measure
 
 TINY = TrainingConfig(
-    model=ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, bp_iterations=0),
+    model=ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, judges=False),
     rounds=(2,),
     steps=1,
     micro_batch=8,

@@ -60,7 +60,7 @@ def run_latency(
     the machine does hits all of them. Each turn begins with a call that does not count, because the others have had
     the caches. Python's garbage collector rests.
 
-    One thread is asked of torch (and by it of the network's belief propagation), and of numba and OpenMP in relay-split
+    One thread is asked of torch (and by it of the network's belief propagation), and of numba and OpenMP in serial
     and BP-OSD by how they are made. Threads that other libraries may start, such as numpy's BLAS, are not forbidden but
     seen: the points' `cores_used` is then above 1.
 

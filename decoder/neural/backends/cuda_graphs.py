@@ -1,7 +1,7 @@
 """A network on a GPU as CUDA graphs: hundreds of small kernels that the GPU starts as one.
 
 Of few shots each kernel takes less time than its launch from Python does. A graph is bound to shapes and to addresses,
-so shots are filled up to a power of two and copied to where it reads them. Belief propagation runs on the host.
+so shots are filled up to a power of two and copied to where it reads them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 from decoder.neural.backends.eager import EagerBackend
-from decoder.neural.backends.events import as_tensor
-from decoder.neural.beliefs import Beliefs
 from decoder.neural.calibration import Calibration
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.network import Phase
-from simulation.bits import Bits
 
 WARM_UP_RUNS = 3
 """What cuBLAS and the allocator set up at first cannot be captured."""
@@ -125,9 +122,8 @@ class CudaGraphsBackend(EagerBackend):
     ) -> None:
         """Takes a network that is on the device, with frozen weights."""
         super().__init__(network, basis=basis, calibration=calibration, device=device)
-        self._propagation = network.propagation
-        axes = [3] if self._propagation is None else [3, 2, 0]
-        self._whole = CudaGraphs(self.scores_of, shots_axes=axes, output_axis=0, capture=capture)
+        self._whole = CudaGraphs(super()._scores, shots_axes=[3], output_axis=0, capture=capture)
+        self._judging = CudaGraphs(super()._judge, shots_axes=[3, 2, 0], output_axis=0, capture=capture)
         step = super()._step
         self._steps = {
             phase: CudaGraphs(partial(step, phase=phase), shots_axes=[1, 2], output_axis=1, capture=capture)
@@ -135,22 +131,11 @@ class CudaGraphsBackend(EagerBackend):
         }
         self._reading = CudaGraphs(super()._read, shots_axes=[1, 3], output_axis=0, capture=capture)
 
-    def scores(self, events: Bits) -> Tensor:
-        """How likely each coset is (B, 2^k); within `torch.inference_mode`."""
-        return self._whole(*self.inputs(events))
+    def _scores(self, events: Tensor) -> Tensor:
+        return self._whole(events)
 
-    def inputs(self, events: Bits) -> tuple[Tensor, ...]:
-        """What the graph of the decoding reads, on the device: events and, where there are some, beliefs."""
-        given = as_tensor(events, self.device)
-        if self._propagation is None:
-            return (given,)
-        result = self._propagation.propagate(events, basis=self.basis)
-        return given, *self._propagation.tensors(result, device=self.device)
-
-    def scores_of(self, events: Tensor, *beliefs: Tensor) -> Tensor:
-        """What is captured: the scores from `inputs`."""
-        logits = self._model.log_odds(events, Beliefs(*beliefs) if beliefs else None, basis=self.basis)
-        return self._model.vote.scores(logits.float(), events)
+    def _judge(self, events: Tensor, features: Tensor, evidence: Tensor) -> Tensor:
+        return self._judging(events, features, evidence)
 
     def _step(self, hidden: Tensor, events: Tensor, phase: Phase) -> Tensor:
         return self._steps[phase](hidden, events)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from decoder.base import Decoding
-from decoder.neural.backends.base import refuse_to_fold
-from decoder.neural.backends.events import as_tensor
+from decoder.neural.backends.base import refuse_alone, refuse_to_fold
+from decoder.neural.backends.events import as_tensor, as_tensors
 from decoder.neural.calibration import Calibration
+from decoder.neural.candidates import Beliefs
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.network import Network, Phase
+from decoder.serial.graph import Floats
 from simulation.bits import Bits
 
 
@@ -31,7 +33,7 @@ class TorchState:
 
 
 class EagerBackend:
-    """See `decoder.neural.backends.base.Backend`; belief propagation runs on the host, the network on the device."""
+    """See `decoder.neural.backends.base.Backend`."""
 
     def __init__(self, network: Network, *, basis: int, calibration: Calibration, device: torch.device) -> None:
         """Takes a network that is on the device, with frozen weights."""
@@ -42,12 +44,15 @@ class EagerBackend:
 
     @torch.inference_mode()
     def decode(self, events: Bits) -> Decoding:
-        """The answer for events, bool (B, 2, T, N)."""
-        return self.decoding(self.scores(events))
+        """The answer for events, bool (B, 2, T, N); raises ValueError as `Backend.decode` does."""
+        refuse_alone(self.network)
+        return self.decoding(self._scores(as_tensor(events, self.device)))
 
-    def scores(self, events: Bits) -> Tensor:
-        """How likely each coset is (B, 2^k); within `torch.inference_mode`."""
-        return self.network.scores(as_tensor(events, self.device), basis=self.basis)
+    @torch.inference_mode()
+    def log_odds(self, events: Bits, beliefs: Beliefs) -> Floats:
+        """What a network that judges says of the outputs, float32 (B, O)."""
+        found: Floats = self._judge(*as_tensors(events, beliefs, self.device)).float().cpu().numpy()
+        return found
 
     def decoding(self, scores: Tensor) -> Decoding:
         """The answer that the scores (B, 2^k) of the cosets stand for."""
@@ -77,8 +82,15 @@ class EagerBackend:
 
     @property
     def _model(self) -> RecurrentTransformer:
-        """The network as one that folds layers, which `refuse_to_fold` has made sure of."""
+        """The network as one that folds layers or judges, which those who ask have made sure of."""
         return cast(RecurrentTransformer, self.network)
+
+    def _scores(self, events: Tensor) -> Tensor:
+        return self.network.scores(events, basis=self.basis)
+
+    def _judge(self, events: Tensor, features: Tensor, evidence: Tensor) -> Tensor:
+        logits: Tensor = self._model(events, features, evidence, basis=self.basis)
+        return logits
 
     def _step(self, hidden: Tensor, events: Tensor, phase: Phase) -> Tensor:
         model = self._model
@@ -86,4 +98,4 @@ class EagerBackend:
 
     def _read(self, hidden: Tensor, parity: Tensor) -> Tensor:
         model = self._model
-        return model.vote.scores(model.readout(hidden).float(), parity)
+        return model.coset_vote.scores(model.readout(hidden).float(), parity)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from decoder.neural.candidates import Beliefs
 from decoder.neural.geometry import TorusGeometry
 from decoder.neural.network import Phase
 from simulation.bits import Bits
@@ -16,15 +17,20 @@ from simulation.detectors import DetectorGrid
 class EventPlacement:
     """Arranges the detection events of one experiment as (slot, layer, cell), in the memory frame.
 
+    Args:
+        grid: the experiment's detectors.
+        geometry: of its code.
+        partial: see `TorusGeometry.event_index`.
+
     Raises:
         ValueError: the detectors are not those of a memory experiment of the geometry's code.
     """
 
-    def __init__(self, grid: DetectorGrid, geometry: TorusGeometry) -> None:
+    def __init__(self, grid: DetectorGrid, geometry: TorusGeometry, *, partial: bool = False) -> None:
         self.num_detectors = len(grid.coordinates)
         self.layers = grid.layers
         """The indices of each layer's detectors, ascending."""
-        index = geometry.event_index(grid)  # (T, 2, N), -1 where there is no detector
+        index = geometry.event_index(grid, partial=partial)  # (T, 2, N), -1 where there is no detector
         # Absent detectors read a column of zeros behind the real ones.
         index = np.where(index < 0, self.num_detectors, index)
         self._index = index.transpose(1, 0, 2)  # (2, T, N)
@@ -51,6 +57,12 @@ class EventPlacement:
 def as_tensor(events: Bits, device: torch.device) -> Tensor:
     """Events bool (B, 2, T, N) as torch computes with them: float (T, 2, N, B) on a device."""
     return torch.from_numpy(events).to(device).permute(2, 1, 3, 0).float().contiguous()
+
+
+def as_tensors(events: Bits, beliefs: Beliefs, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What a network that judges reads, as `RecurrentTransformer.forward` takes it: events, features and evidence."""
+    features, evidence = (torch.from_numpy(part).to(device) for part in beliefs)
+    return as_tensor(events, device), features.permute(1, 2, 0, 3).contiguous(), evidence
 
 
 def _taken(events: Bits, place: npt.NDArray[np.int64]) -> Bits:

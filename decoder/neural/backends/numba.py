@@ -13,13 +13,12 @@ from torch import Tensor
 from decoder.base import Decoding
 from decoder.compiled import in_pieces
 from decoder.neural.backends import numba_kernels as kernels
-from decoder.neural.backends.base import refuse_to_fold
-from decoder.neural.beliefs import EVIDENCE, FeatureColumns
+from decoder.neural.backends.base import refuse_alone, refuse_to_fold
 from decoder.neural.calibration import CANDIDATES, Calibration
+from decoder.neural.candidates import EVIDENCE, NUM_FEATURES, Beliefs
 from decoder.neural.model import Block, GroupConv, Readout, RecurrentTransformer, RMSNorm
 from decoder.neural.network import Network, Phase, coset_number
-from decoder.relay.graph import Floats
-from decoder.relay.rules import RelayResult
+from decoder.serial.graph import Floats
 from simulation.bits import Bits
 
 HEADS = 8
@@ -60,26 +59,21 @@ class NumbaBackend:
         self.network = network
         self.basis = basis
         self.calibration = calibration
-        columns = FeatureColumns.of(0) if network.propagation is None else network.propagation.columns
-        self._layout = columns, EVIDENCE
         with torch.no_grad():
             self._steps = _steps(network, basis)
             self._reading = _reading(network)
 
     def decode(self, events: Bits) -> Decoding:
-        """The answer for all layers of events, bool (B, 2, T, N)."""
-        return self.decoding(*self.log_odds(events, self.propagate(events)))
+        """The answer for all layers of events, bool (B, 2, T, N); raises ValueError as `Backend.decode` does."""
+        refuse_alone(self.network)
+        parity = np.logical_xor.reduce(events[:, 0], axis=1)
+        return self.decoding(self.log_odds(events, NOTHING), parity)
 
-    def propagate(self, events: Bits) -> RelayResult:
-        """What belief propagation says of events, bool (B, 2, T, N); of no shot if the network does not read it."""
-        propagation = self.network.propagation
-        return _NOTHING if propagation is None else propagation.propagate(events, basis=self.basis)
-
-    def log_odds(self, events: Bits, believed: RelayResult) -> tuple[Floats, Bits]:
-        """Log-odds (B, O) of the outputs, and the parity (B, N) of each memory check's events."""
+    def log_odds(self, events: Bits, beliefs: Beliefs) -> Floats:
+        """Log-odds (B, O) of the outputs; a network that does not judge needs the beliefs of no shot."""
         hidden, logits = self._zeros(len(events)), self._empty_logits(len(events))
-        self._compute(events, _phases(events.shape[2]), believed, hidden, logits)
-        return logits, np.logical_xor.reduce(events[:, 0], axis=1)
+        self._compute(events, _phases(events.shape[2]), beliefs, hidden, logits)
+        return logits
 
     def scores(self, logits: Floats, parity: Bits) -> Floats:
         """The votes (B, 2^k) on each coset."""
@@ -120,24 +114,24 @@ class NumbaBackend:
         hidden = state.hidden.copy()
         no_logits = np.zeros((len(hidden), 0), np.float32)
         events = np.ascontiguousarray(layer[:, :, None])
-        self._compute(events, np.array([phase], dtype=np.int64), _NOTHING, hidden, no_logits)
+        self._compute(events, np.array([phase], dtype=np.int64), NOTHING, hidden, no_logits)
         return NumbaState(hidden, state.parity ^ layer[:, 0])
 
     def readout(self, state: NumbaState) -> Decoding:
         """The answer for states that have had their last layer."""
         shots, cells, _ = state.hidden.shape
         logits, no_layers = self._empty_logits(shots), np.zeros((shots, 2, 0, cells), np.bool_)
-        self._compute(no_layers, np.zeros(0, np.int64), _NOTHING, state.hidden.copy(), logits)
+        self._compute(no_layers, np.zeros(0, np.int64), NOTHING, state.hidden.copy(), logits)
         return self.decoding(logits, state.parity)
 
     def _compute(
-        self, events: Bits, phases: npt.NDArray[np.int64], believed: RelayResult, hidden: Floats, logits: Floats
+        self, events: Bits, phases: npt.NDArray[np.int64], beliefs: Beliefs, hidden: Floats, logits: Floats
     ) -> None:
         """`numba_kernels.compute`, by torch.get_num_threads() threads."""
 
         def work(piece: slice) -> None:
-            part, shots = believed.of(piece), (hidden[piece], logits[piece])
-            kernels.compute(events[piece], phases, part, self._layout, self._steps, self._reading, *shots)
+            part, shots = Beliefs(*(field[piece] for field in beliefs)), (hidden[piece], logits[piece])
+            kernels.compute(events[piece], phases, part, self._steps, self._reading, *shots)
 
         in_pieces(work, shots=len(hidden), threads=torch.get_num_threads())
 
@@ -154,12 +148,12 @@ def _phases(layers: int) -> npt.NDArray[np.int64]:
     return np.array([Phase.of(t, layers) for t in range(layers)], dtype=np.int64)
 
 
-_NOTHING = RelayResult.zeros(shots=0, faults=0, checks=0, outputs=0, solutions=0)
-"""For networks that read no belief propagation."""
+NOTHING = Beliefs(np.zeros((0, 0, 0, NUM_FEATURES), np.float32), np.zeros((0, 0, len(EVIDENCE)), np.float32))
+"""For networks that do not judge."""
 
 
 def _steps(model: RecurrentTransformer, basis: int) -> kernels.Steps:
-    read_beliefs = torch.zeros(0, model.config.width) if model.propagation is None else model.read_beliefs[basis]
+    read_beliefs = model.read_beliefs[basis] if model.config.judges else torch.zeros(0, model.config.width)
     fourier = model.readout.to_qubits.fourier
     return kernels.Steps(
         keep=_array(torch.sigmoid(model.fold.gate[basis])),
@@ -174,7 +168,7 @@ def _steps(model: RecurrentTransformer, basis: int) -> kernels.Steps:
 def _reading(model: RecurrentTransformer) -> kernels.Reading:
     readout = model.readout
     p, q = _spectrum(readout.to_qubits, readout.norm)
-    heads = [readout.head] if model.propagation is None else [readout.head, readout.trust_head]
+    heads = [readout.head, readout.trust_head] if model.config.judges else [readout.head]
     rows = torch.cat([head.weight for head in heads])
     biases = torch.cat([head.bias for head in heads])
     weight, bias = torch.zeros(rows.shape[1], HEADS), torch.zeros(HEADS)

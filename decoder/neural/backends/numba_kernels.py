@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.compiled import compiled
-from decoder.relay.graph import Floats, Integers
+from decoder.serial.graph import Floats, Integers
 
 
 class Blocks(NamedTuple):
@@ -40,7 +40,7 @@ class Steps(NamedTuple):
     add: Floats
     """(3, 4, C): what to add to it."""
     read_beliefs: Floats
-    """(F, C): a row for each of the F columns of the features; F is 0 without belief propagation."""
+    """(F, C): a row for each of the F columns of the features; F is 0 if the network does not judge."""
     fourier: Floats
     """(N, N)."""
     inverse: Floats
@@ -75,7 +75,7 @@ class Reading(NamedTuple):
 
 
 @compiled
-def compute(events, phases, believed, layout, steps, reading, hidden, logits):  # type: ignore[no-untyped-def]
+def compute(events, phases, beliefs, steps, reading, hidden, logits):  # type: ignore[no-untyped-def]
     """`RecurrentTransformer.step` for some layers, then its readout.
 
     This is one function since the compiler takes seconds for the blocks in each function that has them, and might find
@@ -84,8 +84,7 @@ def compute(events, phases, believed, layout, steps, reading, hidden, logits):  
     Args:
         events: bool (B, 2, T, N).
         phases: int64 (T,), the `Phase` of each layer.
-        believed: the shots' `RelayResult`; of no shot if the network does not read it.
-        layout: `FeatureColumns` and `EvidenceColumns`.
+        beliefs: the shots' `Beliefs`; of no shot if the network does not judge.
         steps, reading: the weights.
         hidden: float32 (B, N, C), the states, which are changed in place.
         logits: float32 (B, O), filled with the log-odds of the outputs, which uses the states up; if it is (B, 0),
@@ -94,25 +93,23 @@ def compute(events, phases, believed, layout, steps, reading, hidden, logits):  
     _, cells, width = hidden.shape
     layers = events.shape[2]
     buffers = _block_buffers(cells, width, reading.blocks.up.shape[2])
-    belief_buffers = _belief_buffers(cells, believed, layout, steps)
     readout_buffers = _readout_buffers(cells, width, reading)
     for b in range(len(hidden)):
         h = hidden[b]
         for t in range(layers + 1):
             if t < layers:
                 _fold(events[b, 0, t], events[b, 1, t], phases[t], steps, h)
-                if len(believed.found):
-                    _features(believed, b, t, layout[0], belief_buffers)
-                    _multiply(belief_buffers[0], steps.read_beliefs, h)
+                if len(beliefs.features):
+                    _multiply(beliefs.features[b, t], steps.read_beliefs, h)
                 _blocks(steps.blocks, steps.fourier, steps.inverse, buffers, h)
             elif logits.shape[1]:
                 _blocks(reading.blocks, steps.fourier, steps.inverse, buffers, h)
                 _read(h, steps, reading, readout_buffers, logits[b])
-                if len(believed.found):
-                    _add_evidence(believed, b, layout[1], belief_buffers[2], readout_buffers, logits[b])
+                if len(beliefs.evidence):
+                    _add_evidence(beliefs.evidence[b], readout_buffers[6], logits[b])
 
 
-# --- EventFold, and what belief propagation says ---
+# --- EventFold ---
 
 
 @compiled
@@ -122,74 +119,6 @@ def _fold(memory, other, phase, steps, h):  # type: ignore[no-untyped-def]
         case = np.int64(memory[n]) + 2 * np.int64(other[n])
         for c in range(h.shape[1]):
             h[n, c] = h[n, c] * steps.keep[phase, case, c] + steps.add[phase, case, c]
-
-
-@compiled
-def _belief_buffers(cells, believed, layout, steps):  # type: ignore[no-untyped-def]
-    """Features (N, F), probabilities and powers (3, K N), and solutions' shares in each kind of evidence (S, 4)."""
-    kinds = layout[0].mean - layout[0].last
-    return (
-        np.zeros((cells, len(steps.read_beliefs)), np.float32),
-        np.zeros((3, kinds * cells), np.float32),
-        np.zeros((believed.weights.shape[1], len(layout[1])), np.float32),
-    )
-
-
-@compiled
-def _features(believed, b, t, columns, belief_buffers):  # type: ignore[no-untyped-def]
-    """The features (N, F) of a layer, as `Beliefs.features` has them."""
-    features, chances, _ = belief_buffers
-    cells, kinds = len(features), columns.mean - columns.last
-    one = np.float32(1)
-    solutions = np.float32(believed.flips.shape[1])
-    effort, found = np.log10(believed.effort[b]), np.float32(believed.found[b]) / solutions
-    start = t * kinds * cells  # of the layer's faults, which are (kinds, N) in a row
-    for part in range(2):
-        odds = believed.last[b] if part == 0 else believed.mean[b]
-        # The sigmoid of minus the log-odds against a fault.
-        _exp(odds[start : start + kinds * cells], chances[part], chances[2])
-        for v in range(kinds * cells):
-            chances[part, v] = one / (one + chances[part, v])
-    for n in range(cells):
-        for i in range(kinds):
-            features[n, columns.last + i] = chances[0, i * cells + n]
-            features[n, columns.mean + i] = chances[1, i * cells + n]
-            features[n, columns.share + i] = believed.share[b, start + i * cells + n]
-        features[n, columns.unexplained] = believed.unexplained[b, t * cells + n]
-        features[n, columns.effort] = effort
-        features[n, columns.found] = found
-
-
-@compiled
-def _add_evidence(believed, b, columns, shares, readout_buffers, logits):  # type: ignore[no-untyped-def]
-    """Adds `Beliefs.evidence` (O, 4) of a shot, times the trust in it, to the log-odds (O,)."""
-    heads, evidence = readout_buffers[6], readout_buffers[7]
-    counts = max(1, believed.found[b])
-    weights = believed.weights[b]
-    # The share of each solution in each kind of evidence.
-    shares[:] = 0
-    shares[0, columns.first] = 1
-    shares[:counts, columns.mean] = np.float32(1) / np.float32(counts)
-    for side in range(2):
-        # The softmax of minus the weights, from which the least one is taken first so that no power is too large.
-        column = columns.by_prior if side == 0 else columns.by_exchanged
-        total, least = np.float32(0), weights[0, side]
-        for s in range(counts):
-            least = min(least, weights[s, side])
-        for s in range(counts):
-            shares[s, column] = np.exp(least - weights[s, side])
-            total += shares[s, column]
-        for s in range(counts):
-            shares[s, column] /= total
-    evidence[:] = 0
-    for s in range(counts):
-        for o in range(len(evidence)):
-            sign = np.float32(2) * believed.flips[b, s, o] - np.float32(1)
-            for e in range(4):
-                evidence[o, e] += sign * shares[s, e]
-    for o in range(len(logits)):
-        for e in range(4):
-            logits[o] += evidence[o, e] * heads[o, 1 + e]
 
 
 # --- Block ---
@@ -349,7 +278,6 @@ def _readout_buffers(cells, width, reading):  # type: ignore[no-untyped-def]
         np.zeros((outputs, 2 * inner), np.float32),  # the hidden layer
         np.zeros((2, max(2 * cells, 2 * outputs) * inner), np.float32),  # of `_silu`
         np.zeros((outputs, reading.heads.shape[1]), np.float32),  # what the heads say
-        np.zeros((outputs, 4), np.float32),  # evidence
         np.zeros((cells, width), np.float32),  # of `_convolve`
         np.zeros((cells, 2 * inner), np.float32),  # of `_convolve`
     )
@@ -358,7 +286,7 @@ def _readout_buffers(cells, width, reading):  # type: ignore[no-untyped-def]
 @compiled
 def _read(h, steps, reading, buffers, logits):  # type: ignore[no-untyped-def]
     """`Readout` after its blocks, without evidence: log-odds (O,) from the state (N, C)."""
-    x, both, qubits, pooled, seen, powers, heads, _, z, y = buffers
+    x, both, qubits, pooled, seen, powers, heads, z, y = buffers
     cells, inner = len(h), pooled.shape[1]
     # From cells to their two data qubits.
     _normalise(h, x)
@@ -380,6 +308,14 @@ def _read(h, steps, reading, buffers, logits):  # type: ignore[no-untyped-def]
     _multiply(seen, reading.heads, heads)
     for o in range(len(logits)):
         logits[o] = heads[o, 0]
+
+
+@compiled
+def _add_evidence(evidence, heads, logits):  # type: ignore[no-untyped-def]
+    """Adds the evidence (O, 4) of a shot, times the trust in it, to the log-odds (O,)."""
+    for o in range(len(logits)):
+        for e in range(evidence.shape[1]):
+            logits[o] += evidence[o, e] * heads[o, 1 + e]
 
 
 # --- From log-odds to an answer ---

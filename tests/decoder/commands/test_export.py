@@ -2,19 +2,23 @@
 
 import json
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
 
 from decoder.neural import onnx_export
+from decoder.neural.config import ModelConfig
+from tests.decoder.neural.networks import random_weights
 
-EXPORT = "export --format onnx --code bb72 --out there --check-shots 64"
+EXPORT = "export --format onnx --code bb72 --out there --check-shots 300"
 
 
 def test_export_writes_what_onnx_runtime_computes_as_torch_does(folder, succeed, refuse, monkeypatch):
-    summary = json.loads(succeed(f"{EXPORT} --json"))
-    assert (summary["shots"], summary["differing_predictions"]) == (64, 0)
+    weights = random_weights(folder / "judge.safetensors", ModelConfig(width=16))
+    export = f"{EXPORT} --weights {weights}"
+    summary = json.loads(succeed(f"{export} --json"))
+    assert 5 < summary["shots"] < 150  # those that are judged
+    assert summary["differing_predictions"] == 0
     assert 0 < summary["largest_difference"] < 1e-3 < summary["largest_log_odds"]
     assert sorted(path.name for path in (folder / "there").iterdir()) == ["network.json", "readout.onnx", "step.onnx"]
 
@@ -34,27 +38,16 @@ def test_export_writes_what_onnx_runtime_computes_as_torch_does(folder, succeed,
     assert described["code"] == "bb72"
     assert described["temperature"] > 0
 
-    assert "there/step.onnx exists; give --force" in refuse(EXPORT)
+    assert "there/step.onnx exists; give --force" in refuse(export)
     # Files of another network are found out.
     monkeypatch.setattr(onnx_export, "export", lambda *_, **__: None)
-    right, other = folder / "there" / "readout.onnx", _other_weights(folder)
+    right, other = (
+        folder / "there" / "readout.onnx",
+        random_weights(folder / "other.safetensors", ModelConfig(width=16), seed=2),
+    )
     message = refuse(f"{EXPORT} --force --weights {other}")
     assert "log-odds of there differ from torch's by up to" in message
     assert right.exists()
-
-
-def _other_weights(folder):
-    """The shipped weights, of which one is another."""
-    from decoder.neural.weights import load_weights, save_weights, shipped_weights
-
-    model: Any
-    model, info = load_weights(shipped_weights("bb72"))
-    model.readout.head.bias.data += 1
-    path = folder / "other.safetensors"
-    save_weights(
-        path, model, bases=info.bases, rounds=info.rounds, calibration=info.calibration, provenance=info.provenance
-    )
-    return path
 
 
 def test_export_names_the_extra_that_is_missing(refuse, monkeypatch):
@@ -66,7 +59,7 @@ def test_export_names_the_extra_that_is_missing(refuse, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [("--code bb90", "no weights are shipped for bb90"), ("--weights no", "there is no weights file no")],
+    [("--code bb91", "unknown code 'bb91'"), ("--weights no", "there is no weights file no")],
 )
 def test_export_refuses_what_it_cannot_export(refuse, change, words):
     assert words in refuse(f"export --format onnx --code bb72 --out there {change}")

@@ -17,7 +17,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize("source", ["--circuit d=3,r=3.stim", "--dem surface.dem"])
-@pytest.mark.parametrize("decoder", ["bposd", "relay-split"])
+@pytest.mark.parametrize("decoder", ["bposd", "serial"])
 def test_shots_of_a_file_are_decoded(files, source, decoder, succeed):
     """About one of ten shots flips the observable, and the decoders are wrong in about one of fifty."""
     summary = json.loads(succeed(f"sample {source} --shots 500 --seed 3 --out s --obs-out o --format 01 --json"))
@@ -43,7 +43,7 @@ def test_stims_own_shots_are_decoded_as_they_are(files, succeed):
 
 
 def test_benchmarks_of_files(files, succeed):
-    line = "benchmark accuracy --circuit d=3,r=3.stim --dem surface.dem --decoders bposd,relay-split"
+    line = "benchmark accuracy --circuit d=3,r=3.stim --dem surface.dem --decoders bposd,serial"
     points = json.loads(succeed(f"{line} --shots 300 --seed 1 --processes 1 --out accuracy --json"))["points"]
     assert [(point["code"], point["rounds"], point["p"]) for point in points] == [
         *[("d=3,r=3", 3, 0.005)] * 2,

@@ -23,7 +23,7 @@ def test_our_own_circuit(folder, succeed):
     assert all(one["applies"] for one in by_name.values())
     assert by_name["neural"]["why"] == "the network for bb72"
     assert by_name["bposd"]["why"] == "the 108 detectors of one type, which are enough"
-    assert by_name["relay-split"]["why"] == "both check types"
+    assert by_name["serial"]["why"] == "both check types"
     text = succeed("inspect ours.stim")
     assert "the network for bb72" in text
     assert "DEPOLARIZE2: 0.002" in text

@@ -3,7 +3,7 @@
 import csv
 import json
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from safetensors.torch import save
@@ -49,9 +49,9 @@ def test_the_network_is_set_by_short_and_by_dotted_names(folder, succeed, line):
 
 
 @pytest.mark.parametrize("code", ["bb72", "bb144"])
-def test_without_settings_the_network_that_ships_is_trained(succeed, code):
+def test_the_recipes_train_the_networks_shape_that_ships_to_decode_alone(succeed, code):
     shipped = load_weights(shipped_weights(code))[1].config
-    printed = dotted({"model": asdict(shipped)}).items()
+    printed = dotted({"model": asdict(replace(shipped, code=code, judges=False))}).items()
     assert printed <= settings(succeed(f"train --print-config --code {code}")).items()
     assert printed <= settings(succeed(f"train --print-config --config {code}")).items()
 
@@ -85,15 +85,14 @@ def test_values_of_set_need_no_quotes_or_brackets(succeed):
     [
         ("--set muon_rl=0.1", "unknown training setting 'muon_rl'; the nearest is 'muon_lr'"),
         ("--set model.p_min=0.1", "unknown training setting 'model.p_min'"),
-        ("--set architecture=blue", "set it to 0 with architecture=blue"),
         ("--init-from bb72 --set width=96 --steps 1 --out run", "or from nothing with --init-from ''"),
-        ("--code bb72 --init-from bb90 --steps 1 --out run", "no weights are shipped for bb90"),
+        ("--code bb90 --steps 1 --out run", "train networks that decode alone, not judges: set judges=false"),
         ("--set width", "--set takes name=value, not 'width'"),
         ("--set width=big", "width='big': Input should be a valid integer"),
         ("--set p_max=0.6", "p_max=0.6"),
         ("--rounds 0", "rounds=(0,) must be numbers of at least 1"),
         ("--rounds two", "'two' is none"),
-        ("--code bb73 --steps 1 --out run", "unknown code 'bb73'"),
+        ("--code bb73 --set judges=false --steps 1 --out run", "unknown code 'bb73'"),
         ("--steps 0", "steps=0 must be at least 1"),
         ("--minutes -1", "minutes=-1.0 must be above 0"),
         ("--steps 1", "add --out"),

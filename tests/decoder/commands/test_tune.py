@@ -21,8 +21,8 @@ def weights(folder):
 
 def test_a_threshold_is_chosen_and_stored(succeed, weights, folder):
     result = json.loads(succeed(f"{COMMAND} --share 0.05 --weights {weights} --store --out curve.md --json"))
-    assert result["second"] == "relay-deep"
-    chosen = load_weights(weights)[1].thresholds["relay-deep"]
+    assert result["second"] == "serial-deep"
+    chosen = load_weights(weights)[1].thresholds["serial-deep"]
     assert chosen["threshold"] == result["threshold"]
     assert chosen["measured"][0]["passed_on"] == 10
     assert f"{result['threshold']:.6g}" in (folder / "curve.md").read_text()
@@ -31,7 +31,7 @@ def test_a_threshold_is_chosen_and_stored(succeed, weights, folder):
 
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.008)
     events = sample(experiment.circuit, shots=200, seed=1).detection_events
-    decoded = make_pair("relay-deep", experiment, weights=weights).decode_soft(events, bit_packed_shots=True)
+    decoded = make_pair("serial-deep", experiment, weights=weights).decode_soft(events, bit_packed_shots=True)
     assert decoded.opinions.sum() == 10
 
 
@@ -52,7 +52,7 @@ def test_without_store_the_weights_stay(succeed, weights):
         ("--most 0", "above 0 and at most 1"),
         ("--processes 0", "processes=0"),
         ("--weights absent.safetensors", "absent.safetensors"),
-        ("--code bb90", "no weights are shipped for bb90"),
+        ("--second relay-deep", "'relay-deep' is gone: 'serial-deep' has taken its place"),
         ("--basis Y", "--basis takes"),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_pair_without_a_threshold_says_how_to_tune_one(weights):
 
 
 def test_files_are_decoded_by_the_pair(succeed, weights, folder):
-    store_threshold(Path(weights), "relay-deep", {"threshold": 0.9})
+    store_threshold(Path(weights), "serial-deep", {"threshold": 0.9})
     succeed("sample bb72 --rounds 2 --p 0.008 --basis Z --shots 50 --seed 1 --out shots.b8 --obs-out flips.b8")
     decode = "decode --code bb72 --rounds 2 --p 0.008 --basis Z --in shots.b8 --obs-in flips.b8"
     result = json.loads(succeed(f"{decode} --decoder tandem --weights {weights} --out pair.b8 --json"))
@@ -75,7 +75,7 @@ def test_files_are_decoded_by_the_pair(succeed, weights, folder):
     assert 0 < result["second_opinions"] < 50
     assert result["second_opinions_failed"] == 0
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.008)
-    pair = make_pair("relay-deep", experiment, weights=weights)
+    pair = make_pair("serial-deep", experiment, weights=weights)
     events = sample(experiment.circuit, shots=50, seed=1).detection_events
     predictions = pair.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
     assert (folder / "pair.b8").read_bytes() == predictions.tobytes()

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decoder.neural.config import ModelConfig
 from decoder.neural.weights import shipped_weights
+from tests.decoder.neural.networks import random_weights
 
 SHOTS = "sample bb72 --rounds 6 --basis Z --p 0.002 --shots 200 --seed 4 --out shots.b8 --obs-out flips.b8"
 DECODE = "decode --decoder neural --code bb72 --rounds 6 --basis Z --p 0.002 --in shots.b8 --out predictions.b8"
@@ -45,9 +47,9 @@ def test_missing_weights(succeed, refuse) -> None:
     assert "no weights file" in refuse(f"{DECODE} --weights nothing.safetensors")
 
 
-def test_weights_of_another_code(folder: Path, succeed, refuse) -> None:
-    (folder / "bb72.safetensors").write_bytes(shipped_weights("bb72").read_bytes())
+def test_the_shipped_weights_are_for_every_code_and_those_that_decode_alone_for_one(folder, succeed, refuse) -> None:
+    alone = random_weights(folder / "bb72.safetensors", ModelConfig(width=8, heads=2, judges=False))
     succeed("sample bb90 --rounds 2 --basis Z --p 0.002 --shots 10 --seed 4 --out shots.b8")
     line = "decode --decoder neural --code bb90 --rounds 2 --basis Z --p 0.002 --in shots.b8 --out predictions.b8"
-    assert "no weights are shipped for bb90" in refuse(line)
-    assert "bb72" in refuse(f"{line} --weights bb72.safetensors")
+    succeed(line)
+    assert "was trained for bb72, not for bb90" in refuse(f"{line} --force --weights {alone}")

@@ -21,7 +21,7 @@ from simulation.codes import parse_code
 
 SMALL = "3,3,x+1+y,x+1+xy^2"
 TINY = TrainingConfig(
-    model=ModelConfig(code=SMALL, architecture="blue", width=32, heads=2, readout_blocks=1, bp_iterations=0),
+    model=ModelConfig(code=SMALL, architecture="blue", width=32, heads=2, readout_blocks=1, judges=False),
     rounds=(1, 2),
     steps=320,
     micro_batch=64,
@@ -41,7 +41,7 @@ TINY = TrainingConfig(
 
 def network(code: str = SMALL, **settings: object) -> BlueNetwork:
     """A network in float64 whose bits are far from fair and depend on each other."""
-    config = ModelConfig(code=code, architecture="blue", heads=2, bp_iterations=0, **({"width": 16} | settings))  # type: ignore[arg-type]
+    config = ModelConfig(code=code, architecture="blue", heads=2, judges=False, **({"width": 16} | settings))  # type: ignore[arg-type]
     torch.manual_seed(3)
     model = build_network(config).double()
     assert isinstance(model, BlueNetwork)

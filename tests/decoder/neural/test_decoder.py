@@ -57,7 +57,7 @@ def test_batches_do_not_change_answers() -> None:
     decoder.max_batch = 7
     parts = decoder.decode_soft(detections)
     np.testing.assert_array_equal(whole.predictions, parts.predictions)
-    np.testing.assert_allclose(whole.confidence, parts.confidence, atol=1e-4)
+    np.testing.assert_array_equal(whole.confidence, parts.confidence)
 
 
 def test_confidence_is_the_posterior_of_the_prediction() -> None:
@@ -98,12 +98,10 @@ def test_foreign_dems_are_refused() -> None:
 
 
 def test_weights_and_experiment_must_fit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no weights are shipped for bb90"):
-        NeuralDecoder.load(MemoryExperiment.create(code="bb90", basis="Z", rounds=2, p=0.001))
     path = tmp_path / "z.safetensors"
     save_weights(
         path,
-        RecurrentTransformer(ModelConfig(width=8, heads=2, bp_iterations=0)),
+        RecurrentTransformer(ModelConfig(width=8, heads=2, judges=False)),
         bases="Z",
         rounds=(2,),
         calibration=Calibration(),
@@ -112,7 +110,7 @@ def test_weights_and_experiment_must_fit(tmp_path: Path) -> None:
     assert NeuralDecoder.load(experiment(rounds=2), weights=path).info.bases == "Z"
     with pytest.raises(ValueError, match="not for X memory"):
         NeuralDecoder.load(experiment("X", rounds=2), weights=path)
-    with pytest.raises(ValueError, match="torus"):
+    with pytest.raises(ValueError, match="was trained for bb72, not for bb144"):
         NeuralDecoder.load(MemoryExperiment.create(code="bb144", basis="Z", rounds=2, p=0.001), weights=path)
     same_torus = MemoryExperiment.create(code="6,6,x^3+y+y^2,y^3+x^2+x", basis="Z", rounds=2, p=0.001)
     with pytest.raises(ValueError, match="was trained for bb72"):

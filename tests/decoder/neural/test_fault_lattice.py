@@ -1,62 +1,45 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from decoder.neural.fault_lattice import NOMINAL_P, fault_graphs, fault_lattice
+from decoder.neural.fault_lattice import KINDS, fault_lattice, fault_places
 from decoder.neural.geometry import TorusGeometry
+from decoder.serial.graph import joint_faults
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
-from simulation.noise import NoiseModel
-
-SMALL = "3,3,x+1+y,x+1+xy^2"
-Symptoms = dict[tuple[frozenset[int], bytes], float]
 
 
-def expected(geometry: TorusGeometry, basis: Basis, rounds: int) -> Symptoms:
-    """The prior of each (checks, outputs) in the circuit's fault model for the memory basis alone."""
-    noise = NoiseModel.uniform(NOMINAL_P)
-    experiment = MemoryExperiment(geometry.code, basis, rounds, noise, detectors="XZ")
-    x, y, layer, _ = experiment.grid.coordinates.T
-    cell = geometry.framed_cells(basis)[x * geometry.code.m + y]
-    model, priors = experiment.fault_model, {}
-    for prior, (detectors, observables) in zip(model.priors, model.symptoms(), strict=True):
-        flips = geometry.output_observables[:, list(observables)].sum(1)
-        flips = (flips + geometry.output_checks[:, cell[list(detectors)]].sum(1)) % 2
-        checks = frozenset((layer * geometry.code.cells + cell)[list(detectors)].tolist())
-        priors[checks, flips.astype(np.float32).tobytes()] = float(prior)
-    return priors
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"basis": "X"}, {"code": "bb90"}, {"rounds": 1}, {"noiseless_last_cycle": True}, {"detectors": "XZ"}],
+    ids=lambda options: "-".join(map(str, options.values())) or "bb72",
+)
+def test_every_fault_has_a_place_of_its_own_where_its_pattern_is(options: dict[str, Any]) -> None:
+    made = MemoryExperiment.create(**{"code": "bb72", "basis": "Z", "rounds": 3, "p": 0.003, **options})
+    geometry = TorusGeometry(made.code)
+    faults = joint_faults(made.fault_model, made.check_types.memory)
+    places = fault_places(geometry, made.grid, faults)
+    index, cells = geometry.event_index(made.grid, partial=True), made.code.cells
+    assert places.size == (made.rounds + 1) * KINDS * cells
+    assert len(places.of_fault) == len(faults.graph.flips) == len(np.unique(places.of_fault))
+    patterns = fault_lattice(geometry, made.basis).patterns
+    checks = faults.checks.tocsc()
+    for fault, place in enumerate(places.of_fault.tolist()):
+        layer, kind, cell = place // (KINDS * cells), place // cells % KINDS, place % cells
+        x, y = divmod(cell, made.code.m)
+        moved = [(layer + t, (c // made.code.m + x) % made.code.l, (c + y) % made.code.m) for t, c in patterns[kind]]
+        # What a pattern has after the last layer is not seen.
+        expected = {index[t, 0, i * made.code.m + j] for t, i, j in moved if t <= made.rounds}
+        assert set(checks.indices[checks.indptr[fault] : checks.indptr[fault + 1]]) == expected
 
 
-@pytest.mark.parametrize("basis", ["Z", "X"])
-@pytest.mark.parametrize(("code", "rounds"), [("bb72", 5), ("bb72", 3), ("bb90", 4), (SMALL, 1)])
-def test_the_memory_side_is_the_fault_model_of_the_memory_basis(code: str, rounds: int, basis: Basis) -> None:
-    geometry = TorusGeometry(parse_code(code))
-    graphs = fault_graphs(geometry, basis, rounds + 1)
-    graph, kinds = graphs.memory, len(graphs.flips)
-    checks: dict[int, set[int]] = {}
-    for faults, width in zip(graph.slots, graph.width, strict=True):
-        for check, fault in zip(graph.order[:width], faults[:width], strict=True):
-            checks.setdefault(int(fault), set()).add(int(check))
-    found = {
-        (frozenset(where), graphs.flips[fault % kinds].tobytes()): 1 / (1 + np.exp(float(graph.prior[fault])))
-        for fault, where in checks.items()
-    }
-    assert found == pytest.approx(expected(geometry, basis, rounds), rel=1e-5)
-    assert np.all(graph.prior[[fault for fault in range(len(graph.prior)) if fault not in checks]] == 30)
-
-
-@pytest.mark.parametrize("basis", ["Z", "X"])
-def test_the_sides_share_the_mechanisms_that_both_see(basis: Basis) -> None:
-    graphs = fault_graphs(TorusGeometry(parse_code("bb72")), basis, 5)
-    for mine, theirs in ((graphs.memory, graphs.other), (graphs.other, graphs.memory)):
-        # What a fault is alone and what its partners make of it are all that makes it.
-        chance = 1 / (1 + np.exp(theirs.prior.astype(np.float64)))
-        owner = np.repeat(np.arange(len(mine.prior)), np.diff(mine.first_partner))
-        total = mine.alone + np.bincount(owner, mine.share * chance[mine.partner], minlength=len(mine.prior))
-        real = mine.prior < 30
-        np.testing.assert_allclose(total[real], 1 / (1 + np.exp(mine.prior[real].astype(np.float64))), rtol=0.02)
-        assert np.bincount(mine.partner, mine.share).max() <= 1 + 1e-6
-        assert len(np.unique(owner)) > 0.5 * real.sum()
+def test_a_torus_on_which_kinds_coincide_is_refused() -> None:
+    made = MemoryExperiment.create(code="3,3,1+x+x^2,1+x+x^2", basis="Z", rounds=2, p=0.003)
+    faults = joint_faults(made.fault_model, np.ones(made.num_detectors, np.bool_))
+    with pytest.raises(ValueError, match=r"does not apply to 3,3.*kinds of faults coincide; decode with serial"):
+        fault_places(TorusGeometry(made.code), made.grid, faults)
 
 
 @pytest.mark.parametrize("basis", ["Z", "X"])

@@ -30,16 +30,16 @@ def test_the_convolution_is_the_sum_over_displacements(code: str) -> None:
     torch.testing.assert_close(conv(h), direct, atol=4e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("mixing", "iterations"), [("conv", 0), ("attention", 0), ("both", 0), ("conv", 4)])
+@pytest.mark.parametrize("mixing", ["conv", "attention", "both"])
 @pytest.mark.parametrize("code", ["bb72", "bb90"])
-def test_translated_events_give_translated_outputs(code: str, mixing: Mixing, iterations: int) -> None:
+def test_translated_events_give_translated_outputs(code: str, mixing: Mixing) -> None:
     config = ModelConfig(
         code=code,
         width=16,
         round_mixing=mixing,
         readout_mixing=mixing,
         heads=2,
-        bp_iterations=iterations,
+        judges=False,
     )
     torch.manual_seed(1)
     model = RecurrentTransformer(config).double()
@@ -56,18 +56,20 @@ def test_translated_events_give_translated_outputs(code: str, mixing: Mixing, it
         torch.testing.assert_close(moved, shifted(outputs, geometry, dx, dy, 2), atol=1e-5, rtol=1e-5)
 
 
-def test_weights_do_not_depend_on_the_size_of_the_torus() -> None:
+@pytest.mark.parametrize("judges", [True, False])
+def test_weights_do_not_depend_on_the_size_of_the_torus(judges: bool) -> None:
+    """Not on the code at all, if the network judges."""
     shapes = [
-        {name: p.shape for name, p in RecurrentTransformer(ModelConfig(code=code, bp_iterations=0)).named_parameters()}
-        for code in ("bb72", "bb108", "bb144")
+        {name: p.shape for name, p in RecurrentTransformer(ModelConfig(code=code, judges=judges)).named_parameters()}
+        for code in ("bb72", "bb90", "bb144")
     ]
     for other in shapes[1:]:
-        assert {k for k in other if other[k] != shapes[0][k]} <= {"readout.operator"}
+        assert {k for k in other if other[k] != shapes[0][k]} <= ({"readout.operator"} if not judges else set())
 
 
 def test_steps_make_the_whole() -> None:
     torch.manual_seed(2)
-    model = RecurrentTransformer(ModelConfig(width=16, readout_mixing="both", bp_iterations=0))
+    model = RecurrentTransformer(ModelConfig(width=16, readout_mixing="both", judges=False))
     events = (torch.rand(5, 2, 36, 2) < 0.1).float()
     h, spectra = model.start(2), model.spectra()
     for t, phase in enumerate([0, 1, 1, 1, 2]):
@@ -83,8 +85,10 @@ def test_steps_make_the_whole() -> None:
         ({"round_mixing": "magic"}, "must be one of conv, attention, both"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
         ({"round_blocks": -1}, "round_blocks"),
-        ({"bp_iterations": -1}, "bp_iterations"),
-        ({"bp_iterations": 5, "architecture": "blue"}, "needs architecture=tandem"),
+        ({"judges": 1}, "must be true or false"),
+        ({"candidates": 1}, "candidates"),
+        ({"judges": True, "architecture": "blue"}, "needs architecture=tandem"),
+        ({"judges": True, "outputs": "basis"}, "and outputs=translates"),
         ({"architecture": "green"}, "must be one of tandem, blue"),
         ({"outputs": "some"}, "must be one of translates, basis"),
         ({"mlp_ratio": math.inf}, "mlp_ratio"),
@@ -97,7 +101,7 @@ def test_impossible_sizes(settings: dict[str, object], message: str) -> None:
 
 def test_freezing_changes_nothing() -> None:
     torch.manual_seed(5)
-    model = RecurrentTransformer(ModelConfig(width=16, readout_mixing="both", bp_iterations=0))
+    model = RecurrentTransformer(ModelConfig(width=16, readout_mixing="both", judges=False))
     events = (torch.rand(3, 2, 36, 4) < 0.1).float()
     before = model(events, basis=0)
     model.freeze()
@@ -106,21 +110,21 @@ def test_freezing_changes_nothing() -> None:
 
 def test_a_basis_of_outputs_tells_the_coset() -> None:
     torch.manual_seed(6)
-    model = RecurrentTransformer(ModelConfig(width=16, outputs="basis", readout_mixing="both", bp_iterations=0))
+    model = RecurrentTransformer(ModelConfig(width=16, outputs="basis", readout_mixing="both", judges=False))
     events = (torch.rand(3, 2, 36, 5) < 0.1).float()
     assert model(events, basis=0).shape == (5, 12)
     flips = (torch.rand(5, 12) < 0.5).float()
-    labels = model.vote.labels(events, flips)
-    best = model.vote.scores(2 * labels - 1, events).argmax(1)
+    labels = model.coset_vote.labels(events, flips)
+    best = model.coset_vote.scores(2 * labels - 1, events).argmax(1)
     torch.testing.assert_close(model.cosets[best], flips)
 
 
 def test_the_loss_is_that_of_the_outputs_and_the_coset() -> None:
     torch.manual_seed(7)
-    model = RecurrentTransformer(ModelConfig(width=16, readout_mixing="both", bp_iterations=0))
+    model = RecurrentTransformer(ModelConfig(width=16, readout_mixing="both", judges=False))
     events = (torch.rand(3, 2, 36, 5) < 0.1).float()
     flips = (torch.rand(5, 12) < 0.5).float()
-    labels, logits = model.vote.labels(events, flips), model(events, basis=1)
+    labels, logits = model.coset_vote.labels(events, flips), model(events, basis=1)
     outputs = -(labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log()).mean()
     torch.testing.assert_close(model.loss(events, flips, basis=1), outputs)
     posterior = torch.softmax(model.scores(events, basis=1) / (108 / 12), dim=1)

@@ -9,12 +9,13 @@ from decoder.neural.calibration import Calibration
 from decoder.neural.config import ModelConfig
 from decoder.neural.model import RecurrentTransformer
 from decoder.neural.weights import load_weights, save_weights, shipped_weights
+from tests.decoder.neural.networks import JUDGE, random_weights
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
-    model = RecurrentTransformer(ModelConfig(width=8, heads=2, bp_iterations=0))
+    model = RecurrentTransformer(ModelConfig(width=8, heads=2, judges=False))
     save_weights(path, model, bases="ZX", rounds=(2,), calibration=Calibration(1.5, 0.5), provenance={"shots": 1})
     return path
 
@@ -27,7 +28,7 @@ def test_what_is_saved_is_loaded(weights: Path) -> None:
         Calibration(1.5, 0.5),
         {"shots": 1},
     )
-    assert model.config == info.config == ModelConfig(width=8, heads=2, bp_iterations=0)
+    assert model.config == info.config == ModelConfig(width=8, heads=2, judges=False)
     assert len(info.sha256) == 64
 
 
@@ -97,8 +98,10 @@ def change_header(path: Path, **changes: object) -> None:
         ({"config": None}, "lacks"),
         ({"config": {"round_blocks": 10**6}}, "at most 64"),
         ({"config": {"readout_blocks": 10**6}}, "at most 64"),
-        ({"config": {"bp_iterations": 10**8}}, "at most 20000"),
-        ({"config": {"bp_solutions": 10**8}}, "at most 100"),
+        ({"config": {"bp_iterations": 400}}, r"no longer there \(bp_iterations=400\).*leave the weights out"),
+        ({"config": {"candidates": 10**8}}, "at most 64"),
+        ({"config": {"judges": "yes"}}, "true or false"),
+        ({"codes": 5}, "lacks or garbles"),
         ({"config": {"width": 10**9}}, "at most 1024"),
         ({"config": {"heads": 10**9}}, "at most 64"),
         ({"config": {"width": "64"}}, "whole number"),
@@ -126,6 +129,29 @@ def test_headers_that_do_not_fit(weights: Path, changes: dict[str, object], mess
         load_weights(weights)
 
 
-def test_codes_without_shipped_weights() -> None:
-    with pytest.raises(ValueError, match="no weights are shipped for bb756"):
-        shipped_weights("bb756")
+def test_networks_without_belief_propagation_of_earlier_versions_are_read(weights: Path) -> None:
+    change_header(weights, config={"width": 8, "heads": 2, "bp_iterations": 0, "bp_solutions": 5}, codes=None)
+    _, info = load_weights(weights)
+    assert (info.config, info.codes) == (ModelConfig(width=8, heads=2, judges=False), ("bb72",))
+
+
+def test_weights_of_a_judge_are_for_every_code(tmp_path: Path) -> None:
+    path = random_weights(tmp_path / "judge.safetensors", JUDGE)
+    for code in ("bb72", "bb90", "6,6,x^3+y+y^2,y^3+x^2+x"):
+        model, info = load_weights(path, code=code)
+        assert str(model.geometry.code) == info.config.code == code
+        assert info.codes == ("bb72",)
+
+
+def test_weights_of_a_network_that_decodes_alone_are_for_one_code(weights: Path) -> None:
+    with pytest.raises(ValueError, match="was trained for bb72, not for bb144"):
+        load_weights(weights, code="bb144")
+
+
+def test_the_shipped_weights_are_for_all_codes_without_weights_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert shipped_weights("bb756").name == "bb.safetensors"
+    monkeypatch.setattr("decoder.neural.weights.SHIPPED", tmp_path)
+    (tmp_path / "bb72.safetensors").touch()
+    assert shipped_weights("bb72").name == "bb72.safetensors"

@@ -20,7 +20,7 @@ from decoder.training.state import RESIDUAL_OUTPUTS
 from decoder.training.trainer import CHECKPOINT, LOG, WEIGHTS, Trainer, train
 from simulation.circuits import MemoryExperiment
 
-NETWORK = ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, bp_iterations=0)
+NETWORK = ModelConfig(code="3,3,x+1+y,x+1+xy^2", width=8, heads=2, readout_blocks=1, judges=False)
 TINY = TrainingConfig(
     model=NETWORK,
     rounds=(2,),

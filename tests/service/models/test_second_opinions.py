@@ -44,7 +44,7 @@ def events(experiment):
 
 @pytest.fixture(scope="module")
 def expected(experiment, events):
-    decoded = make_pair("relay-deep", experiment, threshold=0.97).decode_soft(events, bit_packed_shots=True)
+    decoded = make_pair("serial-deep", experiment, threshold=0.97).decode_soft(events, bit_packed_shots=True)
     assert 0 < decoded.opinions.sum() < 60
     return decoded
 
@@ -138,7 +138,7 @@ async def test_every_form_of_answer_tells_who_answered(server, http, experiment,
     seconds = await server.metric('tandem_second_opinion_seconds_count{model="pair"}')
     assert seconds == 5 * (expected.opinions == Opinion.SECOND).sum()
     info = (await http.get("/v1/models/pair")).json()
-    assert info["pair"] == {"second": "relay-deep", "threshold": 0.97, "deadline_ms": None}
+    assert info["pair"] == {"second": "serial-deep", "threshold": 0.97, "deadline_ms": None}
 
 
 async def test_sure_shots_do_not_wait_for_unsure_ones(worker, http, events, expected):

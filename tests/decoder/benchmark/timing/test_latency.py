@@ -92,7 +92,7 @@ def test_only_what_follows_the_last_layer_is_timed(tmp_path: Path) -> None:
     """A network without belief propagation has taken 8 of 9 layers when the clock starts."""
     torch.manual_seed(0)
     path = tmp_path / "weights.safetensors"
-    model = build_network(ModelConfig(width=32, round_blocks=4, readout_blocks=1, bp_iterations=0))
+    model = build_network(ModelConfig(width=32, round_blocks=4, readout_blocks=1, judges=False))
     save_weights(path, model, bases="Z", rounds=(8,), calibration=Calibration(), provenance={})
     long = MemoryExperiment.create(code="bb72", basis="Z", rounds=8, p=0.002)
     whole, streamed = run_latency([long], ["neural"], LatencyRun(shots=40, seed=1, batches=(1,), weights=path)).points

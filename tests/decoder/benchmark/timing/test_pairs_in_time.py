@@ -26,7 +26,7 @@ def noisy() -> MemoryExperiment:
 def weights_in(folder: Path, chosen: dict[str, float]) -> Path:
     path = folder / "weights.safetensors"
     path.write_bytes(shipped_weights("bb72").read_bytes())
-    store_threshold(path, "relay-deep", chosen)
+    store_threshold(path, "serial-deep", chosen)
     return path
 
 
@@ -62,6 +62,6 @@ def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment, tmp
         run_latency([noisy], ["neural", "bposd"], LatencyRun(shots=5, deadline_ms=5))
     with pytest.raises(ValueError, match="deadline_ms=0 must be above 0"):
         run_latency([noisy], ["tandem"], LatencyRun(shots=5, deadline_ms=0))
-    with pytest.raises(ValueError, match="no threshold for second opinions of relay-deep"):
+    with pytest.raises(ValueError, match="no threshold for second opinions of serial-deep"):
         run_latency([noisy], ["tandem"], LatencyRun(shots=5, deadline_ms=5, weights=weights_in(tmp_path, {})))
     assert set(multiprocessing.active_children()) <= others

@@ -13,17 +13,17 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from decoder.devices import usable_device
 from decoder.making import make_decoder
 from decoder.neural.backends.cuda_graphs import MOST_GRAPHS, Captured, CudaGraphs, CudaGraphsBackend
-from decoder.neural.calibration import Calibration
+from decoder.neural.backends.events import as_tensors
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import RecurrentTransformer
-from decoder.neural.weights import build_network, save_weights
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
+from tests.decoder.neural.networks import JUDGE, random_weights
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-STREAMED = ModelConfig(width=8, heads=2, bp_iterations=0)
-"""A network without belief propagation, whose layers are folded on arrival."""
+STREAMED = ModelConfig(width=8, heads=2, judges=False)
+"""A network that decodes alone, whose layers are folded on arrival."""
 
 
 def repeat(run: Callable[[], Tensor], device: torch.device, pool: Any) -> Captured:
@@ -50,17 +50,13 @@ def decoder_by_repeated_calls(weights: Path | None) -> NeuralDecoder:
         device=decoder.device,
         capture=repeat,
     )
+    if decoder.judged is not None:
+        decoder.judged.backend = decoder.backend
     return decoder
 
 
-def streamed_weights(path: Path) -> Path:
-    torch.manual_seed(3)
-    model = build_network(STREAMED)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    save_weights(path, model, bases="ZX", rounds=(6,), calibration=Calibration(2.0, 0.5), provenance={})
-    return path
+def weights_of(path: Path, *, judges: bool) -> Path:
+    return random_weights(path / "weights.safetensors", JUDGE if judges else STREAMED, seed=3)
 
 
 def shots_of(count: int) -> Bits:
@@ -96,9 +92,9 @@ def test_graphs_used_last_are_kept() -> None:
     assert torch.equal(graphs(torch.ones(1, 1)), torch.full((1, 1), 2.0))
 
 
-@pytest.mark.parametrize("propagating", [True, False])
-def test_a_graphed_network_answers_as_torch_does(propagating: bool, tmp_path: Path) -> None:
-    weights = None if propagating else streamed_weights(tmp_path / "weights.safetensors")
+@pytest.mark.parametrize("judges", [True, False])
+def test_a_graphed_network_answers_as_torch_does(judges: bool, tmp_path: Path) -> None:
+    weights = weights_of(tmp_path, judges=judges)
     decoder = decoder_by_repeated_calls(weights)
     expected = decoder_of(weights, backend="eager").decode_soft(shots_of(21))
     assert expected.predictions.any()
@@ -109,7 +105,7 @@ def test_a_graphed_network_answers_as_torch_does(propagating: bool, tmp_path: Pa
 
 
 def test_streams_fold_by_graphs(tmp_path: Path) -> None:
-    weights = streamed_weights(tmp_path / "weights.safetensors")
+    weights = weights_of(tmp_path, judges=False)
     decoder, shots = decoder_by_repeated_calls(weights), shots_of(5)
     expected = decoder_of(weights, backend="eager").decode_soft(shots)
     stream = decoder.stream(shots=len(shots))
@@ -120,16 +116,17 @@ def test_streams_fold_by_graphs(tmp_path: Path) -> None:
     np.testing.assert_allclose(decoded.confidence, expected.confidence, atol=1e-4)
 
 
-def test_what_is_captured_never_waits_for_a_value() -> None:
+def test_what_is_captured_never_waits_for_a_value(tmp_path: Path) -> None:
     """Fake tensors have shapes and no values, as during a capture: to ask for one is an error."""
-    decoder = decoder_by_repeated_calls(None)
-    assert isinstance(decoder.backend, CudaGraphsBackend)
-    with torch.inference_mode():
-        inputs = decoder.backend.inputs(decoder.placement.dense(shots_of(3)))
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            assert decoder.backend.scores_of(*(mode.from_tensor(given) for given in inputs)).shape == (3, 2**12)
-            with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
-                mode.from_tensor(inputs[0]).nonzero()
+    decoder = decoder_of(weights_of(tmp_path, judges=True))
+    assert decoder.judged is not None
+    _, case = decoder.judged.disagreeing(shots_of(200))
+    inputs = as_tensors(case.events, case.beliefs, decoder.device)
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        given = [mode.from_tensor(one) for one in inputs]
+        assert decoder.model(*given, basis=0).shape == (len(case.events), 108)
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            given[0].nonzero()
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "meta", ""])
@@ -156,9 +153,9 @@ def test_a_backend_that_cannot_compute_a_network_is_refused() -> None:
 
 
 @NEEDS_GPU
-@pytest.mark.parametrize("propagating", [True, False])
-def test_on_a_gpu_graphs_answer_as_kernels_do(propagating: bool, tmp_path: Path) -> None:
-    weights = None if propagating else streamed_weights(tmp_path / "weights.safetensors")
+@pytest.mark.parametrize("judges", [True, False])
+def test_on_a_gpu_graphs_answer_as_kernels_do(judges: bool, tmp_path: Path) -> None:
+    weights = weights_of(tmp_path, judges=judges)
     decoder, launched = decoder_of(weights, device="cuda"), decoder_of(weights, device="cuda", backend="eager")
     assert isinstance(decoder.backend, CudaGraphsBackend)
     shots = shots_of(300)

@@ -8,17 +8,16 @@ import torch
 
 from decoder.base import Decoding
 from decoder.neural.backends.eager import EagerBackend
-from decoder.neural.backends.events import as_tensor
-from decoder.neural.backends.numba import NumbaBackend, compilable
-from decoder.neural.beliefs import BeliefPropagation
-from decoder.neural.calibration import Calibration
+from decoder.neural.backends.events import as_tensor, as_tensors
+from decoder.neural.backends.numba import NOTHING, NumbaBackend, compilable
 from decoder.neural.config import ModelConfig
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.model import RecurrentTransformer
-from decoder.neural.weights import build_network, save_weights
+from decoder.neural.weights import build_network
 from simulation.bases import Basis
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
+from tests.decoder.neural.networks import random_weights
 
 
 def decoder_and_shots(
@@ -28,62 +27,56 @@ def decoder_and_shots(
     return NeuralDecoder.load(made, weights=weights), made.circuit.compile_detector_sampler(seed=rounds).sample(shots)
 
 
-def random_network(path: Path, config: ModelConfig) -> Path:
-    torch.manual_seed(1)
-    model = build_network(config)
-    with torch.no_grad():
-        for parameter in model.parameters():  # ones and zeros at first, which would hide mistakes
-            parameter += 0.1 * torch.randn_like(parameter)
-    save_weights(path, model, bases="ZX", rounds=(2,), calibration=Calibration(2.0, 0.5), provenance={})
-    return path
-
-
 def assert_scores_agree(decoder: NeuralDecoder, shots: Bits) -> None:
     network, model = decoder.backend, decoder.model
     assert isinstance(network, NumbaBackend)
     assert isinstance(model, RecurrentTransformer)
-    events = decoder.placement.dense(shots)
-    logits, parity = network.log_odds(events, network.propagate(events))
     with torch.inference_mode():
-        given = as_tensor(events, decoder.device)
-        expected = model(given, basis=decoder.basis).numpy()
-        votes = model.vote.scores(torch.from_numpy(logits), given).numpy()
+        if decoder.judged is not None:
+            _, case = decoder.judged.disagreeing(shots)
+            assert len(case.events) > 5
+            logits = network.log_odds(case.events, case.beliefs)
+            expected = model(*as_tensors(case.events, case.beliefs, decoder.device), basis=decoder.basis).numpy()
+        else:
+            events = decoder.placement.dense(shots)
+            logits = network.log_odds(events, NOTHING)
+            given = as_tensor(events, decoder.device)
+            expected = model(given, basis=decoder.basis).numpy()
+            votes = model.coset_vote.scores(torch.from_numpy(logits), given).numpy()
+            scores = network.scores(logits, np.logical_xor.reduce(events[:, 0], axis=1))
+            np.testing.assert_allclose(scores, votes, atol=1e-5 * np.abs(votes).max())
     assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
-    np.testing.assert_allclose(network.scores(logits, parity), votes, atol=1e-5 * np.abs(votes).max())
 
 
-@pytest.mark.parametrize(("code", "rounds"), [("bb72", 1), ("bb72", 2), ("bb72", 6), ("bb144", 3)])
+@pytest.mark.parametrize(("code", "rounds", "shots"), [("bb72", 1, 150), ("bb72", 6, 60), ("bb90", 2, 300)])
 @pytest.mark.parametrize("basis", ["Z", "X"])
-def test_log_odds_and_votes_are_those_of_torch(code: str, basis: Basis, rounds: int) -> None:
-    assert_scores_agree(*decoder_and_shots(code, basis, rounds, shots=40))
+def test_log_odds_are_those_of_torch(code: str, basis: Basis, rounds: int, shots: int, tmp_path: Path) -> None:
+    weights = random_weights(tmp_path / "weights.safetensors", ModelConfig(width=16))
+    p = 0.007 if code == "bb72" else 0.012
+    assert_scores_agree(*decoder_and_shots(code, basis, rounds, shots=shots, p=p, weights=weights))
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        ModelConfig(width=12, heads=2, mlp_ratio=1.5, qubit_ratio=0.5, round_blocks=2, bp_iterations=0),
-        ModelConfig(width=8, heads=2, mlp_ratio=0.7, qubit_ratio=0.9, round_blocks=0, bp_iterations=0),
-        ModelConfig(width=8, heads=2, readout_mixing="conv", outputs="basis", bp_iterations=40),
+        ModelConfig(width=12, heads=2, mlp_ratio=1.5, qubit_ratio=0.5, round_blocks=2, judges=False),
+        ModelConfig(width=8, heads=2, mlp_ratio=0.7, qubit_ratio=0.9, round_blocks=0, judges=False),
+        ModelConfig(width=8, heads=2, readout_mixing="conv", outputs="basis", judges=False),
     ],
 )
 def test_other_shapes_of_network(config: ModelConfig, tmp_path: Path) -> None:
-    weights = random_network(tmp_path / "weights.safetensors", config)
+    weights = random_weights(tmp_path / "weights.safetensors", config)
     decoder, shots = decoder_and_shots("bb72", "X", 3, shots=20, weights=weights)
     assert_scores_agree(decoder, shots)
 
 
-def test_predictions_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, shots = decoder_and_shots("bb72", "Z", 6, shots=2000, p=0.002)
-    decoder.max_batch = len(shots)
-    propagation = decoder.model.propagation
-    assert isinstance(propagation, BeliefPropagation)
-    events = decoder.placement.dense(shots)
-    result = propagation.propagate(events, basis=decoder.basis)  # once for both, to save time
-    monkeypatch.setattr(propagation, "propagate", lambda *_, **__: result)
+def test_predictions_of_a_network_that_decodes_alone_are_those_of_torch(tmp_path: Path) -> None:
+    weights = random_weights(tmp_path / "weights.safetensors", ModelConfig(width=16, judges=False))
+    decoder, shots = decoder_and_shots("bb72", "Z", 6, shots=300, p=0.002, weights=weights)
     eager = EagerBackend(
         decoder.model, basis=decoder.basis, calibration=decoder.info.calibration, device=decoder.device
     )
-    compiled, reference = decoder.decode_soft(shots), eager.decode(events)
+    compiled, reference = decoder.decode_soft(shots), eager.decode(decoder.placement.dense(shots))
     np.testing.assert_array_equal(compiled.predictions, reference.predictions)
     np.testing.assert_allclose(compiled.confidence, reference.confidence, atol=1e-4)
     np.testing.assert_allclose(compiled.flip_probabilities, reference.flip_probabilities, atol=1e-4)
@@ -91,8 +84,10 @@ def test_predictions_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("basis", ["Z", "X"])
-def test_answers_are_the_same_bits_alone_and_in_company(basis: Basis, threads: int) -> None:
-    decoder, shots = decoder_and_shots("bb72", basis, 6, shots=50)
+def test_answers_are_the_same_bits_alone_and_in_company(basis: Basis, threads: int, tmp_path: Path) -> None:
+    """Of a network that decodes alone; those of judges are in test_judge.py."""
+    weights = random_weights(tmp_path / "weights.safetensors", ModelConfig(width=16, judges=False))
+    decoder, shots = decoder_and_shots("bb72", basis, 6, shots=50, weights=weights)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -106,13 +101,13 @@ def test_answers_are_the_same_bits_alone_and_in_company(basis: Basis, threads: i
 
 
 def test_what_only_torch_computes_is_left_to_it() -> None:
-    convolution = ModelConfig(width=8, heads=2, bp_iterations=0)
+    convolution = ModelConfig(width=8, heads=2, judges=False)
     assert compilable(build_network(convolution))
     assert not compilable(build_network(convolution).double())
     for config in (
-        ModelConfig(width=8, heads=2, readout_mixing="both", bp_iterations=0),
-        ModelConfig(width=8, heads=2, round_mixing="attention", bp_iterations=0),
-        ModelConfig(width=6, heads=1, bp_iterations=0),
-        ModelConfig(width=8, heads=2, architecture="blue", bp_iterations=0),
+        ModelConfig(width=8, heads=2, readout_mixing="both", judges=False),
+        ModelConfig(width=8, heads=2, round_mixing="attention", judges=False),
+        ModelConfig(width=6, heads=1, judges=False),
+        ModelConfig(width=8, heads=2, architecture="blue", judges=False),
     ):
         assert not compilable(build_network(config))

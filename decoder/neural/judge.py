@@ -1,0 +1,134 @@
+"""Serial belief propagation with a network as the judge of the shots whose solutions disagree."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from decoder.base import Decoding
+from decoder.classical.serial import SerialDecoder
+from decoder.neural.backends.base import Backend
+from decoder.neural.backends.events import EventPlacement
+from decoder.neural.candidates import Beliefs, Candidates
+from decoder.neural.fault_lattice import fault_places
+from decoder.neural.geometry import TorusGeometry
+from decoder.serial.choice import disagreeing
+from decoder.serial.graph import Floats, Integers
+from decoder.serial.rules import SerialResult
+from simulation.bits import Bits
+from simulation.detectors import DetectorGrid
+from simulation.faults import FaultModel
+
+
+class Case(NamedTuple):
+    """Some shots as a judge sees them: N cells, T layers, C candidates, O outputs."""
+
+    events: Bits
+    """bool (B, 2, T, N), as networks take them."""
+    candidates: Candidates
+    flipped: Bits
+    """bool (B, C, O): the outputs that each candidate flips."""
+    beliefs: Beliefs
+    """What the network reads of the candidates; `decoder.neural.backends.events.as_tensors` makes tensors of it."""
+
+
+class CandidateDecoder(SerialDecoder):
+    """`SerialDecoder` for a memory experiment whose candidates can be shown to a network."""
+
+    def __init__(
+        self,
+        fault_model: FaultModel,
+        grid: DetectorGrid,
+        geometry: TorusGeometry,
+        *,
+        candidates: int,
+        placement: EventPlacement | None = None,
+    ) -> None:
+        """Prepares a decoder.
+
+        Args:
+            fault_model: the experiment's, with its own priors.
+            grid: the experiment's detectors.
+            geometry: of its code.
+            candidates: the most candidates of a shot.
+            placement: where the experiment's events stand, if that is known already.
+
+        Raises:
+            ValueError: some fault does not lie on the code's torus as it does in our circuits.
+        """
+        memory = np.zeros(fault_model.num_detectors, np.bool_)
+        memory[grid.indices_of(grid.memory_basis)] = True
+        super().__init__(fault_model, memory)
+        self.geometry, self.most = geometry, candidates
+        self.placement = placement or EventPlacement(grid, geometry, partial=True)
+        self._places = fault_places(geometry, grid, self.joint)
+
+    def disagreeing(self, events: Bits) -> tuple[Integers, Case]:
+        """Which of some shots, bool (B, detectors), have solutions that disagree, and what a judge sees of those.
+
+        The faults of all solutions are kept at once; see `decoder.classical.serial.MOST_BYTES`.
+        """
+        result = self.propagate(events, keep_faults=True)
+        differ = np.flatnonzero(disagreeing(result))
+        result, events = result.of(differ), events[differ]
+        return differ, self.case(events, result, self.free_energies(events, result))
+
+    def case(self, events: Bits, result: SerialResult, energies: npt.NDArray[np.float64]) -> Case:
+        """Shows shots whose solutions disagree.
+
+        Args:
+            events: bool (B, detectors).
+            result: what was found for them, with faults.
+            energies: (B, S), see `free_energies`.
+        """
+        candidates = Candidates.of(result, energies, self._places, most=self.most)
+        dense = self.placement.dense(events)
+        flipped = candidates.flipped(self.geometry, np.logical_xor.reduce(dense[:, 0], axis=1))
+        return Case(dense, candidates, flipped, Beliefs.of(candidates, flipped, cells=self.geometry.code.cells))
+
+
+class JudgedDecoder(CandidateDecoder):
+    """The same, with a network that has learned something of candidates beside their free energies.
+
+    The network gives the log-odds of the outputs. A candidate c with the free energy F has the score
+    -F / T + (k / O) * sum of the log-odds of the outputs that it flips, T being the temperature of
+    `decoder.serial.choice.Doubt` times that of the weights file.
+    """
+
+    def __init__(
+        self,
+        fault_model: FaultModel,
+        grid: DetectorGrid,
+        geometry: TorusGeometry,
+        *,
+        candidates: int,
+        placement: EventPlacement,
+        backend: Backend[Any],
+        temperature: float,
+    ) -> None:
+        """As `CandidateDecoder`, with the backend that computes the network, and the temperature of its scores."""
+        super().__init__(fault_model, grid, geometry, candidates=candidates, placement=placement)
+        self.backend = backend
+        self.doubt = self.doubt._replace(temperature=self.doubt.temperature * temperature)
+
+    def judge(self, events: Bits) -> Decoding:
+        """See `SerialDecoder`; by torch.get_num_threads() threads."""
+        self.threads = torch.get_num_threads()
+        return super().judge(events)
+
+    def compared(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
+        """The free energies less the temperature times what the network adds to the scores."""
+        case = self.case(events, result, self.free_energies(events, result))
+        judged = self.judged(case, self.backend.log_odds(case.events, case.beliefs))
+        energies = np.full(result.cosets.shape, np.inf)
+        np.put_along_axis(energies, case.candidates.solution, judged, axis=1)
+        return energies
+
+    def judged(self, case: Case, log_odds: Floats) -> npt.NDArray[np.float64]:
+        """The same for each candidate (B, C), from the outputs' log-odds (B, O)."""
+        share = self.geometry.code.k / log_odds.shape[1]
+        learned = share * (log_odds[:, None].astype(np.float64) * case.flipped).sum(axis=2)
+        return np.asarray(case.candidates.energies - self.doubt.temperature * learned)
