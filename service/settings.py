@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -24,6 +23,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from decoder.catalog import DECODERS, has_weights
 
+DEFAULT_CODES = ("bb72", "bb144")
+"""Codes that are served by default; models of all others can be added."""
 PAIRED = ("bb72",)
 """Codes whose pair is served by default. Each costs a process, and some 200 MB."""
 
@@ -117,13 +118,10 @@ class ModelSettings(BaseModel):
 
 
 def default_models() -> tuple[ModelSettings, ...]:
-    """For each code with shipped weights the network, BP-OSD, and for those in `PAIRED` the pair."""
-    weights = resources.files("decoder") / "weights"
-    names = (file.name for file in weights.iterdir()) if weights.is_dir() else ()
-    codes = sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
-    neural = tuple(ModelSettings(id=code, code=code) for code in codes)
-    classical = tuple(ModelSettings(id=f"{code}-bposd", code=code, decoder="bposd") for code in codes or ["bb72"])
-    pairs = tuple(ModelSettings(id=f"{code}-tandem", code=code, decoder="tandem") for code in codes if code in PAIRED)
+    """For each of `DEFAULT_CODES` the network and BP-OSD, and for those in `PAIRED` the pair."""
+    neural = tuple(ModelSettings(id=code, code=code) for code in DEFAULT_CODES)
+    classical = tuple(ModelSettings(id=f"{code}-bposd", code=code, decoder="bposd") for code in DEFAULT_CODES)
+    pairs = tuple(ModelSettings(id=f"{code}-tandem", code=code, decoder="tandem") for code in PAIRED)
     return neural + classical + pairs
 
 
@@ -135,7 +133,7 @@ class Settings(BaseSettings):
     models: tuple[ModelSettings, ...] = Field(
         default_factory=default_models,
         min_length=1,
-        description="A JSON list of models. Default: codes with shipped weights, BP-OSD for the same, and the pair "
+        description="A JSON list of models. Default: `bb72` and `bb144`, BP-OSD for the same, and the pair "
         "`bb72-tandem`.",
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Longer bodies are refused with 413.")

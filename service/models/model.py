@@ -180,9 +180,8 @@ class Model:
             BusyError: too many decoders are being made, or there is no memory for another one.
             DecodeTimeoutError: it is not made in time.
         """
-        if self._has_network:  # it does not use p, so requests for any p share one
-            basis, rounds = self._own_memory(experiment)
-            experiment = self._experiment(basis, rounds, self.settings.p)
+        if self._has_network and isinstance(experiment, KeptExperiment):
+            self._require_own(experiment)
         try:
             return await self._decoders.get(experiment, seconds=self.bounds.build_timeout_seconds)
         except ValueError as error:
@@ -265,17 +264,14 @@ class Model:
         if self.second is not None:
             await asyncio.to_thread(self.second.close)
 
-    def _own_memory(self, experiment: MemoryExperiment | KeptExperiment) -> tuple[Basis, int]:
-        """Basis and rounds of an experiment, which a network has to know as one of its code."""
-        if isinstance(experiment, MemoryExperiment):
-            return experiment.basis, experiment.rounds
+    def _require_own(self, experiment: KeptExperiment) -> None:
+        """Refuses an experiment that was sent and that a network does not know as one of its code."""
         facts = kept_of(experiment).record.inspection
         if facts.memory is None or parse_code(facts.memory.code) != self.code:
             why = next(one.why for one in facts.decoders if one.decoder == self.settings.decoder)
             if facts.memory is not None:
                 why = f"it is one of {facts.memory.code}, and the network that of {self.code}"
             raise InvalidParametersError.of(f"model {self.id} cannot decode it: {why}", parameter="experiment")
-        return facts.memory.basis, facts.memory.rounds
 
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:
         return MemoryExperiment(

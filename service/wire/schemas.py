@@ -45,8 +45,7 @@ class ExperimentQuery(BaseModel):
         default=None,
         gt=0,
         lt=0.5,
-        description="Physical error rate. Sets the noise of the circuit and the priors of BP-OSD; the neural "
-        "decoder does not use it.",
+        description="Physical error rate. Sets the noise of the circuit and the priors that it is decoded with.",
     )
 
 

@@ -12,9 +12,8 @@ from tests.helpers import REPOSITORY
 
 PACKAGES = ("simulation", "decoder", "service")
 DATA = {
-    "simulation/data/logicals.json",
-    "decoder/weights/bb72.safetensors",
-    "decoder/weights/bb144.safetensors",
+    "simulation/codes/data/logicals.json",
+    "decoder/weights/bb.safetensors",
     "decoder/training/recipes/bb72.toml",
     "decoder/training/recipes/bb144.toml",
     "decoder/benchmark/reporting/templates/report.html",

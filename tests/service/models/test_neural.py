@@ -27,7 +27,7 @@ async def test_over_http(client_of, samples, expected):
         assert len(info["details"]["weights_sha256"]) == 64
 
         shots = samples.unpacked_detection_events().tolist()
-        response = await client.post(f"{URL}?basis=X&flip_probabilities=true", json={"shots": shots})
+        response = await client.post(f"{URL}?basis=X&p=0.005&flip_probabilities=true", json={"shots": shots})
         answer = response.json()
         assert np.array_equal(answer["predictions"], expected.predictions)
         assert np.allclose(answer["confidence"], expected.confidence, atol=1e-4)
