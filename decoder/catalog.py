@@ -141,7 +141,8 @@ def decoder_spec(name: str) -> DecoderSpec:
     NAME-window-W-C is the classical decoder NAME in windows of W layers, of which C are fixed; see `decoder.windows`.
 
     Raises:
-        ValueError: no decoder has that name, or no longer, or one in windows is not classical, or its windows make no sense.
+        ValueError: no decoder has that name, or no longer; one in windows is not classical, or its windows make no
+            sense.
     """
     if name in DECODERS:
         return DECODERS[name]

@@ -36,7 +36,7 @@ def test_sinters_own_tests_pass(tmp_path: Path) -> None:
     # models without both bases, as all of these are; the exact search where it does not take long. All kinds share the
     # adapter, and so files ("True") and several processes (full_scale) are left to one of them.
     kinds = "(bp or bplsd or bposd or relay-1 or tesseract-short-sparsify or mle or serial)"
-    kinds += " and not xyz and not osd0 and not serial-1"
+    kinds += " and not xyz and not osd0 and not serial-1 and not serial-deep"
     cases = "(relay-1 or not (True or full_scale)) and not (mle and (surface_code or offsets))"
     done = run(
         "pytest",
