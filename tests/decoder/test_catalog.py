@@ -65,7 +65,7 @@ def test_every_decoder_says_what_it_is() -> None:
 
 
 def test_every_decoder_has_a_colour_of_its_own_in_plots() -> None:
-    assert list(COLORS) == list(DECODERS)
+    assert list(COLORS) == [*DECODERS, "optimum"]
     assert len(set(COLORS.values())) == len(DECODERS)
 
 
