@@ -66,7 +66,7 @@ def test_every_decoder_says_what_it_is() -> None:
 
 def test_every_decoder_has_a_colour_of_its_own_in_plots() -> None:
     assert list(COLORS) == [*DECODERS, "optimum"]
-    assert len(set(COLORS.values())) == len(DECODERS)
+    assert len(set(COLORS.values())) == len(COLORS)
 
 
 def test_the_network_is_not_made_from_a_fault_model_alone(experiment: MemoryExperiment) -> None:
