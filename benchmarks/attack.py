@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.attacks import http, websockets
+from benchmarks.attacks import http, websockets, work
 from benchmarks.attacks.attack import CAP_MIB, Attack, Watched, watching
 from benchmarks.harness import Report, Service
 
-ATTACKS: list[Attack] = [*http.ATTACKS, *websockets.ATTACKS]
+ATTACKS: list[Attack] = [*http.ATTACKS, *websockets.ATTACKS, *work.ATTACKS]
 
 
 @contextmanager
@@ -46,12 +46,10 @@ class Fort:
 
     def service(self, one: Attack) -> Service:
         """The service that an attack wants."""
-        kind = (one.settings, one.options)
+        kind = (one.settings, one.options, one.models)
         if self._running is None or kind != self._kind:
             self.leave()
-            served = harness.serve(
-                *one.options, core=None, models=(harness.MODEL,), allowed_hosts='["t"]', **one.settings
-            )
+            served = harness.serve(*one.options, core=None, models=one.models, allowed_hosts='["t"]', **one.settings)
             self._running, self._kind = self._stack.enter_context(served), kind
         return self._running
 
@@ -79,7 +77,7 @@ def attack(one: Attack, fort: Fort) -> tuple[Watched, list[str]]:
         reasons.append(f"/healthz took {watched.health_seconds:.2f} s")
     if watched.health_failures:
         reasons.append(f"/healthz failed {watched.health_failures} times")
-    if watched.lost:
+    if watched.lost and not one.children_may_end:
         reasons.append(f"{watched.lost} processes were lost")
     if reasons:
         fort.leave()

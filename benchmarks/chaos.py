@@ -24,7 +24,7 @@ FLAT = 0.05
 SETTLE_SECONDS = 3.0
 
 DECODE = f"POST /v1/models/{harness.MODEL['id']}/decode".encode()
-END = b" HTTP/1.1\r\nHost: tandem\r\n"
+END = b" HTTP/1.1\r\nHost: localhost\r\n"
 OCTETS = f"Content-Type: {harness.B8}\r\n".encode()
 JSON = b"Content-Type: application/json\r\n"
 

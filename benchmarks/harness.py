@@ -108,6 +108,12 @@ class Resources:
     """Since it was started."""
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 @dataclass(frozen=True)
 class Service:
     """A running `tandem serve`."""
@@ -135,9 +141,12 @@ class Service:
 
     def workers(self) -> list[int]:
         """The processes that a supervisor has started to answer."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-        return [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+        return [
+            worker
+            for child in children_of(self.process.pid)
+            if "forkserver" in Path(f"/proc/{child}/cmdline").read_text()
+            for worker in children_of(child)
+        ]
 
     def failure(self, what: str) -> RuntimeError:
         """An error that shows the log."""
@@ -212,7 +221,7 @@ def pin(core: int | None, pid: int = 0) -> None:
 
 def decode_request(shots: bytes, *, model: str = MODEL["id"], query: str = "") -> bytes:
     """An HTTP request to decode shots in b8, whose answer is their predictions in b8."""
-    head = f"POST /v1/models/{model}/decode{query} HTTP/1.1\r\nHost: tandem\r\nContent-Type: {B8}\r\n"
+    head = f"POST /v1/models/{model}/decode{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {B8}\r\n"
     return f"{head}Content-Length: {len(shots)}\r\n\r\n".encode() + shots
 
 

@@ -150,7 +150,7 @@ async def saturate(running: Service, shots: Shots, *, clients: int, per_request:
 async def _decoded(running: Service) -> tuple[float, float]:
     """Shots and batches so far."""
     connection = await Connection.open(running.port)
-    reply = await connection.ask(b"GET /metrics HTTP/1.1\r\nHost: tandem\r\n\r\n")
+    reply = await connection.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     connection.close()
     found = [
         re.search(rf'tandem_{name}_total{{model="{MODEL["id"]}"}} (\S+)', reply.body.decode())

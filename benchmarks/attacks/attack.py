@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.harness import Service
+from benchmarks.harness import MODEL, Service
 
 CAP_MIB = 3 * 1024
 """The memory that the service may have, all its processes together; over it, it is killed, as a container would be."""
@@ -32,8 +32,10 @@ class Attack:
         run: attacks, and returns what the service did wrong beside what is watched, or None.
         settings: of the service.
         options: of `tandem serve`.
+        models: that are served.
         slow: the longest /healthz in seconds that still counts as held.
         growth_mib: the most that the memory may grow by.
+        children_may_end: whether processes of models that are replaced or removed end, as they should.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Attack:
     options: tuple[str, ...] = ()
     slow: float = 0.25
     growth_mib: float = 256
+    models: tuple[Mapping[str, object], ...] = (MODEL,)
+    children_may_end: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
@@ -22,6 +24,16 @@ def settings_table() -> str:
 
 def test_every_setting_is_in_the_table():
     assert settings_table() in DOCUMENT.read_text(), f"put this table into docs/api.md:\n{settings_table()}"
+
+
+def test_every_bound_is_as_its_setting_and_its_test_say():
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (.+) \| (?:`(\w+)`)? ?\| `([\w/]+\.py)::(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) == text.count("::test_") > 20
+    for what, bound, setting, file, test in rows:
+        assert f"def {test}(" in (REPOSITORY / "tests" / "service" / file).read_text(), what
+        if setting and (default := Settings.model_fields[setting].default) is not None:
+            assert float(bound.split()[0]) == default, what
 
 
 def test_every_metric_is_in_the_table():
