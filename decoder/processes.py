@@ -134,6 +134,7 @@ class ChildProcess:
         self._turns = Turns()
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+        self._ended = False
 
     @property
     def pid(self) -> int | None:
@@ -191,14 +192,22 @@ class ChildProcess:
         finally:
             self.patience_seconds = usual
 
-    def close(self) -> None:
-        """Kills the child, also in the midst of a call, and with it the decoders that it keeps."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        atexit.unregister(self.close)
+    def close(self, *, for_good: bool = False) -> None:
+        """Kills the child, also in the midst of a call, and with it the decoders that it keeps.
+
+        Args:
+            for_good: no other one is started, also not for a call that is made again.
+        """
+        self._ended = self._ended or for_good
+        if (process := self._process) is not None:
+            process.kill()
+            process.join()
+            if process is self._process:  # no other one is at work by now
+                atexit.unregister(self.close)
 
     def _start(self) -> Connection:
+        if self._ended:
+            raise ChildEndedError("the decoder's process was closed")
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, far_end = spawn.Pipe()
         process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness, self._max_bytes), daemon=True)
@@ -209,6 +218,8 @@ class ChildProcess:
             _limit_waits(self._pipe, self.patience_seconds)
         # Python ends such a child with SIGTERM, which this one ignores, and would wait for it for ever.
         atexit.register(self.close)
+        if self._ended:  # meanwhile
+            self.close()
         return self._pipe
 
 

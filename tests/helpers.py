@@ -73,8 +73,10 @@ def children_of(pid: int) -> list[int]:
 
 
 def spawned_by(pid: int) -> list[int]:
-    """Those that multiprocessing spawned to work; another of its children looks after semaphores."""
-    return [child for child in children_of(pid) if b"spawn_main" in command_of(child)]
+    """Those that multiprocessing spawned or forked to work; another of its children looks after semaphores."""
+    children = children_of(pid)
+    forked = [one for child in children if b"forkserver" in command_of(child) for one in children_of(child)]
+    return [child for child in children if b"spawn_main" in command_of(child)] + forked
 
 
 def command_of(pid: int) -> bytes:

@@ -131,7 +131,7 @@ def _supervise(listeners: Sequence[socket.socket], settings: Settings, workers: 
         os.environ[variable("memory_limit_bytes")] = str(max(share, LEAST_MEMORY_BYTES))
 
         _say_where(listeners)
-        Supervisor(listeners, settings, workers=workers, target=_work).run()
+        Supervisor(listeners, settings, workers=workers, target=_work, preload="service.commands.forked").run()
 
 
 def _work(listeners: Sequence[socket.socket], pipe: Connection, *, load_first: bool) -> None:
@@ -139,6 +139,7 @@ def _work(listeners: Sequence[socket.socket], pipe: Connection, *, load_first: b
     from service.app import create_app
     from service.processes.worker import work
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the server handles it; see `service.commands.forked`
     work(listeners, pipe, create_app=create_app, load_first=load_first)
 
 

@@ -50,4 +50,4 @@ class BodyParser:
     def close(self) -> None:
         """Ends the child, also in the midst of a body."""
         self._turns.shutdown(wait=False, cancel_futures=True)
-        self.child.close()
+        self.child.close(for_good=True)

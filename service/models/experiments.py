@@ -162,7 +162,7 @@ class ExperimentStore:
         """Ends what is being read, and removes what was kept in a directory of its own."""
         self._builder.close()
         if self._child is not None:
-            self._child.close()
+            self._child.close(for_good=True)
         if self._own:
             shutil.rmtree(self._directory, ignore_errors=True)
 

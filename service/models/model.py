@@ -260,7 +260,7 @@ class Model:
         for builder in (self.circuits, self._decoders.builder):
             builder.close()
         await asyncio.to_thread(self.worker.close)
-        self._child.close()
+        self._child.close(for_good=True)
         if self.second is not None:
             await asyncio.to_thread(self.second.close)
 

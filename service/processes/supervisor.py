@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -37,7 +37,7 @@ SPARE_SECONDS = 10
 
 @dataclass(eq=False)
 class _Worker:
-    process: SpawnProcess
+    process: ForkServerProcess
     pipe: Connection
     ready: bool = False
     """Whether it has said that its models are loaded."""
@@ -62,11 +62,20 @@ class Supervisor:
         workers: how many.
         target: what each process runs, a function of a module: given the listeners, its end of a pipe, and
             `load_first`. See `service.processes.worker.work`.
+        preload: a module that the process imports which all workers are forked from.
     """
 
     def __init__(
-        self, listeners: Sequence[socket.socket], settings: Settings, *, workers: int, target: Callable[..., None]
+        self,
+        listeners: Sequence[socket.socket],
+        settings: Settings,
+        *,
+        workers: int,
+        target: Callable[..., None],
+        preload: str,
     ) -> None:
+        self._forks = multiprocessing.get_context("forkserver")
+        self._forks.set_forkserver_preload([preload])
         self._listeners = listeners
         self._target = target
         self._settings = settings
@@ -114,10 +123,9 @@ class Supervisor:
                 self._workers.append(self._start())
 
     def _start(self) -> _Worker:
-        spawn = multiprocessing.get_context("spawn")
-        pipe, far_end = spawn.Pipe()
+        pipe, far_end = self._forks.Pipe()
         # The first ones listen at once, to say that they are not ready; a replacement when it can do the work.
-        process = spawn.Process(
+        process = self._forks.Process(
             target=self._target,
             args=(self._listeners, far_end),
             kwargs={"load_first": self._all_ready},

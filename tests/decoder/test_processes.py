@@ -3,13 +3,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from decoder.making import NamedDecoder, make_decoder
-from decoder.processes import ChildProcess, Turns, _limit_waits
+from decoder.processes import ChildEndedError, ChildProcess, Turns, _limit_waits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 from tests.helpers import eventually
@@ -61,6 +63,20 @@ def test_a_child_that_is_killed_costs_nothing_where_calls_may_be_made_again():
     os.kill(first, signal.SIGKILL)
     assert child.call(os.getpid) != first
     child.close()
+
+
+def test_a_child_that_is_closed_for_good_is_not_started_again():
+    """Not for the call that it was at either: the process waited for that one for ever, when it was to end."""
+    child = ChildProcess(size=1, attempts=2)
+    first = child.call(os.getpid)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(child.call, time.sleep, 3600)
+        child.close(for_good=True)
+        with pytest.raises(ChildEndedError):
+            call.result()
+    assert child.pid == first
+    with pytest.raises(ChildEndedError, match="closed"):
+        child.call(os.getpid)
 
 
 @pytest.mark.parametrize("length", [1, 2**22], ids=["short", "longer than the pipe takes at once"])
