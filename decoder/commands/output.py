@@ -71,9 +71,14 @@ def print_result(
         print_table(["", title], ((key, value) for key, value in result.items() if value is not None), file=file)
 
 
+def note(message: str) -> None:
+    """Prints a line on stderr: what is good to know."""
+    print(f"tandem: {message}", file=sys.stderr)
+
+
 def warn(message: str) -> None:
     """Prints a line on stderr: what looks wrong, though the command goes on."""
-    print(f"tandem: warning: {message}", file=sys.stderr)
+    note(f"warning: {message}")
 
 
 def wants_progress(*, json_output: bool) -> bool:

@@ -12,7 +12,7 @@ import typer
 
 from decoder.commands.groups import with_groups
 from decoder.commands.options import OutputOptions, listed
-from decoder.commands.output import ProgressBar, print_result
+from decoder.commands.output import ProgressBar, note, print_result
 from decoder.commands.settings import as_toml, read_pairs, read_settings, setting_docs, training_config, with_recipe
 from decoder.training.config import TrainingConfig, dotted
 
@@ -90,6 +90,8 @@ def train(
     elif out is None:
         raise ValueError("say where the weights should go; add --out, for example --out run")
     else:
+        if resume and (finished := _finished(config, out)):
+            note(finished)
         _run(config, out, resume=resume, output=output)
 
 
@@ -126,6 +128,20 @@ def _settings_of_run(out: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no run in {out} to resume; leave --resume out to start one")
     header, _ = read_safetensors(checkpoint)
     return dotted(header.get("config", {}))
+
+
+def _finished(config: TrainingConfig, out: Path) -> str | None:
+    """What to say of a run that has come to its end, so that nothing is left to train."""
+    from decoder.neural.weights import read_safetensors
+    from decoder.training.trainer import CHECKPOINT
+
+    counters = read_safetensors(out / CHECKPOINT)[0].get("counters", {})
+    step, minutes = counters.get("step", 0), counters.get("seconds", 0.0) / 60
+    if config.steps is not None and step >= config.steps:
+        return f"the run in {out} is finished, after {step:,} of {config.steps:,} steps; more --steps go on with it"
+    if config.minutes is not None and minutes >= config.minutes:
+        return f"the run in {out} is finished, after {minutes:.4g} minutes; more --minutes than that go on with it"
+    return None
 
 
 def _describe(report: Progress) -> str:

@@ -1,10 +1,13 @@
-"""What a training run reports, and the CSV file that keeps it."""
+"""What a training run reports, and the CSV file that keeps it, with curves for TensorBoard beside it."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+
+from decoder.training.board import Board
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,27 @@ class Log:
                 rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= keep_until]
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([list(self.COLUMNS), *rows])
+        self.board = Board(path.parent / "tensorboard", keep_until=keep_until)
 
     def write(self, report: Progress) -> None:
         formats = {"step": "d", "shots": "d", "seconds": ".1f", "shots_per_second": ".0f", "loss": ".6f", "lr": ".3g"}
         self._append(**{name: format(getattr(report, name), form) for name, form in formats.items()})
+        self.board.write({name: getattr(report, name) for name in ("loss", "lr", "shots_per_second")}, step=report.step)
 
     def write_validation(self, failures: dict[str, int], *, step: int, shots: int) -> None:
         text = "; ".join(f"{key}: {count}" for key, count in failures.items())
         self._append(step=step, shots=shots, validation=text)
+        self.board.write(dict(_numbers("failures", failures)), step=step)
 
     def _append(self, **values: object) -> None:
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self.COLUMNS).writerow(values)
+
+
+def _numbers(name: str, value: object) -> Iterator[tuple[str, float]]:
+    """The numbers in a value, by names such as failures/Z 0.003: itself, or those of a mapping or a dataclass."""
+    if isinstance(value, int | float):
+        yield name, float(value)
+    elif isinstance(value, Mapping) or is_dataclass(value):
+        for part, inner in (value if isinstance(value, Mapping) else vars(value)).items():
+            yield from _numbers(f"{name}/{part}", inner)

@@ -7,7 +7,9 @@ from dataclasses import asdict, replace
 
 import pytest
 from safetensors.torch import save
+from typer.testing import CliRunner
 
+from decoder.cli import app
 from decoder.neural.backends.numba import NumbaBackend
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors, shipped_weights
@@ -144,6 +146,8 @@ def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
     assert second["sha256"] != first["sha256"]
     with open("run/log.csv", newline="") as file:
         assert {row["step"] for row in csv.DictReader(file)} == {"1", "2", "3"}
+    again = CliRunner().invoke(app, ["train", "--resume", "--out", "run"])
+    assert (again.exit_code, "run is finished, after 3 of 3 steps; more --steps" in again.stderr) == (0, True)
 
     experiment = "--rounds 2 --basis Z --p 0.002"
     succeed(f"sample bb72 {experiment} --shots 16 --seed 1 --out s --obs-out o")
