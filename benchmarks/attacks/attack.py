@@ -122,6 +122,7 @@ def watching(running: Service) -> Iterator[list[Watched]]:
     seen: list[Watched] = []
     process = spawn.Process(target=_watch, args=(running.process.pid, running.port, far), daemon=True)
     process.start()
+    far.close()
     time.sleep(1)  # until it watches
     try:
         yield seen

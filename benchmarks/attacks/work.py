@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ from benchmarks import harness
 from benchmarks.attacks.attack import WAIT_SECONDS, Attack, dial, together
 from benchmarks.attacks.http import GET, MODEL, POST
 from benchmarks.harness import Service
+from decoder.neural.weights import shipped_weights
 
 KEY = "root-0123456789abcdef"
 AS_ROOT = {"x-api-key": KEY}
@@ -131,7 +131,7 @@ def _post(running: Service, head: bytes, body: bytes) -> int:
 
 def weights_that_ask_for_much(running: Service) -> str | None:
     """A file of 2 MB whose header asks for a network of gigabytes, or for iterations without end."""
-    data = (resources.files("decoder") / "weights" / "bb72.safetensors").read_bytes()
+    data = shipped_weights("bb72").read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     wrong = []
     for change in ({"round_blocks": 10**6}, {"bp_iterations": 10**8}):
