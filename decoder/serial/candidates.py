@@ -17,7 +17,7 @@ from decoder.serial.graph import JointFaults, JointGraph
 from decoder.serial.kernels import Beliefs
 from decoder.serial.lightening import MOST_MECHANISMS, degeneracy, lighten
 from decoder.serial.mechanisms import Mechanisms, joint_mechanisms
-from decoder.serial.rules import Schedule, SerialResult, SerialRules
+from decoder.serial.rules import Schedule, SerialResult, SerialRules, rules_for
 from simulation.faults import FaultModel
 
 IN_COSET = 2
@@ -26,6 +26,11 @@ NOT_WHOLE = 1e30
 """The weight of a candidate that could not be made a joint error; not infinite, which compiled code does not know."""
 MOST_CANDIDATES = 6
 """So many solutions of a shot are made whole at most."""
+LEAST_CANDIDATES = 2
+"""So many are in any case."""
+CANDIDATE = 25
+"""What a candidate costs, in passes. Shots that needed many passes get fewer candidates, so that the longest shot takes
+about as long as its most passes and two candidates."""
 
 
 class JointProblem(NamedTuple):
@@ -40,6 +45,8 @@ class JointProblem(NamedTuple):
     """The mechanisms, and behind them those that were added; see `mechanisms.joint_mechanisms`."""
     alone: npt.NDArray[np.int32]
     """(V,): the mechanism that is this fault and nothing else."""
+    most_passes: int
+    """The bound on a shot's passes."""
     num_mechanisms: int
     """Those of the model, without those that were added."""
     fault: npt.NDArray[np.int64]
@@ -53,7 +60,8 @@ class JointProblem(NamedTuple):
         memory = len(faults.graph.flips)
         fault[0, alone[:memory]], fault[1, alone[memory:]] = np.arange(memory), np.arange(memory, len(alone))
         fault[:, : model.num_mechanisms] = faults.memory_fault, faults.other_fault
-        return cls(faults.graph, other_side(faults), RULES, table, alone, model.num_mechanisms, fault)
+        most_passes = rules_for(faults.graph).passes
+        return cls(faults.graph, other_side(faults), RULES, table, alone, most_passes, model.num_mechanisms, fault)
 
 
 def free_energies(
@@ -89,7 +97,7 @@ def _compare_all(events, result, problem, beliefs, energies):  # type: ignore[no
     sizes = np.zeros(MOST_CANDIDATES, np.int64)
     weights = np.zeros(MOST_CANDIDATES, np.float64)
     for b in range(len(events)):
-        chosen = _choose(result.found[b], result.cosets[b], result.weights[b], result.faults[b], problem)
+        chosen = _choose(result, b, problem)
         known, passes = -1, problem.rules.passes
         for n in range(len(chosen)):
             faults[n] = result.faults[b, chosen[n]]
@@ -103,20 +111,26 @@ def _compare_all(events, result, problem, beliefs, energies):  # type: ignore[no
 
 
 @compiled
-def _choose(found, cosets, weights, faults, problem):  # type: ignore[no-untyped-def]
-    """The solutions to be made whole: the likeliest ones of each coset, given what the other side said, none twice."""
+def _choose(result, b, problem):  # type: ignore[no-untyped-def]
+    """The solutions of shot b to be made whole: the likeliest one of each coset, given what the other side said, as far
+    as there is time for them; then the next likely ones of each coset, none twice."""
     memory = len(problem.graph.flips)
+    left = (problem.most_passes - result.passes[b]) // CANDIDATE
+    most = min(LEAST_CANDIDATES + max(left, 0), MOST_CANDIDATES)
+    cosets, faults = result.cosets[b], result.faults[b]
     chosen = np.zeros(MOST_CANDIDATES, np.int64)
     count = 0
-    for n in np.argsort(weights[:found, 1], kind="mergesort"):
-        same_coset, known = 0, False
-        for c in chosen[:count]:
-            if cosets[c] == cosets[n]:
-                same_coset += 1
-                known = known or np.array_equal(faults[c, :memory], faults[n, :memory])
-        if same_coset < IN_COSET and not known and count < MOST_CANDIDATES:
-            chosen[count] = n
-            count += 1
+    likeliest_first = np.argsort(result.weights[b, : result.found[b], 1], kind="mergesort")
+    for same_coset in range(IN_COSET):
+        for n in likeliest_first:
+            of_coset, known = 0, False
+            for c in chosen[:count]:
+                if cosets[c] == cosets[n]:
+                    of_coset += 1
+                    known = known or np.array_equal(faults[c, :memory], faults[n, :memory])
+            if of_coset == same_coset and not known and count < most:
+                chosen[count] = n
+                count += 1
     return chosen[:count]
 
 

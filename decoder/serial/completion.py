@@ -18,7 +18,7 @@ from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 
 ORDERS = 8
 """Row orders, used in turn by the legs."""
-RULES = SerialRules(quorum=1, solutions=1, legs=3, passes=80, first_leg=20, leg=20, scale=0.97, strengths=(-0.24, 0.66))
+RULES = SerialRules(quorum=1, solutions=1, legs=3, passes=60, first_leg=20, leg=20, scale=0.97, strengths=(-0.24, 0.66))
 """When legs end, how many legs a side gets, and how many passes all solutions of a shot together. The first solution
 takes about fourteen passes on bb72 at 0.3 %, the others a few."""
 CERTAIN = 60.0

@@ -96,10 +96,10 @@ def _likelihood_of_others(one, other, odd, table):  # type: ignore[no-untyped-de
     if rarest >= 0:  # see `_best_replacement`
         for m in range(table.first_mechanism[rarest], table.first_mechanism[rarest + 1]):
             c = table.mechanism[m]
-            if weight[c] + table.lightest[0] >= old + FAR:
+            if table.row_weight[m] + table.lightest[0] >= old + FAR:
                 break
             if c != one and c != other:
-                d = find(symptom ^ table.symptom[c], table)
+                d = find(symptom ^ table.row_symptom[m], table)
                 if d >= 0:
                     total += np.exp(old - weight[c] - weight[d])
     return total
@@ -179,12 +179,11 @@ def _best_replacement(one, other, is_pair, odd, table):  # type: ignore[no-untyp
     rarest = _rarest(one, other, is_pair, odd, table)
     if rarest >= 0:
         for m in range(table.first_mechanism[rarest], table.first_mechanism[rarest + 1]):
-            c = table.mechanism[m]
-            if weight[c] + table.lightest[0] >= best:
+            if table.row_weight[m] + table.lightest[0] >= best:
                 break  # those that follow are heavier still
-            d = find(symptom ^ table.symptom[c], table)
-            if d >= 0 and weight[c] + weight[d] < best:
-                best_c, best_d, best = c, d, weight[c] + weight[d]
+            d = find(symptom ^ table.row_symptom[m], table)
+            if d >= 0 and table.row_weight[m] + weight[d] < best:
+                best_c, best_d, best = table.mechanism[m], d, table.row_weight[m] + weight[d]
     return best_c, best_d, best - old
 
 

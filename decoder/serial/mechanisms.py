@@ -38,6 +38,10 @@ class Mechanisms(NamedTuple):
     """(D + 1,): where the mechanisms of each detector start."""
     mechanism: Integers
     """The mechanisms of each detector, the lightest first, one detector after the other."""
+    row_weight: npt.NDArray[np.float64]
+    """Their weights, in the same order: read one after the other, they are there at once."""
+    row_symptom: npt.NDArray[np.int64]
+    """Their symptoms."""
     place: Integers
     """(power of two,): a hash table with open addressing, from symptoms to mechanisms; -1 where it is empty."""
     filled: npt.NDArray[np.uint8]
@@ -62,6 +66,7 @@ def mechanisms_of(model: FaultModel) -> Mechanisms:
     by_detector = checks.tocsr()
     row = np.repeat(np.arange(by_detector.shape[0]), np.diff(by_detector.indptr))
     lightest_first = np.lexsort((by_detector.indices, weight[by_detector.indices], row))
+    mechanism = by_detector.indices[lightest_first].astype(np.int32)
     size = 1 << int(4 * len(weight) + 4).bit_length()
     tables = Mechanisms(
         weight=weight,
@@ -70,7 +75,9 @@ def mechanisms_of(model: FaultModel) -> Mechanisms:
         first_detector=checks.indptr.astype(np.int32),
         detector=checks.indices.astype(np.int32),
         first_mechanism=by_detector.indptr.astype(np.int32),
-        mechanism=by_detector.indices[lightest_first].astype(np.int32),
+        mechanism=mechanism,
+        row_weight=weight[mechanism],
+        row_symptom=symptom[mechanism],
         place=np.full(size, -1, dtype=np.int32),
         filled=np.zeros(size, dtype=np.uint8),
         near=_near(by_detector),

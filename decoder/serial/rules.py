@@ -51,12 +51,12 @@ class SerialRules(NamedTuple):
 
 
 SMALL_RULES = SerialRules(
-    quorum=4, solutions=9, legs=40, passes=150, first_leg=20, leg=20, scale=0.969, strengths=(-0.1, 0.4)
+    quorum=4, solutions=9, legs=40, passes=120, first_leg=20, leg=20, scale=0.969, strengths=(-0.1, 0.4)
 )
 """For codes such as bb72, whose shots are nearly all solved within a few passes without memory.
 
 The bound on passes weighs the longest shot against failures. Of 20,000 shots of bb72 (Z, 6 rounds, 0.3 %; half need at
-most 12 passes) failed: 54 with 300 passes, 56 with 200, 61 with 150, 63 with 120, 66 with 100.
+most 12 passes) failed: 54 with 300 passes, 56 with 200, 61 with 150 and with 120, 66 with 100.
 """
 LARGE_RULES = SerialRules(
     quorum=2, solutions=7, legs=200, passes=6000, first_strengths=(0.06, 0.06), strengths=(-0.24, 0.66)

@@ -12,6 +12,7 @@ from decoder.sinter import decoders
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
+from simulation.faults import FaultModel
 from simulation.noise import NoiseModel
 
 
@@ -94,3 +95,18 @@ def test_what_it_cannot_decode() -> None:
         decoders()["serial"].compile_decoder_for_dem(dem=stim.DetectorErrorModel("error(0.1) D0 L64"))
     with pytest.raises(ValueError, match="seed"):
         SerialSettings(seed=-1)
+
+
+def test_mechanisms_that_are_likelier_than_not() -> None:
+    """error(1 - p) is error(p) in shots in which all of its flips are turned over."""
+    rare = stim.DetectorErrorModel("error(0.1) D0 L0\nerror(0.2) D0 D1\nerror(0.05) D1 L1\nerror(0.15) D2 L0 L1")
+    common = stim.DetectorErrorModel("error(0.1) D0 L0\nerror(0.8) D0 D1\nerror(0.95) D1 L1\nerror(0.15) D2 L0 L1")
+    events = (np.arange(8)[:, None] >> np.arange(3)) & 1 == 1
+    one, other = (
+        SerialDecoder(FaultModel.from_dem(dem), np.ones(3, dtype=np.bool_)).decode_soft(shots)
+        for dem, shots in ((rare, events), (common, events ^ [True, False, False]))
+    )
+    flipped = np.array([False, True])
+    np.testing.assert_array_equal(other.predictions, one.predictions ^ flipped)
+    np.testing.assert_array_equal(other.confidence, one.confidence)
+    np.testing.assert_allclose(other.flip_probabilities, np.abs(one.flip_probabilities - flipped), rtol=1e-6)
