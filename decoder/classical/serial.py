@@ -131,7 +131,7 @@ class SerialDecoder(SoftBatchDecoder):
     def _problem(self) -> JointProblem:
         from decoder.serial.candidates import JointProblem
 
-        return JointProblem.of(self._fault_model, self.joint)
+        return JointProblem.of(self._fault_model, self.joint, most_passes=self.rules.passes)
 
     @property
     def _at_once(self) -> int:

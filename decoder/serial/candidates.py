@@ -53,14 +53,14 @@ class JointProblem(NamedTuple):
     """(2, m): the fault of the memory side and that of the other side of each mechanism, -1 for none."""
 
     @classmethod
-    def of(cls, model: FaultModel, faults: JointFaults) -> JointProblem:
-        """Prepares the comparison for a model whose graph is given."""
+    def of(cls, model: FaultModel, faults: JointFaults, *, most_passes: int | None = None) -> JointProblem:
+        """Prepares the comparison for a model whose graph is given; `most_passes` by `rules_for` if it is not."""
         table, alone = joint_mechanisms(model, faults)
         fault = np.full((2, len(table.weight)), -1, dtype=np.int64)
         memory = len(faults.graph.flips)
         fault[0, alone[:memory]], fault[1, alone[memory:]] = np.arange(memory), np.arange(memory, len(alone))
         fault[:, : model.num_mechanisms] = faults.memory_fault, faults.other_fault
-        most_passes = rules_for(faults.graph).passes
+        most_passes = rules_for(faults.graph).passes if most_passes is None else most_passes
         return cls(faults.graph, other_side(faults), RULES, table, alone, most_passes, model.num_mechanisms, fault)
 
 
