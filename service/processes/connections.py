@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -129,6 +131,28 @@ class Pieces(asyncio.BufferedProtocol):
         self.protocol.resume_writing()
 
 
+class Turns:
+    """Starts requests, one between two looks at what has come: a probe that comes meanwhile waits for one alone."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def add(self, start: Callable[[], None], *, loop: asyncio.AbstractEventLoop) -> None:
+        """Has something started when those before it have been."""
+        self._waiting.append(start)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._next, loop)
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        start = self._waiting[0]
+        try:
+            start()
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                loop.call_soon(self._next, loop)
+
+
 class BoundedConfig(uvicorn.Config):
     """uvicorn's configuration for an application, with what the protocols share beside it."""
 
@@ -140,6 +164,7 @@ class BoundedConfig(uvicorn.Config):
         """What comes next on any connection: it is taken at once."""
         self.waiting: dict[Any, float] = {}
         """Connections that wait for their clients, and since when; the longest is the first."""
+        self.turns = Turns()
         self.reserve: dict[Any, None] = {}
         """Connections over `max_connections`, the oldest first."""
         super().__init__(

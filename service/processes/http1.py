@@ -79,7 +79,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
         assert isinstance(self.config, BoundedConfig)
-        self._waiting, self._reserve = self.config.waiting, self.config.reserve
+        self._waiting, self._reserve, self._turns = self.config.waiting, self.config.reserve, self.config.turns
         self.asked = False
         """Whether a first request has come: a new connection is given the time for that when the server drains."""
         self._stage = Stage.NOTHING
@@ -195,7 +195,14 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
         self._running = cycle
-        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
+        if cycle.scope["path"] in PROBES:
+            super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
+        else:
+            self._turns.add(partial(self._start_in_turn, cycle, app), loop=self.loop)
+
+    def _start_in_turn(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:
+        if not cycle.disconnected:
+            super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

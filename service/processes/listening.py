@@ -2,16 +2,88 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
+import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 BACKLOG = 2048
+MAX_ACCEPTED = 16
+"""Most connections that are accepted at once. More would take them from other workers that are less busy."""
+PAUSE_SECONDS = 1.0
+"""How long nothing is accepted where the system has no room for more."""
+
+logger = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """What uvicorn needs of an asyncio server, but it accepts several connections between two rounds of other work.
+
+    uvloop accepts one; then whoever asks for /healthz waits for so many rounds as there are connections before it.
+
+    Args:
+        listener: the socket.
+        make: makes a protocol for each connection.
+    """
+
+    def __init__(self, listener: socket.socket, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        self.sockets = (listener,)
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._serving = True
+        self._listen()
+
+    def is_serving(self) -> bool:
+        return self._serving
+
+    def close(self) -> None:
+        """Accepts no more; the socket stays open."""
+        if self._serving:
+            self._serving = False
+            self._loop.remove_reader(self.sockets[0])
+
+    async def wait_closed(self) -> None:
+        """Returns at once: nothing is left to be closed."""
+
+    def _listen(self) -> None:
+        if self._serving:
+            self._loop.add_reader(self.sockets[0], self._accept)
+
+    def _accept(self) -> None:
+        try:
+            for connection in islice(accept_waiting(self.sockets[0]), MAX_ACCEPTED):
+                task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+        except OSError as error:
+            logger.error("no connection can be accepted: %s", error.strerror)
+            self._loop.remove_reader(self.sockets[0])
+            self._loop.call_later(PAUSE_SECONDS, self._listen)
+
+
+def accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accepts the connections that wait.
+
+    Raises:
+        OSError: the system has no room for one.
+    """
+    listener.setblocking(False)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def listen_on_port(host: str, port: int) -> socket.socket:

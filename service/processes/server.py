@@ -6,9 +6,9 @@ import asyncio
 import gc
 import logging
 import socket
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from service.models.engine import Engine
 from service.processes.connections import SWEEP_SECONDS, BoundedConfig
 from service.processes.http1 import HttpProtocol
-from service.processes.listening import BACKLOG
+from service.processes.listening import Acceptor, accept_waiting
 from service.processes.websocket import WebSocketProtocol
 from service.settings import Settings
 from service.streams.hub import StreamHub
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
             await self._load()
             if self._engine.load_error is not None:
                 return
-        self.servers = [await self._listen(listener) for listener in sockets or ()]
+        self.servers = [Acceptor(listener, self._protocol) for listener in sockets or ()]  # type: ignore[misc]
         if self._settings.grpc_port is not None:
             from service.rpc.server import RpcServer
 
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         self._engine.drain()
         if self.servers and self._engine.load_error is None:
             await self._wait(self._settings.drain_seconds, until=lambda: False)
-            waiting = [connection for listener in sockets or () for connection in _accept_waiting(listener)]
+            waiting = list(chain.from_iterable(map(accept_waiting, sockets or ())))
             for closing in (*self.servers, *(sockets or ())):
                 closing.close()
             for connection in waiting:
@@ -110,15 +110,6 @@ class Server(uvicorn.Server):
         loop.call_later(SWEEP_SECONDS, self._sweep)
         for connection in list(self.server_state.connections):
             connection.sweep(loop.time())  # type: ignore[union-attr]
-
-    async def _listen(self, listener: socket.socket) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        if listener.family != socket.AF_UNIX:
-            return await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
-        options: dict[str, Any] = {"sock": listener, "backlog": BACKLOG}
-        if sys.version_info >= (3, 13):  # the file is that of other workers, too
-            options["cleanup_socket"] = False
-        return await loop.create_unix_server(self._protocol, **options)
 
     async def _load(self) -> None:
         await self._engine.wait_until_loaded()
@@ -160,15 +151,3 @@ def rpc_host(listeners: Sequence[socket.socket]) -> str:
     """Where gRPC is served: on the address of the port for HTTP, or on this machine alone if there is none."""
     hosts = [listener.getsockname()[0] for listener in listeners if listener.family != socket.AF_UNIX]
     return hosts[0] if hosts else "127.0.0.1"
-
-
-def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
-    """Accepts the connections that wait in the listener's backlog; closing the port would reset them."""
-    listener.setblocking(False)
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        connection.setblocking(False)
-        yield connection
