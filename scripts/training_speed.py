@@ -55,10 +55,10 @@ def flop_per_step(trainer: Trainer) -> float:
     """
     config, total = trainer.config, 0.0
     for rounds in config.rounds:
-        shots = FreshShots(replace(config, rounds=(rounds,)), trainer.device)
+        shots = FreshShots(replace(config, rounds=(rounds,)), trainer.model)
         # Fused attention is not counted on every device, and does the same products.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            shots.loss(trainer.model, 0, step=0, shots=0).backward()  # type: ignore[no-untyped-call]
+            shots.loss(0, step=0, shots=0).backward()  # type: ignore[no-untyped-call]
         total += counter.get_total_flops()
     trainer.model.zero_grad(set_to_none=True)
     return config.micro_batches * total / len(config.rounds)

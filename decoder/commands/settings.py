@@ -51,9 +51,13 @@ def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds what the recipe of the code says and `settings`, with dotted names, do not."""
-    code = settings.get("model.code", ModelConfig.code)
-    return (read_settings(code) if code in RECIPES else {}) | dict(settings)
+    """Adds what the recipe of the code says and `settings`, with dotted names, do not.
+
+    There is one for a judge, and one for a network that decodes alone, whose name ends in "-alone".
+    """
+    code = str(settings.get("model.code", ModelConfig.code))
+    recipe = code if settings.get("model.judges", True) else f"{code}-alone"
+    return (read_settings(recipe) if recipe in RECIPES else {}) | dict(settings)
 
 
 def training_config(settings: Mapping[str, Any]) -> TrainingConfig:

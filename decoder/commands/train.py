@@ -106,6 +106,7 @@ def _run(config: TrainingConfig, out: Path, *, resume: bool, output: OutputOptio
             resume=resume,
             force=output.force,
             progress=lambda report: bar.update(report.fraction, details=_describe(report)),
+            preparing=lambda what, fraction: bar.update(fraction, details=what),
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process writes the files, and reports
@@ -113,8 +114,7 @@ def _run(config: TrainingConfig, out: Path, *, resume: bool, output: OutputOptio
     result = {"code": info.config.code, "out": str(out), "weights": str(weights), "sha256": info.sha256}
     result |= {key: info.provenance[key] for key in ("steps", "shots", "seconds", "device", "validation")}
     if not output.json_output:
-        validation = info.provenance["validation"]
-        result["validation"] = f"of {validation['shots_each']:,} shots each, {_listed(validation['failures'])}"
+        result["validation"] = _validated(info.provenance["validation"])
     print_result(result, title="trained", json_output=output.json_output)
 
 
@@ -152,5 +152,13 @@ def _describe(report: Progress) -> str:
     )
 
 
-def _listed(failures: Mapping[str, int]) -> str:
+def _validated(found: Mapping[str, Any]) -> str:
+    if "shots_each" in found:
+        return f"of {found['shots_each']:,} shots each, {_listed(found['failures'])}"
+    from decoder.training.comparison import Comparison
+
+    return "\n".join(f"{name}: {Comparison(**counts)}" for name, counts in found.items())
+
+
+def _listed(failures: Mapping[str, object]) -> str:
     return "failures " + ", ".join(f"{name}: {count}" for name, count in failures.items())

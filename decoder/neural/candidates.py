@@ -140,8 +140,9 @@ class Beliefs(NamedTuple):
 
 def _features(candidates: Candidates, *, cells: int) -> Floats:
     shots, most, places = candidates.faults.shape
-    faults = candidates.faults.reshape(shots, most, -1, KINDS, cells)  # (B, C, T, K, N)
-    features = np.zeros((shots, places // (KINDS * cells), cells, NUM_FEATURES), np.float32)
+    layers = places // (KINDS * cells)
+    faults = candidates.faults.reshape(shots, most, layers, KINDS, cells)  # (B, C, T, K, N)
+    features = np.zeros((shots, layers, cells, NUM_FEATURES), np.float32)
     energies, posterior = candidates.energies, candidates.posterior
 
     def put(column: int, values: npt.NDArray[np.generic]) -> None:  # (B, T, K, N)

@@ -64,7 +64,7 @@ class CandidateDecoder(SerialDecoder):
         super().__init__(fault_model, memory)
         self.geometry, self.most = geometry, candidates
         self.placement = placement or EventPlacement(grid, geometry, partial=True)
-        self._places = fault_places(geometry, grid, self.joint)
+        self.places = fault_places(geometry, grid, self.joint)
 
     def disagreeing(self, events: Bits) -> tuple[Integers, Case]:
         """Which of some shots, bool (B, detectors), have solutions that disagree, and what a judge sees of those.
@@ -84,7 +84,10 @@ class CandidateDecoder(SerialDecoder):
             result: what was found for them, with faults.
             energies: (B, S), see `free_energies`.
         """
-        candidates = Candidates.of(result, energies, self._places, most=self.most)
+        return self.shown(events, Candidates.of(result, energies, self.places, most=self.most))
+
+    def shown(self, events: Bits, candidates: Candidates) -> Case:
+        """What a judge sees of shots, bool (B, detectors), and of their candidates."""
         dense = self.placement.dense(events)
         flipped = candidates.flipped(self.geometry, np.logical_xor.reduce(dense[:, 0], axis=1))
         return Case(dense, candidates, flipped, Beliefs.of(candidates, flipped, cells=self.geometry.code.cells))

@@ -9,11 +9,42 @@ from typing import Any, Literal
 
 from decoder.limits import check_fields
 from decoder.neural.config import ModelConfig
+from simulation.bases import BASES, Basis
+
+HELD_OUT_SEED = 0x7A2DE301
+"""Of validation shots: far from any seed that a user is likely to give, so that none of them is trained on."""
 
 Optimizer = Literal["muon", "adamw"]
 
 RECIPES: Mapping[str, Path] = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
-"""Files of settings by the id of the code whose shipped weights they train."""
+"""Files of settings by name: "bb72" trains the shipped judge, "bb72-alone" a network that decodes alone."""
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """Memory experiments that differ in basis and error rate alone."""
+
+    code: str
+    rounds: int
+    p_min: float
+    p_max: float
+
+    @classmethod
+    def of(cls, text: str) -> Experiments:
+        """Reads 'CODE ROUNDS P_MIN P_MAX'.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            code, rounds, p_min, p_max = text.split()
+            found = cls(code, int(rounds), float(p_min), float(p_max))
+            fits = found.rounds >= 1 and 0 < found.p_min <= found.p_max < 0.5
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"others={text!r} must be 'CODE ROUNDS P_MIN P_MAX', such as 'bb144 12 0.004 0.006'")
+        return found
 
 
 @dataclass(frozen=True)
@@ -37,6 +68,13 @@ class TrainingConfig:
     """end after so many optimizer steps"""
     seed: int = 0
     """seed of the initial weights and of all shots"""
+
+    others: tuple[str, ...] = ()
+    """further codes whose shots a judge is trained on, each as 'CODE ROUNDS P_MIN P_MAX'"""
+    store: str = ""
+    """folder of the shots that a judge is trained on, which many runs may share; empty for one in the run's own"""
+    stored_shots: int = 4000
+    """shots whose solutions disagree that a judge is trained on, of each code and basis"""
 
     p_min: float = 0.001
     """lowest physical error rate"""
@@ -89,13 +127,16 @@ class TrainingConfig:
     validate_every: int = 2000
     """steps between validations; 0 for only one at the end"""
     validation_shots: int = 4000
-    """held-out shots for each basis and error rate"""
+    """held-out shots for each basis and error rate; of a judge, those whose solutions disagree"""
     validation_p: tuple[float, ...] = (0.002, 0.003)
     """error rates of the validation"""
 
     def __post_init__(self) -> None:
-        check_fields(self, p_points=1, micro_batch=1, micro_batches=1, log_every=1, validation_shots=1, steps=1)
-        blue = self.model.architecture == "blue"
+        check_fields(
+            self, p_points=1, micro_batch=1, micro_batches=1, log_every=1, validation_shots=1, steps=1, stored_shots=1
+        )
+        model = self.model
+        own_loss = "blue" if model.architecture == "blue" else "a judge" if model.judges else ""
         conditions = {
             "rounds": (len(self.rounds) > 0 and min(self.rounds) >= 1, "numbers of at least 1"),
             "bases": (self.bases in ("Z", "X", "ZX"), "Z, X or ZX"),
@@ -105,15 +146,31 @@ class TrainingConfig:
             "minutes": (self.minutes is None or self.minutes > 0, "above 0"),
             "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
             "decay_fraction": (0 <= self.decay_fraction <= 1, "in [0, 1]"),
-            "hard_share": (0 < self.hard_share <= 1, "above 0 and at most 1"),
+            "hard_share": (
+                self.hard_share == 1 if model.judges else 0 < self.hard_share <= 1,
+                "1 for a judge, whose shots are all hard ones" if model.judges else "above 0 and at most 1",
+            ),
+            "others": (model.judges or not self.others, "empty: judges alone have one set of weights for all codes"),
             "coset_weight": (
-                self.coset_weight == 0 if blue else self.coset_weight >= 0,
-                "0 for blue, whose loss is that of the coset already" if blue else "at least 0",
+                self.coset_weight == 0 if own_loss else self.coset_weight >= 0,
+                f"0 for {own_loss}, whose loss is that of the coset already" if own_loss else "at least 0",
             ),
         }
         for name, (holds, what) in conditions.items():
             if not holds:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be {what}")
+        _ = self.experiments  # whether the others can be read
+
+    @property
+    def experiments(self) -> list[Experiments]:
+        """What a judge is trained on."""
+        own = [Experiments(self.model.code, rounds, self.p_min, self.p_max) for rounds in sorted(set(self.rounds))]
+        return own + [Experiments.of(other) for other in self.others]
+
+    @property
+    def memory_bases(self) -> list[Basis]:
+        """The memory bases to train on."""
+        return [basis for basis in BASES if basis in self.bases]
 
     @property
     def step_shots(self) -> int:

@@ -22,15 +22,15 @@ from simulation.noise import NoiseModel
 class FreshShots:
     """What a network that decodes alone is trained on."""
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: TrainingConfig, model: Network) -> None:
+        self.config, self.model = config, model
+        self.device = next(model.parameters()).device
         self.samplers: dict[tuple[Basis, int, float], FaultSampler] = {}
 
-    def loss(self, model: Network, micro: int, *, step: int, shots: int) -> Tensor:
-        """A network's loss on one micro-batch, which is a pure function of the seed and the arguments.
+    def loss(self, micro: int, *, step: int, shots: int) -> Tensor:
+        """The network's loss on one micro-batch, a pure function of the seed and the arguments.
 
         Args:
-            model: the network.
             micro: which micro-batch of the step.
             step: optimizer steps taken.
             shots: shots seen; the curriculum follows them.
@@ -49,17 +49,17 @@ class FreshShots:
         which = NETWORK_BASES.index(basis)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             if config.hard_share < 1:
-                chosen = self.least_sure(model, events, basis=which)
+                chosen = self.least_sure(events, basis=which)
                 events, flips = events[..., chosen], flips[chosen]
-            return model.loss(events, flips, basis=which, coset_weight=config.coset_weight)
+            return self.model.loss(events, flips, basis=which, coset_weight=config.coset_weight)
 
     @torch.no_grad()
-    def least_sure(self, model: Network, events: Tensor, *, basis: int) -> Tensor:
+    def least_sure(self, events: Tensor, *, basis: int) -> Tensor:
         """The shots whose best coset leads the second by least.
 
         Chosen by the events alone, so among the shots with the same events the share of each coset stays true.
         """
-        best, second = model.scores(events, basis=basis).topk(2, dim=1).values.unbind(1)
+        best, second = self.model.scores(events, basis=basis).topk(2, dim=1).values.unbind(1)
         count = max(1, round(self.config.hard_share * len(best)))
         return (best - second).topk(count, largest=False).indices
 

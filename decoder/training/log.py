@@ -23,8 +23,9 @@ class Progress:
     """Muon's learning rate."""
     fraction: float
     """How much of the run is done, 0 to 1."""
-    validation: dict[str, int]
-    """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first."""
+    validation: Mapping[str, object]
+    """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first. Those of a judge
+    are `decoder.training.comparison.Comparison`s."""
 
 
 class Log:
@@ -47,7 +48,7 @@ class Log:
         self._append(**{name: format(getattr(report, name), form) for name, form in formats.items()})
         self.board.write({name: getattr(report, name) for name in ("loss", "lr", "shots_per_second")}, step=report.step)
 
-    def write_validation(self, failures: dict[str, int], *, step: int, shots: int) -> None:
+    def write_validation(self, failures: Mapping[str, object], *, step: int, shots: int) -> None:
         text = "; ".join(f"{key}: {count}" for key, count in failures.items())
         self._append(step=step, shots=shots, validation=text)
         self.board.write(dict(_numbers("failures", failures)), step=step)

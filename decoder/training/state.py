@@ -17,7 +17,7 @@ from decoder.training.muon import Muon
 FORMAT = "tandem-checkpoint-1"
 # What a resumed run may change; all else must stay, or it would be another run.
 FREE_SETTINGS = {
-    *("minutes", "steps", "threads", "device", "compile"),
+    *("minutes", "steps", "threads", "device", "compile", "store"),
     *("checkpoint_seconds", "log_every", "validate_every"),
 }
 # What blocks add to the state last; with zeros there a block is the identity.

@@ -1,26 +1,27 @@
-"""The training loop: fresh shots, mean binary cross-entropy of all outputs, Muon and AdamW."""
+"""The training loop: fresh shots for networks that decode alone, stored ones for judges; Muon and AdamW."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from decoder.neural.weights import save_weights
+from decoder.training.comparison import Comparison, HeldOut
 from decoder.training.config import TrainingConfig
 from decoder.training.fresh import FreshShots
 from decoder.training.log import Log, Progress
 from decoder.training.runtime import device_name, join_processes, leave_processes, pick_device, signals_caught
 from decoder.training.state import TrainingState
+from decoder.training.stored import Preparing, StoredShots
 from decoder.training.validation import Validation
 
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
+CHECKPOINT, WEIGHTS, LOG, STORE = "checkpoint.safetensors", "weights.safetensors", "log.csv", "shots"
 
 
 def train(
@@ -30,11 +31,15 @@ def train(
     resume: bool = False,
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    preparing: Preparing | None = None,
 ) -> Path:
     """Trains until the time or the steps are over, or a signal ends it, and leaves complete files in `out`.
 
     `checkpoint.safetensors` continues the run, `weights.safetensors` (averaged weights, calibrated) decodes, and
     `log.csv` holds a row every `log_every` steps. Under torchrun the micro-batches are shared by the processes.
+
+    A judge is trained on shots whose solutions disagree. Those that its store lacks are made at first, which takes far
+    longer than to train on them; a run that is ended meanwhile finds them when it is started again.
 
     Args:
         config: all settings.
@@ -42,6 +47,7 @@ def train(
         resume: continue the run in `out`.
         force: start anew although `out` holds a run.
         progress: called with every row of the log.
+        preparing: called while shots are made for a judge; see `decoder.training.stored.Preparing`.
 
     Returns:
         The path of the weights.
@@ -50,17 +56,23 @@ def train(
         ValueError: settings that do not fit, or a checkpoint of another run.
         OSError: `out` cannot be written, or there is nothing to resume.
     """
-    weights = Trainer(config, out=out, resume=resume, force=force).run(progress)
+    weights = Trainer(config, out=out, resume=resume, force=force, preparing=preparing).run(progress)
     leave_processes()
     return weights
 
 
 class Trainer:
-    def __init__(self, config: TrainingConfig, *, out: Path, resume: bool = False, force: bool = False) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        *,
+        out: Path,
+        resume: bool = False,
+        force: bool = False,
+        preparing: Preparing | None = None,
+    ) -> None:
         if config.minutes is None and config.steps is None:
             raise ValueError("say when to end: give --minutes or --steps")
-        if config.model.judges:
-            raise ValueError("fresh shots train networks that decode alone, not judges: set judges=false")
         self.config, self.out = config, out
         checkpoint = out / CHECKPOINT
         if checkpoint.exists() and not (resume or force):
@@ -80,13 +92,22 @@ class Trainer:
         elif config.init_from:
             self.state.init_from(config.init_from)
         self.model = self.state.model
-        self.shots = FreshShots(config, self.device)
         if self.rank == 0:
             self.log = Log(out / LOG, keep_until=self.state.counters.step)
-        self.last_validation: dict[str, int] = {}
+        self.last_validation: Mapping[str, int | Comparison] = {}
+        self.shots, self.validation = self._material(preparing)
         if config.compile:
             for part in self.model.compiled_parts():
                 part.compile(dynamic=False)
+
+    def _material(self, preparing: Preparing | None) -> tuple[FreshShots | StoredShots, Validation | HeldOut]:
+        """The shots to train on, and those to test on."""
+        config = self.config
+        if not config.model.judges:
+            return FreshShots(config, self.model), Validation(config, self.device)
+        store = Path(config.store) if config.store else self.out / STORE
+        shots = StoredShots(config, self.model, store, rank=self.rank, world=self.world, preparing=preparing)
+        return shots, HeldOut(config, store, preparing=preparing)
 
     # --- the loop ---
 
@@ -132,7 +153,7 @@ class Trainer:
         config, counters = self.config, self.state.counters
         total = torch.zeros((), device=self.device)
         for micro in range(self.rank, config.micro_batches, self.world):
-            loss = self.shots.loss(self.model, micro, step=counters.step, shots=counters.shots) / config.micro_batches
+            loss = self.shots.loss(micro, step=counters.step, shots=counters.shots) / config.micro_batches
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if self.world > 1:
@@ -161,10 +182,6 @@ class Trainer:
         return warmup * (config.final_lr + (1 - config.final_lr) * decay)
 
     # --- reports and files ---
-
-    @cached_property
-    def validation(self) -> Validation:
-        return Validation(self.config, self.device)
 
     def validate(self) -> None:
         if self.rank == 0:
@@ -207,15 +224,16 @@ class Trainer:
             "device": device_name(self.device),
             "torch": torch.__version__,
             "training": asdict(config),
-            "validation": {"shots_each": config.validation_shots, "failures": self.last_validation},
+            "validation": self.validation.report(self.last_validation),
         }
         save_weights(
             self.out / WEIGHTS,
             self.state.average,
             bases=config.bases,
-            rounds=config.rounds,
+            rounds=tuple(experiments.rounds for experiments in config.experiments),
             calibration=self.validation.calibration(self.state.average),
             provenance=provenance,
+            codes=tuple(dict.fromkeys(experiments.code for experiments in config.experiments)),
         )
 
     def _agree(self, stop: bool) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,19 +12,18 @@ from decoder.neural.backends.events import EventPlacement, as_tensor
 from decoder.neural.calibration import Calibration
 from decoder.neural.geometry import NETWORK_BASES, TorusGeometry
 from decoder.neural.network import Network, coset_number
-from decoder.training.config import TrainingConfig
+from decoder.training.config import HELD_OUT_SEED, TrainingConfig
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 
 BATCH = 512
-# Far from any seed that a user is likely to give, so that validation and test shots differ.
-HELD_OUT_SEED = 0x7A2DE301
 
 
 class Validation:
     """Fixed shots for each basis, error rate and the smallest number of rounds of a training run."""
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.shots_each = config.validation_shots
         self.sets: dict[str, tuple[Basis, Tensor, Tensor]] = {}
         for basis in cast(list[Basis], list(config.bases)):
             for p in config.validation_p:
@@ -44,6 +43,10 @@ class Validation:
             name: sum(int((scores.argmax(1) != truth).sum()) for scores, truth in self._scores(model, name))
             for name in self.sets
         }
+
+    def report(self, failures: Mapping[str, object]) -> dict[str, Any]:
+        """What `failures` has found, for the weights file."""
+        return {"shots_each": self.shots_each, "failures": dict(failures)}
 
     @torch.inference_mode()
     def calibration(self, model: Network) -> Calibration:

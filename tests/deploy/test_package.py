@@ -15,7 +15,7 @@ DATA = {
     "simulation/codes/data/logicals.json",
     "decoder/weights/bb.safetensors",
     "decoder/training/recipes/bb72.toml",
-    "decoder/training/recipes/bb144.toml",
+    "decoder/training/recipes/bb72-alone.toml",
     "decoder/benchmark/reporting/templates/report.html",
     "decoder/benchmark/reporting/templates/report.md",
     "service/rest/web/index.html",

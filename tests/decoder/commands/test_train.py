@@ -17,7 +17,7 @@ from decoder.training.config import dotted
 from simulation.circuits import MemoryExperiment
 
 TINY = (
-    "--set p_points=1 --set curriculum_shots=0 --set width=8 --set heads=2 "
+    "--set judges=false --set p_points=1 --set curriculum_shots=0 --set width=8 --set heads=2 "
     "--set micro_batch=8 --set validation_shots=8 --set log_every=1 --threads 1"
 )
 
@@ -50,21 +50,25 @@ def test_the_network_is_set_by_short_and_by_dotted_names(folder, succeed, line):
     assert settings(succeed(f"train --print-config {line}"))["model.width"] == 96
 
 
-@pytest.mark.parametrize("code", ["bb72", "bb144"])
-def test_the_recipes_train_the_networks_shape_that_ships_to_decode_alone(succeed, code):
-    shipped = load_weights(shipped_weights(code))[1].config
-    printed = dotted({"model": asdict(replace(shipped, code=code, judges=False))}).items()
-    assert printed <= settings(succeed(f"train --print-config --code {code}")).items()
-    assert printed <= settings(succeed(f"train --print-config --config {code}")).items()
+@pytest.mark.parametrize("judges", [True, False], ids=["judge", "alone"])
+def test_without_settings_the_network_that_ships_is_trained(succeed, judges):
+    """The recipes are files of settings, too; the one of a network that decodes alone has the shape of the judge."""
+    shipped = load_weights(shipped_weights("bb72"))[1].config
+    printed = dotted({"model": asdict(replace(shipped, judges=judges))}).items()
+    choice = "" if judges else " --set judges=false"
+    found = settings(succeed(f"train --print-config --code bb72{choice}"))
+    assert printed <= found.items()
+    assert bool(found["others"]) == judges
+    assert settings(succeed(f"train --print-config --config bb72{'' if judges else '-alone'}{choice}")) == found
 
 
 def test_options_count_more_than_the_recipe_and_no_code_needs_one(succeed):
     values = settings(
-        succeed("train --print-config --code bb144 --rounds 4 --set muon_lr=0.5 --init-from other.safetensors")
+        succeed("train --print-config --code bb72 --rounds 4 --set muon_lr=0.5 --init-from other.safetensors")
     )
     assert (values["rounds"], values["muon_lr"], values["adam_lr"]) == ([4], 0.5, 0.0005)
     assert values["init_from"] == "other.safetensors"
-    assert settings(succeed("train --print-config --code bb144 --set init_from="))["init_from"] == ""
+    assert settings(succeed("train --print-config --code bb72 --set init_from="))["init_from"] == ""
     values = settings(succeed("train --print-config --code bb90"))
     assert (values["model.code"], values["model.readout_mixing"], values["rounds"]) == ("bb90", "conv", [6])
 
@@ -88,7 +92,6 @@ def test_values_of_set_need_no_quotes_or_brackets(succeed):
         ("--set muon_rl=0.1", "unknown training setting 'muon_rl'; the nearest is 'muon_lr'"),
         ("--set model.p_min=0.1", "unknown training setting 'model.p_min'"),
         ("--init-from bb72 --set width=96 --steps 1 --out run", "or from nothing with --init-from ''"),
-        ("--code bb90 --steps 1 --out run", "train networks that decode alone, not judges: set judges=false"),
         ("--set width", "--set takes name=value, not 'width'"),
         ("--set width=big", "width='big': Input should be a valid integer"),
         ("--set p_max=0.6", "p_max=0.6"),

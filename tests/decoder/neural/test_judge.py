@@ -75,7 +75,7 @@ def test_features_are_where_the_faults_are(case: Case) -> None:
 def test_the_faults_of_a_candidate_explain_the_events_and_flip_its_outputs(random_judge: Path, case: Case) -> None:
     """By the fault model: each fault's place belongs to one column, whose detectors and observables add up."""
     decoder = judge_of(random_judge, experiment())
-    faults = case.candidates.faults[..., decoder._places.of_fault]
+    faults = case.candidates.faults[..., decoder.places.of_fault]
     there = np.isfinite(case.candidates.energies)
     memory = decoder.joint.checks[np.flatnonzero(decoder.joint.memory_basis)][:, : faults.shape[2]].astype(int)
     index = decoder.geometry.event_index(experiment().grid)

@@ -208,7 +208,7 @@ def test_only_the_least_sure_shots_are_trained_on(tmp_path: Path) -> None:
         for parameter in trainer.model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     events, _ = SAMPLER.sample(32, seed=1)
-    chosen = FreshShots(trainer.config, trainer.device).least_sure(trainer.model, events, basis=0)
+    chosen = FreshShots(trainer.config, trainer.model).least_sure(events, basis=0)
     top = trainer.model.scores(events, basis=0).topk(2, dim=1).values
     margin = top[:, 0] - top[:, 1]
     others = torch.tensor([i for i in range(32) if i not in chosen])
