@@ -30,7 +30,8 @@ def warm_up(
     from simulation.circuits import MemoryExperiment
     from simulation.sampling import sample
 
-    experiment = MemoryExperiment.create(code=code, basis="Z", rounds=2, p=0.005)
+    # With so much noise the solutions of some shots disagree, and the network is asked.
+    experiment = MemoryExperiment.create(code=code, basis="Z", rounds=2, p=0.015)
     shots = sample(experiment.circuit, shots=64, seed=1).detection_events
     seconds = {}
     for name in COMPILED:
