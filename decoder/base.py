@@ -162,6 +162,10 @@ class Errors(_Columns):
 class ErrorDecoder(Decoder, Protocol):
     """A decoder that tells the error itself, as `tesseract_decoder` does."""
 
+    @property
+    def num_errors(self) -> int:
+        """Errors of the detector error model, or mechanisms of the fault model where there is none."""
+
     def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
         """Decodes shots as `decode_batch` does, with the error that it goes by.
 

@@ -26,16 +26,20 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from decoder.base import (
     BatchDecoder,
     Decoder,
     Decoding,
+    ErrorDecoder,
+    Errors,
     Piece,
     PiecewiseDecoder,
     SoftBatchDecoder,
     SoftDecoder,
     predict_packed,
+    unpack_shots,
 )
 from decoder.scheduling import take_usual_slices
 from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
@@ -82,6 +86,8 @@ class _Facts:
     num_detectors: int
     num_observables: int
     soft: bool
+    num_errors: int | None
+    """Of a decoder that tells errors."""
     model_info: Mapping[str, Any]
 
 
@@ -237,6 +243,13 @@ class ProcessDecoder(BatchDecoder):
         super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
         self._child = child
         self._key = key
+        self.num_errors = facts.num_errors
+        """What `decode_to_errors` tells of; None if the decoder tells no errors."""
+
+    def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
+        """As the decoder itself would, if it is a `decoder.base.ErrorDecoder`."""
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)
+        return self._child.call(_decode_to_errors, self._key, pack_bits(events))
 
     def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
         """As the decoder itself would, or the whole batch if it is no `decoder.base.PiecewiseDecoder`."""
@@ -297,6 +310,7 @@ def _facts(key: DecoderKey) -> _Facts:
         num_detectors=decoder.num_detectors,
         num_observables=decoder.num_observables,
         soft=isinstance(decoder, SoftDecoder),
+        num_errors=decoder.num_errors if isinstance(decoder, ErrorDecoder) else None,
         model_info=dict(getattr(decoder, "model_info", {})),
     )
 
@@ -312,6 +326,12 @@ def _decode_piece(key: DecoderKey, shots: PackedBits, seconds: float) -> Piece:
         return decoder.decode_piece(shots, seconds=seconds)
     predictions = unpack_bits(predict_packed(decoder, shots), decoder.num_observables)
     return Piece(predictions, np.zeros(len(shots), dtype=np.bool_))
+
+
+def _decode_to_errors(key: DecoderKey, shots: PackedBits) -> Errors:
+    decoder = _decoder(key)
+    assert isinstance(decoder, ErrorDecoder)
+    return decoder.decode_to_errors(shots, bit_packed_shots=True)
 
 
 def _decode_soft(key: DecoderKey, shots: PackedBits) -> Decoding:

@@ -47,6 +47,11 @@ class Problem:
             observable_offset=(model.observable_matrix @ likely.astype(np.int64)) % 2 == 1,
         )
 
+    @property
+    def num_errors(self) -> int:
+        """Columns of `errors`."""
+        return self.faults.num_mechanisms if self.faults.instructions is None else self.faults.num_instructions
+
     def errors(self, found: Sequence[npt.NDArray[np.integer]]) -> Bits:
         """Errors of a problem as the DEM has them.
 
@@ -58,8 +63,7 @@ class Problem:
         """
         instructions = self.faults.instructions
         places = np.arange(self.faults.num_mechanisms) if instructions is None else instructions
-        size = self.faults.num_mechanisms if instructions is None else self.faults.num_instructions
-        happened = np.zeros((len(found), size), dtype=np.bool_)
+        happened = np.zeros((len(found), self.num_errors), dtype=np.bool_)
         happened[:, self.likely] = True
         for row, mechanisms in zip(happened, found, strict=True):
             row[places[mechanisms]] ^= True

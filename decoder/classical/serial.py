@@ -99,6 +99,11 @@ class SerialDecoder(SoftBatchDecoder):
         firsts = range(0, max(1, len(events)), self._at_once)
         return Decoding.concatenate([self._judge(events[first : first + self._at_once]) for first in firsts])
 
+    @property
+    def num_errors(self) -> int:
+        """See `decoder.base.ErrorDecoder`."""
+        return self._given.num_errors
+
     def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
         """See `decoder.base.ErrorDecoder`: an error of the predicted coset, as light as it gets."""
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)

@@ -87,6 +87,11 @@ class SyndromeDecoder(BatchDecoder):
         """The flips of the errors found; see `decoder.base.BatchDecoder`."""
         return self._decode(events, seconds=math.inf)[0].predictions
 
+    @property
+    def num_errors(self) -> int:
+        """See `decoder.base.ErrorDecoder`."""
+        return self._problem.num_errors
+
     def decode_to_errors(self, shots: npt.NDArray[np.generic], *, bit_packed_shots: bool = False) -> Errors:
         """See `decoder.base.ErrorDecoder`."""
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=bit_packed_shots)

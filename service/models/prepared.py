@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from decoder.base import Decoder
 from decoder.tandem.rule import seconds_left
 from service.errors import DecodeTimeoutError, InvalidParametersError
 from service.models.model import Model
 from service.models.second_opinions import AskedOpinions
+from service.models.telling import telling_errors
 from service.telemetry.record import current_record
 from service.wire.schemas import AnyExperimentQuery
 from service.wire.shots import DecodeResult, ExpectedShots
@@ -53,18 +54,25 @@ class Prepared:
         most = model.bounds.max_shots_per_request
         return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))
 
-    async def decode(self, shots: PackedBits, *, deadline_ms: float | None = None) -> DecodeResult:
+    async def decode(
+        self, shots: PackedBits, *, deadline_ms: float | None = None, errors: bool = False
+    ) -> DecodeResult:
         """Decodes shots. A pair passes those that its network is unsure of on to its second decoder.
 
         Args:
             shots: see above.
+            errors: whether to tell the errors, without probabilities.
             deadline_ms: milliseconds from now after which a second opinion is late; None takes the model's default.
 
         Raises:
-            InvalidParametersError: a deadline for a model that is no pair.
+            InvalidParametersError: a deadline for a model that is no pair, or errors of a decoder that has none.
+            TooManyShotsError: errors of too many shots.
         """
         record, began = current_record(), time.perf_counter()
-        if self.model.second is None and deadline_ms is None:
+        if errors:
+            telling = telling_errors(self.decoder, model_id=self.model.id, shots=len(shots))
+            result = telling.told(await replace(self, decoder=telling).decode_first(shots))
+        elif self.model.second is None and deadline_ms is None:
             result = await self.decode_first(shots)
         else:
             result = await (await self.ask(shots, deadline_ms=deadline_ms)).all()

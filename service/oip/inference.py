@@ -8,7 +8,7 @@ from service.http.bounds import deadline
 from service.models.model import Model
 from service.models.prepared import Prepared
 from service.oip.requests import Values, parse_shots
-from service.oip.responses import chosen_outputs
+from service.oip.responses import OF_ERRORS, chosen_outputs
 from service.oip.schemas import InferParameters, InferRequest, OutputName
 from service.wire.shots import DecodeResult
 
@@ -33,4 +33,5 @@ async def infer(model: Model, sent: InferRequest, values: Values) -> tuple[Decod
         prepared = await Prepared.of(model, asked)
         outputs = chosen_outputs(sent, model)
         shots = parse_shots(sent.inputs[0], values, prepared.expected)
-        return await prepared.decode(shots, deadline_ms=asked.deadline_ms), outputs
+        told = not OF_ERRORS.isdisjoint(outputs)
+        return await prepared.decode(shots, deadline_ms=asked.deadline_ms, errors=told), outputs

@@ -23,7 +23,11 @@ DATATYPES: dict[OutputName, OutputDatatype] = {
     "confidence": "FP64",
     "flip_probabilities": "FP32",
     "opinions": "UINT8",
+    "errors_b8": "UINT8",
+    "converged": "BOOL",
 }
+OF_ERRORS = frozenset({"errors_b8", "converged"})
+"""Outputs of decoders that tell errors, which are answered only if they are asked for."""
 _WIRE_TYPES: dict[OutputDatatype, str] = {"BOOL": "?", "UINT8": "u1", "FP32": "<f4", "FP64": "<f8"}
 
 
@@ -57,7 +61,7 @@ def chosen_outputs(request: InferRequest, model: Model) -> dict[OutputName, bool
     """The outputs to answer, in their order, and whether each is binary.
 
     Raises:
-        InvalidParametersError: an output is named twice, or the model does not give it.
+        InvalidParametersError: an output is named twice, or the model does not give it, or not beside errors.
     """
     binary = bool(request.parameters and request.parameters.binary_data_output)
     given = outputs_of(model)
@@ -67,10 +71,13 @@ def chosen_outputs(request: InferRequest, model: Model) -> dict[OutputName, bool
     for output in request.outputs:
         if output.name in chosen:
             raise InvalidParametersError(f"outputs: {output.name} is named twice")
-        if output.name not in ("predictions_b8", *given):
+        if output.name not in ("predictions_b8", *OF_ERRORS, *given):
             raise InvalidParametersError(f"outputs: this model's decoder gives no {output.name}; leave it out")
         own = output.parameters.binary_data if output.parameters is not None else None
         chosen[output.name] = binary if own is None else own
+    beside = [name for name in ("confidence", "flip_probabilities", "opinions") if name in chosen]
+    if beside and not OF_ERRORS.isdisjoint(chosen):
+        raise InvalidParametersError(f"outputs: {beside[0]} and errors do not come in one answer; ask twice")
     return chosen
 
 

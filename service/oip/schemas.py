@@ -18,7 +18,9 @@ VERSION = "1"
 InputDatatype = Literal["BOOL", "UINT8"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
 InputName = Literal["detection_events", "detection_events_b8"]
-OutputName = Literal["predictions", "predictions_b8", "confidence", "flip_probabilities", "opinions"]
+OutputName = Literal[
+    "predictions", "predictions_b8", "confidence", "flip_probabilities", "opinions", "errors_b8", "converged"
+]
 
 
 class InferenceError(BaseModel):

@@ -64,6 +64,8 @@ async def decode(
     `flip_probabilities=true` then one a shot and observable, shot by shot. Parts that the decoder does not
     have are left out; the header X-Tandem-Parts says what is there. Of a pair `opinions=true` adds one byte a shot:
     0 the network, which was sure; 1 the second decoder; 2 the network, as the second was late; 3 as it failed.
+    With `errors=true` the error that a classical decoder found comes as a bit for each error of the detector error
+    model, in b8, and then a byte a shot: whether it explains the shot.
 
     With `partial=true` a pair answers a line of JSON at once, in which unsure shots are `pending`, then a line for each
     second opinion (`shot`, `prediction`, `answered_by`), and at the end `{"done": true}`.
@@ -84,7 +86,7 @@ async def decode(
             shots = parse_b8(body, prepared.expected)
         if query.partial:
             return await prepared.ask(shots, deadline_ms=query.deadline_ms)
-        return await prepared.decode(shots, deadline_ms=query.deadline_ms)
+        return await prepared.decode(shots, deadline_ms=query.deadline_ms, errors=query.errors)
 
     answer = await work_on_body(request, work, gate=gate, settings=model.bounds, timeout_ms=query.timeout_ms)
     if isinstance(answer, DecodeResult):

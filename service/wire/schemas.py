@@ -83,6 +83,11 @@ class DecodeQuery(AnyExperimentQuery):
         description="Pairs alone: milliseconds after which a shot keeps the network's answer if its second opinion is "
         "not there. Default: the model's, or as long as it takes.",
     )
+    errors: bool = Field(
+        default=False,
+        description="Whether to answer the error that the decoder found, in the order of the detector error model, and "
+        "whether it explains the shot. Classical decoders alone.",
+    )
     opinions: bool = Field(
         default=False, description="Pairs alone: whether a b8 answer tells who answered each shot. JSON always does."
     )
@@ -215,6 +220,14 @@ class DecodeResponse(BaseModel):
         default=None,
         description="Pairs alone: who answered each shot. first: the network, which was sure; second: the second "
         "decoder; late, failed: the network, as the second decoder was not in time, or failed.",
+    )
+    errors: list[list[int]] | None = Field(
+        default=None,
+        description="For each shot, the numbers of the errors of the detector error model that happened; left out if "
+        "not asked for.",
+    )
+    converged: list[Bit] | None = Field(
+        default=None, description="For each shot, whether the errors explain it; left out likewise."
     )
     hurried: list[int] | None = Field(
         default=None,

@@ -44,6 +44,15 @@ class DecodeResult:
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
     hurried: Bits | None = None
     """(shots,): whether the limit of time had the decoder take a cheaper setting; None where there is no limit."""
+    errors: Bits | None = None
+    """(shots, errors of the detector error model): which happened; None if that was not asked for."""
+    converged: Bits | None = None
+    """(shots,): whether these explain the shot; None likewise."""
+
+    @property
+    def errors_b8(self) -> PackedBits | None:
+        """uint8 (shots, ceil(errors / 8))."""
+        return None if self.errors is None else pack_bits(self.errors)
 
     @property
     def hurried_shots(self) -> list[int]:
@@ -166,13 +175,16 @@ def result_object(result: DecodeResult, query: DecodeQuery, *, model: str) -> di
         content["hurried"] = hurried
     if warning := result.warning:
         content["warning"] = warning
+    if result.errors is not None and result.converged is not None:
+        content["errors"] = [np.flatnonzero(error).tolist() for error in result.errors]
+        content["converged"] = result.converged.view(np.uint8).tolist()
     if result.opinions is not None:
         content["answered_by"] = [ANSWERED_BY[opinion] for opinion in result.opinions]
     return content
 
 
 def result_parts(result: DecodeResult, query: DecodeQuery) -> dict[str, bytes]:
-    """The parts of a binary answer in their order: predictions in b8, little-endian float32, and opinions in bytes."""
+    """The parts of a binary answer in their order: bits in b8, probabilities in little-endian float32, else bytes."""
     parts = {"predictions": pack_bits(result.predictions).tobytes()}
     if query.confidence and result.confidence is not None:
         parts["confidence"] = result.confidence.astype("<f4").tobytes()
@@ -180,6 +192,9 @@ def result_parts(result: DecodeResult, query: DecodeQuery) -> dict[str, bytes]:
         parts["flip_probabilities"] = result.flip_probabilities.astype("<f4").tobytes()
     if query.opinions and result.opinions is not None:
         parts["opinions"] = result.opinions.tobytes()
+    if result.errors_b8 is not None and result.converged is not None:
+        parts["errors"] = result.errors_b8.tobytes()
+        parts["converged"] = result.converged.tobytes()
     return parts
 
 

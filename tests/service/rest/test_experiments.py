@@ -18,10 +18,12 @@ from pydantic import SecretStr
 from websockets import Subprotocol
 from websockets.asyncio.client import connect
 
+from decoder.base import ErrorDecoder
 from decoder.making import make_decoder
 from service.app import create_app
 from service.settings import ModelSettings, Settings
 from simulation.bits import pack_bits, unpack_bits
+from simulation.foreign import Source
 from simulation.layers import layer_of_detectors
 from simulation.sampling import sample
 from tests.helpers import PATIENCE_SECONDS
@@ -111,9 +113,10 @@ def decode(client: httpx.Client, experiment: str, shots: np.ndarray, **query: An
     )
 
 
-def infer(client: httpx.Client, experiment: str, shots: np.ndarray) -> httpx.Response:
+def infer(client: httpx.Client, experiment: str, shots: np.ndarray, *outputs: str) -> httpx.Response:
     tensor = {"name": "detection_events_b8", "datatype": "UINT8", "shape": shots.shape, "data": shots.ravel().tolist()}
-    body = {"inputs": [tensor], "parameters": {"experiment": experiment}, "outputs": [{"name": "predictions"}]}
+    names = [{"name": name} for name in outputs or ("predictions",)]
+    body = {"inputs": [tensor], "parameters": {"experiment": experiment}, "outputs": names}
     return client.post("/v2/models/bb72-bposd/infer", json=body)
 
 
@@ -163,6 +166,8 @@ def test_all_protocols_decode_it_as_the_decoder_does(url, alice, source, kind):
     outputs = infer(alice, record["id"], shots).json()["outputs"]
     np.testing.assert_array_equal(np.reshape(outputs[0]["data"], outputs[0]["shape"]), expected)
 
+    tell_errors(alice, record["id"], source, shots)
+
     layer_of = layer_of_detectors(source)
     shot = int(np.argmax(expected.any(axis=1)))
     events = unpack_bits(shots, source.num_detectors)[shot]
@@ -170,6 +175,26 @@ def test_all_protocols_decode_it_as_the_decoder_does(url, alice, source, kind):
     opened, answered = asyncio.run(stream(url, ALICE, record["id"], layers))
     assert opened["detectors"] == record["layers"] == [len(layer) for layer in layers]
     assert answered["predictions"] == expected[shot].tolist()
+
+
+def tell_errors(client: httpx.Client, experiment: str, source: Source, shots: np.ndarray) -> None:
+    """All protocols tell the errors that the decoder tells."""
+    decoder = make_decoder("bposd", source)
+    assert isinstance(decoder, ErrorDecoder)
+    expected = decoder.decode_to_errors(shots, bit_packed_shots=True)
+    answer = decode(client, experiment, shots, errors=True)
+    packed = [
+        np.packbits(part, axis=1, bitorder="little").tobytes() for part in (expected.predictions, expected.errors)
+    ]
+    assert answer.content == b"".join([*packed, expected.converged.tobytes()])
+    assert answer.headers["x-tandem-parts"].split(", ")[1] == f"errors={len(packed[1])}"
+    sent = {"shots_b8": base64.b64encode(shots.tobytes()).decode()}
+    told = client.post("/v1/models/bb72-bposd/decode", params={"experiment": experiment, "errors": True}, json=sent)
+    assert told.json()["errors"] == [np.flatnonzero(error).tolist() for error in expected.errors]
+    np.testing.assert_array_equal(told.json()["converged"], expected.converged)
+    errors, converged = infer(client, experiment, shots, "errors_b8", "converged").json()["outputs"]
+    assert np.array(errors["data"], dtype=np.uint8).tobytes() == packed[1]
+    np.testing.assert_array_equal(converged["data"], expected.converged)
 
 
 def test_another_key_sees_nothing_of_it(url, alice, bob):
