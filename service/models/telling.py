@@ -72,7 +72,6 @@ def telling_errors(decoder: Decoder, *, model_id: str, shots: int) -> TellingErr
         known = _telling[decoder] = TellingErrors(decoder, num_errors=num_errors)
     if shots * known.errors > MOST_BITS:
         most = MOST_BITS // known.errors
-        raise TooManyShotsError(
-            f"{shots} shots of {known.errors} errors each in one request, at most {most} are allowed; send them in parts"
-        )
+        detail = f"{shots} shots of {known.errors} errors each in one request, at most {most} such shots are allowed"
+        raise TooManyShotsError(f"{detail}; send them in parts")
     return known
