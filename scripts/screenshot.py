@@ -44,6 +44,8 @@ def main() -> None:
 
 
 def _take_shots(page: Page, arguments: argparse.Namespace) -> None:
+    # The page takes a shot by itself when it opens, and what is asked for meanwhile is not done.
+    expect(page.get_by_role("status")).to_contain_text(re.compile(r"Shot \d+ of seed"), timeout=PATIENCE_MS)
     page.get_by_label("Model").select_option(arguments.model)
     page.get_by_label("Rounds").fill(str(arguments.rounds))
     page.get_by_label("Error rate p").fill(str(arguments.p))

@@ -35,8 +35,9 @@ class Doubt(NamedTuple):
 
 
 SMALL_DOUBT = Doubt(temperature=1.5, missed=0.03, unsolved=0.1, odds=(-13.3, 2.6, 1.7))
-"""Fitted by likelihood to 146,000 shots of bb72 (X, 6 rounds) at 0.1 to 0.5 %, in 125 of which all solutions agreed and
-were wrong. See docs/how-it-works.md for the calibration error of other shots."""
+"""Fitted to 146,000 shots of bb72 (X, 6 rounds) at 0.1 to 0.5 %, in 125 of which all solutions agreed and
+were wrong: the odds by likelihood, temperature and missed share so that 0.3 % is calibrated (likelihood over all p says
+2.15 and 0.054). See docs/how-it-works.md for the calibration error of other shots."""
 LARGE_DOUBT = Doubt(temperature=2.0, missed=0.1, unsolved=0.1, odds=(-15.0, 1.8, 0.0))
 """Chosen by hand, since of 7,000 shots of bb144 (X, 12 rounds, 0.3 to 0.5 %) 3 were wrong."""
 
