@@ -80,7 +80,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=2031)
     parser.add_argument("--decoder", default="tandem", help="a pair, such as tandem")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--threshold", type=float, help="of the confidence; the tuned one if not given")
+    parser.add_argument("--share", type=float, help="of the shots, the least confident, that the second decoder gets")
+    parser.add_argument("--threshold", type=float, help="of the confidence, in place of a share")
     parser.add_argument("--deadline-ms", type=float, default=5.0)
     parser.add_argument("--processes", type=int, default=1, help="worker processes of the second decoder")
     parser.add_argument("--load", type=int, default=0, help="processes beside them that never rest")
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         pool = OpinionPool(options.second, processes=options.processes)
         stack.callback(pool.close)
-        rule = {name: setup[name] for name in ("threshold", "deadline_ms")}
+        rule = {name: setup[name] for name in ("share", "threshold", "deadline_ms")}
         pair = make_pair(options.second, experiment, weights=options.weights, pool=pool, **rule)
         pool.warm_up(experiment)
         provenance = collect_provenance([experiment], [{options.decoder: pair}])

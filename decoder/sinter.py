@@ -44,7 +44,7 @@ import stim
 from decoder.base import Decoder, SoftDecoder, predict_packed
 from decoder.catalog import DECODERS, decoder_spec
 from decoder.tandem.decoder import TandemDecoder
-from decoder.tandem.pairs import tuned_threshold
+from decoder.tandem.pairs import THRESHOLD
 from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
 from simulation.foreign import ForeignExperiment
@@ -149,8 +149,7 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         """Loads the network for a memory experiment's model; see `sinter.Decoder`.
 
         Raises:
-            ValueError: the model is not that of a memory experiment that there are weights for, or these hold no
-                threshold for the second decoder.
+            ValueError: the model is not that of a memory experiment that there are weights for.
             OSError: the weights cannot be read.
         """
         decoder = self._decoder(dem)
@@ -162,9 +161,8 @@ class NeuralSinterDecoder(sinter.Decoder):  # type: ignore[misc]
         first = NeuralDecoder.for_dem(dem, weights=self.weights)
         if self.second is None:
             return first
-        threshold = tuned_threshold(first.model_info, self.second)
         second = decoder_spec(self.second).classical(ForeignExperiment.unchecked(dem))
-        return TandemDecoder(first, second, threshold=threshold)
+        return TandemDecoder(first, second, threshold=THRESHOLD)
 
 
 class _Compiled(sinter.CompiledDecoder):  # type: ignore[misc]

@@ -73,7 +73,7 @@ class ModelSettings(BaseModel):
         default=None,
         ge=0,
         le=1,
-        description="Pairs alone: the confidence below which the second decoder is asked. Default: the weights'.",
+        description="Pairs alone: the confidence below which the second decoder is asked. Default: 0.9.",
     )
     deadline_ms: float | None = Field(
         default=None,

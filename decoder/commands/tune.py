@@ -1,4 +1,4 @@
-"""`tandem tune`: when to ask a second decoder, measured on held-out shots."""
+"""`tandem tune`: how many shots to pass on to a second decoder, measured on held-out shots."""
 
 from __future__ import annotations
 
@@ -61,18 +61,12 @@ class TuningExperiments:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRun:
-    """What is measured, and which threshold is chosen."""
+    """What is measured, and which share is chosen."""
 
     second: Annotated[
         str,
         typer.Option("--second", metavar="NAME", help="serial or tesseract, as in the pairs, or any decoder's name."),
     ] = "serial"
-    share: Annotated[
-        float | None,
-        typer.Option(
-            "--share", help="The most shots to pass on, as a share of 1.", show_default="the one that fails least"
-        ),
-    ] = None
     failure_rate: Annotated[
         float | None, typer.Option("--failure-rate", help="Pass on as few shots as fail no more often than that.")
     ] = None
@@ -87,9 +81,6 @@ class TuningRun:
         int | None, typer.Option("--processes", help="Of the second decoder.", show_default="one on each core")
     ] = None
     weights: WeightsOption = None
-    store: Annotated[bool, typer.Option("--store/--no-store", help="Write the threshold into the weights file.")] = (
-        False
-    )
 
 
 @with_groups
@@ -100,49 +91,45 @@ def tune(
     out: Annotated[Path | None, typer.Option("--out", help="A file to write the curve to, as Markdown.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Chooses the confidence below which the network's shots go to a second decoder.
+    """Chooses which share of the shots a pair passes on to its second decoder.
 
     Decodes fresh shots with the network, the least confident of them with the
     second decoder too, and shows the failures of the pair against the share of
-    the shots that are passed on. --store keeps the chosen threshold in the
-    weights file, where the decoders tandem and tandem-tesseract look for it.
+    the shots that are passed on. A pair finds the confidence that belongs to a
+    share by itself, for each experiment.
 
     \b
     Example:
-      tandem tune --code bb72 --rounds 6 --p 0.003 --second serial --share 0.05
+      tandem tune --code bb72 --rounds 6 --p 0.003 --second tesseract
     """
     from decoder.neural.decoder import NeuralDecoder
-    from decoder.neural.weights import shipped_weights
-    from decoder.tandem.tuning import SHARES, check_choice, choose
+    from decoder.tandem.tuning import SHARES, choose
     from simulation.files import write_text
     from simulation.sampling import fresh_seed
 
-    check_choice(share=run.share, failure_rate=run.failure_rate)
     name = _second_decoder(run.second)
     seed = fresh_seed() if run.seed is None else run.seed
     experiments = described.experiments()
     firsts = [NeuralDecoder.load(experiment, weights=run.weights) for experiment in experiments]
-    code = firsts[0].model_info["code"]
-    weights = shipped_weights(code) if run.weights is None else run.weights
     curves = _measure(name, list(zip(firsts, experiments, strict=True)), run, seed=seed, json_output=json_output)
-    threshold = choose(curves, share=run.share, failure_rate=run.failure_rate)
-    chosen = [curve.at(threshold, share=len(curve.second_failed) / run.shots) for curve in curves]
-    points = [
-        curve.at(curve.threshold(share), share=share) for curve in curves for share in SHARES if share <= run.most
-    ]
-    about = {"second": name, "code": code, "rounds": experiments[0].columns["rounds"], "seed": seed, "shots": run.shots}
-    if run.store:
-        _store(weights, about, threshold, run, chosen)
-    headings, *rows = _table([*points, *chosen], chosen=len(chosen))
+    share = choose(curves, failure_rate=run.failure_rate)
+    points = [curve.at(share) for curve in curves for share in SHARES if share <= run.most]
+    about = {
+        "second": name,
+        "code": firsts[0].model_info["code"],
+        "rounds": experiments[0].columns["rounds"],
+        "seed": seed,
+        "shots": run.shots,
+    }
+    headings, *rows = _table(points)
     if out is not None:
-        write_text(out, _markdown(about, threshold, [headings, *rows]), force=True)
+        write_text(out, _markdown(about, share, [headings, *rows]), force=True)
     if json_output:
-        print_json({**about, "threshold": threshold, "points": [asdict(point) for point in points]})
+        print_json({**about, "share": share, "points": [asdict(point) for point in points]})
         return
     title = f"network and {name}, {about['rounds']} rounds, {run.shots:,} shots each, seed {seed}"
     print_table(headings, rows, title=title)
-    stored = f"stored in {weights}" if run.store else "not stored (--store does)"
-    print(f"threshold {threshold:.6g}, {stored}")
+    print(f"share {share:g}")
 
 
 def _second_decoder(second: str) -> str:
@@ -192,45 +179,30 @@ def _measure(
     return curves
 
 
-def _store(
-    weights: Path, about: dict[str, Any], threshold: float, run: TuningRun, chosen: Sequence[TuningPoint]
-) -> None:
-    from decoder.neural.weights import store_threshold
-
-    measured = ("basis", "p", "passed_on", "failures", "first_failures")
-    facts = {
-        "threshold": threshold,
-        **{name: about[name] for name in ("rounds", "seed", "shots")},
-        "chosen_for": {"share": run.share, "failure_rate": run.failure_rate},
-        "measured": [{name: getattr(point, name) for name in measured} for point in chosen],
-    }
-    store_threshold(weights, about["second"], facts)
-
-
-def _table(points: Sequence[TuningPoint], *, chosen: int) -> list[list[str]]:
+def _table(points: Sequence[TuningPoint]) -> list[list[str]]:
     headings = ["basis", "p", "share", "threshold", "passed on", "failures/shots", "95 % interval", "network alone"]
     rows = [
         [
             point.basis,
             "-" if point.p is None else f"{point.p:g}",
-            "chosen" if number >= len(points) - chosen else f"{100 * point.share:g} %",
+            f"{100 * point.share:g} %",
             f"{point.threshold:.5f}",
             f"{100 * point.passed_on / point.shots:.3g} %",
             f"{point.failures:,}/{point.shots:,}",
             " to ".join(f"{end:.2e}" for end in point.interval),
             f"{point.first_failures:,}",
         ]
-        for number, point in enumerate(points)
+        for point in points
     ]
     return [headings, *rows]
 
 
-def _markdown(about: dict[str, Any], threshold: float, rows: list[list[str]]) -> str:
+def _markdown(about: dict[str, Any], share: float, rows: list[list[str]]) -> str:
     from decoder.benchmark.reporting.tables import markdown_table
 
     return (
         f"# {about['code']}: the network, then {about['second']}\n\n"
         f"{about['rounds']} rounds, uniform noise, detectors XYZ, {about['shots']:,} shots for each basis and p, "
-        f"seed {about['seed']}. Chosen: second opinions below a confidence of {threshold:.6g}.\n\n"
+        f"seed {about['seed']}. Chosen: second opinions on {100 * share:g} % of the shots.\n\n"
         f"{markdown_table(rows)}"
     )

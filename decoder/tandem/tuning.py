@@ -1,4 +1,4 @@
-"""Choosing a pair's threshold: its failures against the share of shots that the second decoder gets, measured."""
+"""Choosing a pair's share: its failures against the share of the shots that the second decoder gets, measured."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from decoder.base import Decoding, SoftDecoder
 from decoder.statistics import binomial_interval, shots_in_share
 from decoder.tandem.opinions import OpinionPool
+from decoder.tandem.pairs import threshold_of
 from decoder.tandem.rule import merge
 from simulation.experiments import Experiment
 from simulation.sampling import sample
@@ -26,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPoint:
-    """A pair on one experiment, with a threshold that passes on at most a share of the shots."""
+    """A pair on one experiment that passes on at most a share of the shots."""
 
     basis: str
     p: float | None
@@ -63,22 +64,18 @@ class Curve:
     """(asked,): for the least confident shots, which the second decoder was asked for."""
     seconds_per_opinion: float | None
 
-    def threshold(self, share: float) -> float:
-        """The confidence of the first shot that no longer fits into a share; equally sure shots stay together."""
+    def at(self, share: float) -> TuningPoint:
+        """The pair that passes on a share, or as much of it as the second has seen."""
         fits = min(shots_in_share(share, len(self.confidence)), len(self.second_failed))
-        return float(self.confidence[min(fits, len(self.confidence) - 1)])
-
-    def at(self, threshold: float, *, share: float) -> TuningPoint:
-        """The pair with a threshold that passes on no more shots than the second has seen."""
+        threshold = threshold_of(self.confidence, share=fits / len(self.confidence))
         passed = int(np.searchsorted(self.confidence, threshold, side="left"))
-        failures = int(self.second_failed[:passed].sum() + self.first_failed[passed:].sum())
         return TuningPoint(
             basis=self.experiment.columns["basis"],
             p=self.experiment.columns["p"],
             share=share,
             threshold=threshold,
             passed_on=passed,
-            failures=failures,
+            failures=int(self.second_failed[:passed].sum() + self.first_failed[passed:].sum()),
             shots=len(self.confidence),
             first_failures=int(self.first_failed.sum()),
             seconds_per_opinion=self.seconds_per_opinion,
@@ -143,47 +140,31 @@ def measure(
     )
 
 
-def choose(curves: Sequence[Curve], *, share: float | None = None, failure_rate: float | None = None) -> float:
-    """The threshold for all experiments.
+def choose(curves: Sequence[Curve], *, failure_rate: float | None = None) -> float:
+    """The share of `SHARES` that suits all experiments.
 
     Args:
         curves: of each experiment.
-        share: at most this share of the shots of any experiment is to be passed on. Without either of the two the
-            share of `SHARES` with the fewest failures, the smallest of several.
-        failure_rate: the smallest share of `SHARES` with at most these failures a shot, over all experiments.
+        failure_rate: the smallest share with at most these failures a shot, over all experiments; None for the share
+            with the fewest failures, the smallest of several.
 
     Raises:
-        ValueError: both are given, one is out of range, or no share fails so rarely.
+        ValueError: the rate is out of range, or no share fails so rarely.
     """
-    check_choice(share=share, failure_rate=failure_rate)
-    if share is not None:
-        return min(curve.threshold(share) for curve in curves)
-    thresholds = [min(curve.threshold(share) for curve in curves) for share in SHARES]
-    rates = [_failure_rate(curves, threshold) for threshold in thresholds]
+    if failure_rate is not None and not 0 <= failure_rate <= 1:
+        raise ValueError(f"failure_rate={failure_rate} must be from 0 to 1")
+    rates = [_failure_rate(curves, share) for share in SHARES]
     if failure_rate is None:
-        return thresholds[int(np.argmin(rates))]
-    for threshold, rate in zip(thresholds, rates, strict=True):
+        return SHARES[int(np.argmin(rates))]
+    for share, rate in zip(SHARES, rates, strict=True):
         if rate <= failure_rate:
-            return threshold
+            return share
     raise ValueError(
         f"no share of up to {SHARES[-1]:.0%} of the shots fails as rarely as {failure_rate:g} a shot; "
         f"the best fails {min(rates):.3g} times"
     )
 
 
-def check_choice(*, share: float | None, failure_rate: float | None) -> None:
-    """Refuses before anything is measured what `choose` would refuse.
-
-    Raises:
-        ValueError: both are given, or one is out of range.
-    """
-    if share is not None and failure_rate is not None:
-        raise ValueError("a share of the shots and a failure rate are both wanted; give one of them")
-    for name, value in (("share", share), ("failure_rate", failure_rate)):
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name}={value} must be from 0 to 1")
-
-
-def _failure_rate(curves: Sequence[Curve], threshold: float) -> float:
-    points = [curve.at(threshold, share=0) for curve in curves]
+def _failure_rate(curves: Sequence[Curve], share: float) -> float:
+    points = [curve.at(share) for curve in curves]
     return sum(point.failures for point in points) / sum(point.shots for point in points)

@@ -16,7 +16,7 @@ from decoder.base import Decoder, SoftBatchDecoder, SoftDecoder
 from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
 from decoder.processes import ChildEndedError, ChildProcess
-from decoder.tandem.pairs import tuned_threshold
+from decoder.tandem.pairs import THRESHOLD
 from service.errors import (
     ClosingError,
     DecodeTimeoutError,
@@ -220,9 +220,7 @@ class Model:
         self.details = getattr(decoder, "model_info", {})
         second = decoder_spec(self.settings.decoder).second
         if second is not None:
-            threshold = self.settings.threshold
-            if threshold is None:
-                threshold = tuned_threshold(self.details, second)
+            threshold = THRESHOLD if self.settings.threshold is None else self.settings.threshold
             self.second = SecondOpinions(
                 self.settings, second=second, threshold=threshold, metrics=self.metrics.opinions
             )

@@ -31,8 +31,8 @@ def pairs_in_time(
         For each experiment its decoders by name. All workers have made theirs.
 
     Raises:
-        ValueError: no pair, a deadline that is not above 0, weights that do not fit or without a tuned threshold, or a
-            second decoder that cannot be made.
+        ValueError: no pair, a deadline that is not above 0, weights that do not fit, or a second decoder that cannot be
+            made.
         OSError: the weights cannot be read.
     """
     seconds = {name: second for name in names if (second := decoder_spec(name).second) is not None}
