@@ -12,8 +12,8 @@ import stim
 from decoder.catalog import DECODERS
 from decoder.making import make_decoder
 from decoder.neural.decoder import NeuralDecoder
-from decoder.neural.weights import shipped_weights, store_threshold
 from decoder.sinter import NeuralSinterDecoder, decoders, general_decoders
+from decoder.tandem.pairs import THRESHOLD
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
@@ -215,26 +215,16 @@ def test_thresholds_on_sinters_command_line(noisy: MemoryExperiment, tmp_path: P
     assert stats[names[0]].discards < stats[names[1]].discards < stats[names[2]].discards
 
 
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights with a threshold for serial, and one for bposd-osd0 that is broken."""
-    path = tmp_path_factory.mktemp("weights") / "bb72.safetensors"
-    path.write_bytes(shipped_weights("bb72").read_bytes())
-    store_threshold(path, "serial", {"threshold": 0.9})
-    store_threshold(path, "bposd-osd0", {})
-    return path
-
-
-def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryExperiment, tuned: Path) -> None:
+def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryExperiment) -> None:
     shots = sample(noisy.circuit, shots=200, seed=3).detection_events
     first = NeuralDecoder.load(noisy).decode_soft(shots, bit_packed_shots=True)
-    second = make_decoder("serial", noisy).decode_batch(shots, bit_packed_shots=True)
-    unsure = first.confidence < 0.9
+    second = make_decoder("relay-split", noisy).decode_batch(shots, bit_packed_shots=True)
+    unsure = first.confidence < THRESHOLD
     expected = np.where(unsure[:, None], second, first.predictions)
     assert (expected != first.predictions).any()
     assert (expected != second).any()
     whole, careful = (
-        NeuralSinterDecoder(second="serial", discard_below=discard_below, weights=tuned)
+        NeuralSinterDecoder(second="relay-split", discard_below=discard_below)
         .compile_decoder_for_dem(dem=noisy.dem)
         .decode_shots_bit_packed(bit_packed_detection_event_data=shots)
         for discard_below in (None, 0.7)
@@ -242,12 +232,6 @@ def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryE
     np.testing.assert_array_equal(whole, pack_bits(expected))
     np.testing.assert_array_equal(careful[:, :-1], whole)
     np.testing.assert_array_equal(careful[:, -1] != 0, first.confidence < 0.7)
-
-
-def test_a_pair_without_a_tuned_threshold_is_refused(noisy: MemoryExperiment, tuned: Path) -> None:
-    pair = NeuralSinterDecoder(second="bposd-osd0", weights=tuned)
-    with pytest.raises(ValueError, match="no threshold for second opinions of bposd-osd0; choose one with `tandem"):
-        pair.compile_decoder_for_dem(dem=noisy.dem)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 1.5, float("nan")])

@@ -1,7 +1,6 @@
 """Latency of a pair with a deadline, its second decoder in a process of its own."""
 
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from decoder.benchmark.reporting.tables import to_markdown
 from decoder.benchmark.runs import LatencyRun
 from decoder.benchmark.timing.latency import run_latency
 from decoder.neural.decoder import NeuralDecoder
-from decoder.neural.weights import shipped_weights, store_threshold
+from decoder.tandem.pairs import THRESHOLD
 from simulation.circuits import MemoryExperiment
 from simulation.sampling import sample
 
@@ -23,25 +22,17 @@ def noisy() -> MemoryExperiment:
     return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.012)
 
 
-def weights_in(folder: Path, chosen: dict[str, float]) -> Path:
-    path = folder / "weights.safetensors"
-    path.write_bytes(shipped_weights("bb72").read_bytes())
-    store_threshold(path, "serial-deep", chosen)
-    return path
-
-
-def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment, tmp_path: Path) -> None:
+def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment) -> None:
     others = set(multiprocessing.active_children())
-    weights = weights_in(tmp_path, {"threshold": 0.9})
     # Nobody answers within a microsecond, so every unsure shot is late and keeps the network's answer.
     result = run_latency(
-        [noisy], ["neural", "tandem"], LatencyRun(shots=SHOTS, seed=4, batches=(1,), weights=weights, deadline_ms=0.001)
+        [noisy], ["neural", "tandem"], LatencyRun(shots=SHOTS, seed=4, batches=(1,), deadline_ms=0.001)
     )
     assert set(multiprocessing.active_children()) <= others
     neural, streamed, pair = result.points
     samples = sample(noisy.circuit, shots=SHOTS, seed=4)
     decoded = NeuralDecoder.load(noisy).decode_soft(samples.detection_events, bit_packed_shots=True)
-    unsure = int((decoded.confidence < 0.9).sum())
+    unsure = int((decoded.confidence < THRESHOLD).sum())
     assert 0 < unsure < SHOTS
     assert (pair.deadline_ms, pair.late, pair.failures) == (0.001, unsure, neural.failures)  # type: ignore[attr-defined]
     assert neural.late is streamed.late is neural.deadline_ms is None  # type: ignore[attr-defined]
@@ -54,7 +45,7 @@ def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment, 
     assert np.isfinite([pair.mean_us, pair.max_us]).all()
 
 
-def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment, tmp_path: Path) -> None:
+def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment) -> None:
     others = set(multiprocessing.active_children())
     with pytest.raises(
         ValueError, match="a deadline needs a pair of decoders such as 'tandem', and neural, bposd holds"
@@ -62,6 +53,4 @@ def test_a_deadline_that_nobody_can_keep_is_refused(noisy: MemoryExperiment, tmp
         run_latency([noisy], ["neural", "bposd"], LatencyRun(shots=5, deadline_ms=5))
     with pytest.raises(ValueError, match="deadline_ms=0 must be above 0"):
         run_latency([noisy], ["tandem"], LatencyRun(shots=5, deadline_ms=0))
-    with pytest.raises(ValueError, match="no threshold for second opinions of serial-deep"):
-        run_latency([noisy], ["tandem"], LatencyRun(shots=5, deadline_ms=5, weights=weights_in(tmp_path, {})))
     assert set(multiprocessing.active_children()) <= others
