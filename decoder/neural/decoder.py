@@ -165,7 +165,6 @@ class NeuralDecoder(SoftBatchDecoder):
             "power": self.info.calibration.power,
             "weights_sha256": self.info.sha256,
             "provenance": dict(self.info.provenance),
-            "thresholds": {second: dict(chosen) for second, chosen in self.info.thresholds.items()},
         }
 
     def judge(self, events: Bits) -> Decoding:

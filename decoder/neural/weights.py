@@ -55,8 +55,6 @@ class WeightsInfo:
     """Makes probabilities of the scores; fitted on held-out shots."""
     provenance: Mapping[str, Any]
     """How it was trained: shots, steps, seconds, error rates, seed, versions, validation."""
-    thresholds: Mapping[str, Mapping[str, Any]]
-    """By second decoder: the "threshold" of the confidence below which that is asked, and how it was chosen."""
 
 
 def build_network(config: ModelConfig) -> Network:
@@ -95,24 +93,6 @@ def save_weights(
     write_safetensors(path, header, model.state_dict())
 
 
-def store_threshold(path: Path, second: str, chosen: Mapping[str, Any]) -> None:
-    """Writes into a weights file when to ask a second decoder; the file is replaced atomically.
-
-    Args:
-        path: the weights file.
-        second: the second decoder.
-        chosen: its "threshold", and how it was chosen; replaces an earlier one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a weights file.
-        OSError: it cannot be replaced.
-    """
-    header, tensors = read_safetensors(path)
-    header["thresholds"] = {**header.get("thresholds", {}), second: dict(chosen)}
-    write_safetensors(path, header, tensors)
-
-
 def load_weights(path: Path, *, code: str | None = None) -> tuple[Network, WeightsInfo]:
     """Reads a network onto the CPU, in evaluation mode.
 
@@ -139,7 +119,6 @@ def load_weights(path: Path, *, code: str | None = None) -> tuple[Network, Weigh
             rounds=tuple(sorted({int(r) for r in header["rounds"]})),
             calibration=Calibration(_number(header["temperature"]), _number(header["power"])),
             provenance=header["provenance"],
-            thresholds=dict(header.get("thresholds", {})),
         )
         operators = header["operators"]
         if len(info.rounds) > MAX_ROUNDS or not all(0 < rounds <= MAX_ROUNDS for rounds in info.rounds):

@@ -115,7 +115,6 @@ def change_header(path: Path, **changes: object) -> None:
         ({"rounds": [10**9]}, "numbers of rounds"),
         ({"rounds": list(range(1, 2000))}, "numbers of rounds"),
         ({"rounds": [float("inf")]}, "none"),
-        ({"thresholds": [1]}, "lacks or garbles"),
         ({"format": "other"}, "format"),
         ({"operators": [[1]]}, "other logical operators"),
         ({"rounds": 5}, "lacks or garbles"),
