@@ -218,13 +218,13 @@ def test_thresholds_on_sinters_command_line(noisy: MemoryExperiment, tmp_path: P
 def test_a_pair_asks_its_second_decoder_and_discards_by_its_first(noisy: MemoryExperiment) -> None:
     shots = sample(noisy.circuit, shots=200, seed=3).detection_events
     first = NeuralDecoder.load(noisy).decode_soft(shots, bit_packed_shots=True)
-    second = make_decoder("serial", noisy).decode_batch(shots, bit_packed_shots=True)
+    second = make_decoder("bposd-osd0", noisy).decode_batch(shots, bit_packed_shots=True)
     unsure = first.confidence < THRESHOLD
     expected = np.where(unsure[:, None], second, first.predictions)
     assert (expected != first.predictions).any()
     assert (expected != second).any()
     whole, careful = (
-        NeuralSinterDecoder(second="serial", discard_below=discard_below)
+        NeuralSinterDecoder(second="bposd-osd0", discard_below=discard_below)
         .compile_decoder_for_dem(dem=noisy.dem)
         .decode_shots_bit_packed(bit_packed_detection_event_data=shots)
         for discard_below in (None, 0.7)
