@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo docs test test-timing lint format pytest serve bench-service image constraints clean
 .NOTPARALLEL: results
-.PHONY: results results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report
+.PHONY: results results-bb72 results-bb144 results-comparison results-optimum results-foreign results-runtimes results-calibration results-pair results-report
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -68,49 +68,63 @@ docs: $(READY) ## Build the documentation into build/docs; a dead link or a wron
 serve: $(READY) ## Start the service on 127.0.0.1:8000
 	$(BIN)/tandem serve --host 127.0.0.1 --port 8000
 
-# A measurement that is there is not repeated: `make results FORCE=1` does so. One of failures that was stopped goes on.
+# A measurement that is there is not repeated: `make results FORCE=1` does so. One of failures that was stopped goes on,
+# also with more shots or more decoders, on the same shots.
 RESULTS  := docs/results
-SEED     ?= 2031
+SEED     ?= 4117
 measured  = [ -z '$(FORCE)' ] && [ -e $(RESULTS)/$(1)/results.json ] && echo "$(RESULTS)/$(1) is there; FORCE=1 measures again"
 once      = --out $(RESULTS)/$(1) $(if $(FORCE),--force)
 resumed   = --out $(RESULTS)/$(1) $(if $(FORCE),--force,--resume)
 
-FIGURE   := --decoders neural,serial,bposd --max-errors 100 --seed $(SEED)
+# Of a code's memory in both bases: $(1) code, $(2) rounds, $(3) p, $(4) shots, $(5) more options.
+failures  = $(call measured,$(1)-p$(3)) || $(BIN)/tandem benchmark accuracy --code $(1) --basis Z,X --rounds $(2) --p $(3) \
+	--shots $(4) $(5) --seed $(SEED) $(call resumed,$(1)-p$(3))
+WITH     := --decoders serial,bposd
+ALONE    := --decoders serial
+plotted   = $(BIN)/python scripts/plot_failures.py $(2) --out $(RESULTS)/$(1).png --force
 
-results: results-bb72 results-bb144 results-comparison results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
+results: results-bb72 results-bb144 results-comparison results-optimum results-foreign results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
 
-results-bb72: $(READY) ## Failures against p of bb72: Z memory over 6, 12 and 18 rounds, X memory over 6
-	$(call measured,figure-bb72) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6,12,18 \
-		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 20 $(call resumed,figure-bb72)
-	$(call measured,figure-bb72-X) || $(BIN)/tandem benchmark accuracy --code bb72 --basis X --rounds 6 \
-		--p 0.001,0.002,0.003,0.004,0.005 $(FIGURE) --shots 100000 --max-seconds 20 $(call resumed,figure-bb72-X)
+results-bb72: $(READY) ## Failures of bb72 over 6 rounds
+	$(call failures,bb72,6,0.001,102400,$(WITH))
+	$(call measured,bb72-p0.001-serial) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.001 \
+		--shots 204800 $(ALONE) --seed $(SEED) $(call resumed,bb72-p0.001-serial)
+	$(call failures,bb72,6,0.002,102400,$(ALONE))
+	$(call failures,bb72,6,0.003,20480,$(WITH))
+	$(call failures,bb72,6,0.005,5120,$(ALONE))
+	$(call plotted,failures-against-time,$(RESULTS)/bb72-p0.003 $(RESULTS)/bb72-p0.003-before=daa0671 '$(RESULTS)/comparison=(seed 2031)' --code bb72 --basis Z --p 0.003)
 
-results-bb144: $(READY) ## Failures against p of bb144, Z memory over 12 rounds
-	$(call measured,figure-bb144) || $(BIN)/tandem benchmark accuracy --code bb144 --basis Z --rounds 12 \
-		--p 0.002,0.003,0.004,0.005 $(FIGURE) --shots 20000 --max-seconds 12 $(call resumed,figure-bb144)
+results-bb144: $(READY) ## Failures of bb144 over 12 rounds
+	$(call failures,bb144,12,0.003,20480,$(ALONE))
+	$(call failures,bb144,12,0.004,5120,$(ALONE))
 
 results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
 		--decoders neural,serial,serial-1,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify \
-		--shots 10000 --max-seconds 100 --min-shots 1000 --seed $(SEED) $(call resumed,comparison)
+		--shots 10000 --max-seconds 100 --min-shots 1000 --seed 2031 $(call resumed,comparison)
+
+results-optimum: $(READY) ## Which failures the most likely error shares
+	$(call measured,optimum) || $(BIN)/tandem benchmark optimum --code bb72 --basis Z,X --rounds 6 --p 0.001 \
+		--decoders serial,bposd --shots 102400 --seed $(SEED) $(call resumed,optimum)
+
+results-foreign: $(READY) ## Failures on a circuit of trmue/relay, where TANDEM_VECTORS says that it is
+	if [ -n '$(TANDEM_VECTORS)' ]; then $(call measured,foreign/relay_bb144_z_r12_p0.003) || $(BIN)/tandem benchmark accuracy \
+		--circuit $(TANDEM_VECTORS)/foreign/relay_bb144_z_r12_p0.003.stim --decoders serial --shots 20480 \
+		--seed $(SEED) $(call resumed,foreign/relay_bb144_z_r12_p0.003); fi
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
 	$(call measured,runtimes) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \
-		--p 0.003 --decoders neural,bposd --shots 100000 --batch 1 --seed $(SEED) $(call once,runtimes)
-	$(call measured,runtimes-low) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \
-		--p 0.001 --decoders neural,bposd --shots 20000 --batch 1 --seed $(SEED) $(call once,runtimes-low)
+		--p 0.003 --decoders neural,serial,bposd --shots 20000 --batch 1 --seed $(SEED) $(call once,runtimes)
 
 results-calibration: $(READY) ## Confidence against failures
 	for basis in Z X; do $(call measured,bb72-$$basis-calibration) || $(BIN)/tandem benchmark calibration --code bb72 \
-		--basis $$basis --rounds 6 --p 0.002,0.003 --shots 20000 --seed $(SEED) \
+		--basis $$basis --rounds 6 --p 0.001,0.003,0.005 --shots 20000 --seed $(SEED) \
 		$(call once,bb72-$$basis-calibration) || exit; done
 
-results-pair: $(READY) ## The pairs of decoders, bb72 over 6 rounds: failures in both bases, and failures against time
-	$(call measured,pair-accuracy) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.003,0.002 \
-		--decoders neural,tandem,tandem-tesseract,relay-5-xyz --shots 20000 --max-seconds 450 \
-		--seed 2032 $(call resumed,pair-accuracy)
-	$(call measured,pair-latency) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 --p 0.003 \
-		--decoders neural,tandem,tandem-tesseract,serial,relay-5-xyz,bposd --shots 1000 --batch 1 --seed $(SEED) $(call once,pair-latency)
+results-pair: $(READY) ## Pairs: failures against the share of the shots that is passed on
+	mkdir -p $(RESULTS)/tune
+	for second in serial tesseract; do $(BIN)/tandem tune --code bb72 --rounds 6 --p 0.003 --second $$second \
+		--shots 20000 --most 0.005 --seed $(SEED) --out $(RESULTS)/tune/bb72-$$second.md || exit; done
 
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force
