@@ -54,7 +54,7 @@ def test_serve_decodes_and_finishes_its_work_on_sigterm(server, tmp_path):
     sent = time.monotonic()
     client = threading.Thread(target=lambda: answers.append(server.post(URL, content=shots, headers=B8)))
     client.start()
-    eventually(lambda: 'requests_total{model="bb72-bposd"} 3.0' in server.get("/metrics").text)
+    eventually(lambda: 'requests_total{model="bb72-bposd"} 4.0' in server.get("/metrics").text)
     server.process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
     client.join()

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(noisy: MemoryExperiment, folder: Path) -> BenchmarkResult[PostSelectedPoint]:
-    experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.1))]  # of which one leaves nothing
+    experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.3))]  # of which one leaves nothing
     return run_accuracy(
         experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, processes=1, discard_below=0.9, out=folder)
     )  # type: ignore[return-value]
@@ -76,7 +76,7 @@ def test_counts_of_another_threshold_are_not_mixed_in(
             run_accuracy(
                 [noisy], ["neural"], AccuracyRun(shots=SHOTS, seed=5, discard_below=other, out=folder, resume=True)
             )
-    experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.1))]
+    experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.3))]
     again = run_accuracy(
         experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, discard_below=0.9, out=folder, resume=True)
     )

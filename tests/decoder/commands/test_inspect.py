@@ -52,8 +52,8 @@ def test_a_model_with_certain_and_likely_errors(folder, succeed):
 def test_bad_files(folder, refuse):
     (folder / "text.stim").write_text("hello\n")
     assert "text.stim is not a stim circuit: Gate not found: 'hello'" in refuse("inspect text.stim")
-    assert "absent.stim: No such file" in refuse("inspect absent.stim")
-    assert "Is a directory" in refuse("inspect .")
+    assert "there is no file absent.stim" in refuse("inspect absent.stim")
+    assert ". is a directory; give a file" in refuse("inspect .")
     with (folder / "long.stim").open("wb") as file:
         file.truncate(200 * 2**20)
     assert "long.stim is longer than 64 MiB" in refuse("inspect long.stim")

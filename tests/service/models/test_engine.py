@@ -35,9 +35,8 @@ def made(echo) -> Made:
 
 
 @pytest.fixture
-async def engine(request, made):
-    decoder = getattr(request, "param", "bposd")
-    model = ModelSettings(id="m", code="bb72", decoder=decoder, rounds=1, p=1e-6, own_process=False)
+async def engine(made):
+    model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, p=1e-6, own_process=False)
     app = create_app(Settings(models=(model,), decoder_cache_size=2), make_decoder=made)
     async with app.router.lifespan_context(app):
         await eventually_async(lambda: app.state.engine.models["m"].ready)
@@ -82,10 +81,3 @@ async def test_a_client_that_leaves_does_not_stop_a_build_that_others_wait_for(e
     echo.gate.set()
     await stays
     assert made.rates == [1e-6, 1e-7]
-
-
-@pytest.mark.parametrize("engine", ["neural"], indirect=True)
-async def test_the_network_is_made_once_for_all_error_rates(engine, made):
-    for p in (1e-7, 2e-7, 3e-7):
-        await ask(engine, p)
-    assert made.rates == [1e-6]

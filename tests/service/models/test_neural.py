@@ -34,7 +34,7 @@ async def test_over_http(client_of, samples, expected):
         assert np.allclose(answer["flip_probabilities"], expected.flip_probabilities, atol=1e-4)
 
         response = await client.post(
-            f"{URL}?basis=X&confidence=true",
+            f"{URL}?basis=X&p=0.005&confidence=true",
             content=samples.detection_events.tobytes(),
             headers={"content-type": "application/octet-stream"},
         )
