@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,15 +25,17 @@ MIB = 2**20
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
-    (folder := tmp_path / "disk").mkdir()
+def disk() -> Iterator[Path]:
+    """A small disk of its own, with a short name: those of the workers' sockets in TMPDIR have at most 107 bytes."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     with suppress(FileNotFoundError):
         if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
             yield folder
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            folder.rmdir()
             return
+    folder.rmdir()
     pytest.skip("this needs the right to mount a disk of its own")
 
 
