@@ -18,7 +18,7 @@ from tests.helpers import REPOSITORY, eventually_async
 
 pytestmark = pytest.mark.anyio
 
-SHIPPED = ModelSettings(id="m", code="bb72", rounds=2)
+SHIPPED = ModelSettings(id="m", code="bb72", rounds=2, p=0.004)
 
 
 def shots_and_answers(
@@ -101,7 +101,8 @@ async def test_a_thousand_streams_at_once_equal_the_batch_bit_for_bit(lab_server
     opened: list[int] = []
     all_open = asyncio.Event()
     answers: dict[int, dict] = {}
-    async with lab_server(SHIPPED) as server, asyncio.TaskGroup() as sessions:
+    model = SHIPPED.model_copy(update={"p": 0.001})  # of which the shots are
+    async with lab_server(model) as server, asyncio.TaskGroup() as sessions:
         for index in range(connections):
             sessions.create_task(session(server, index * each))
         await eventually_async(lambda: sum(opened) == 1000)
@@ -136,7 +137,7 @@ async def test_classical_decoders_wait_for_the_last_layer(lab_server):
 
 async def test_running_probabilities_are_those_of_a_readout_now(lab_server):
     """As if the data had been read out after round t, and had agreed with its syndrome."""
-    events, expected = shots_and_answers("Z", 3, shots=1, p=0.01)
+    events, expected = shots_and_answers("Z", 3, shots=1)
     async with lab_server(SHIPPED) as server, server.lab() as lab:
         await lab.open(5)
         layers = lab.layers(events[0])
@@ -144,7 +145,7 @@ async def test_running_probabilities_are_those_of_a_readout_now(lab_server):
             await lab.layer(5, t, layers[t], flags=2)
             running = (await lab.until("running"))[0]
             assert running["round"] == t
-            experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=t + 1, p=0.01)
+            experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=t + 1, p=0.004)
             decoder: Any = make_decoder("neural", experiment)
             shot = np.concatenate([*layers[: t + 1], np.zeros(36, bool)])[None]
             np.testing.assert_allclose(
