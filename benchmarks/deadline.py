@@ -39,7 +39,7 @@ from decoder.tandem.pairs import make_pair
 from decoder.tandem.rule import Opinion
 from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 WARMUP_CALLS = 20
 RESTLESS = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"

@@ -26,7 +26,7 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.statistics import binomial_interval
 from simulation.bits import Bits, PackedBits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 GRAPHS, KERNELS, CPU, BPOSD = "GPU, CUDA graphs", "GPU, kernel by kernel", "CPU, one thread", "BP-OSD (XZ), one thread"
 DEVICE = "cuda"

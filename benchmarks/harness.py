@@ -28,7 +28,7 @@ import numpy.typing as npt
 from decoder.benchmark.reporting.provenance import git_state, machine
 from simulation.bits import PackedBits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "docs" / "results" / "service"

@@ -10,7 +10,7 @@ from simulation.files import Kind
 
 if TYPE_CHECKING:
     from decoder.catalog import DecoderSpec
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def inspect(experiment: ForeignExperiment) -> Inspection:
     """Looks at an experiment, which takes seconds for a large one."""
     # Here and below, since clients of the service, who read an `Inspection`, load neither stim nor scipy.
     from decoder.catalog import DECODERS
-    from simulation.recognition import code_of
+    from simulation.foreign.recognition import code_of
 
     types, model = experiment.check_types, experiment.fault_model
     memory = int(types.memory.sum())

@@ -9,7 +9,7 @@ from decoder.base import BatchDecoder
 from decoder.catalog import ClassicalDecoder, decoder_spec
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import Experiment, as_experiment
-from simulation.foreign import Source
+from simulation.foreign.experiment import Source
 
 
 def make_decoder(

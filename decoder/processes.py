@@ -42,6 +42,7 @@ from decoder.base import (
     unpack_shots,
 )
 from decoder.scheduling import take_usual_slices
+from simulation import interrupts
 from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import Experiment
@@ -217,7 +218,8 @@ class ChildProcess:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, far_end = spawn.Pipe()
         process = spawn.Process(target=_serve, args=(far_end, self._size, self._niceness, self._max_bytes), daemon=True)
-        process.start()
+        with interrupts.held_back():
+            process.start()
         self._process = process  # not before, as `close` may come at any time
         far_end.close()
         if self.patience_seconds is not None:
@@ -291,7 +293,7 @@ def _serve(pipe: Connection, size: int, niceness: int, max_bytes: int | None) ->
     global _decoder
     _decoder = lru_cache(size)(_make)
     # Ctrl-C and SIGTERM may reach all processes of the service; the parent drains first and then ends the child.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.leave_to_the_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         while True:

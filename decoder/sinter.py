@@ -47,7 +47,7 @@ from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.pairs import THRESHOLD
 from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
-from simulation.foreign import ForeignExperiment
+from simulation.foreign.experiment import ForeignExperiment
 
 DISCARD_VARIABLE = "TANDEM_DISCARD_BELOW"
 """The environment variable with the thresholds for discarding shots."""

@@ -26,7 +26,7 @@ from decoder.statistics import binomial_interval
 from service.client import Client
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
+from simulation.shots.sampling import Samples, sample
 
 EXPERIMENT = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.002)
 MODELS = ("bb72", "bb72-bposd")  # the recurrent transformer, BP-OSD

@@ -23,7 +23,7 @@ from decoder.benchmark.common import failure_columns
 from decoder.benchmark.reporting.results import Rate
 from decoder.benchmark.reporting.styles import DASHES, FAILURE_RATE, MARKERS, draw_curve
 from decoder.benchmark.reporting.tables import rows_to_csv
-from decoder.commands.options import check_outputs, listed
+from decoder.console.options import check_outputs, listed
 from simulation.files import atomic_write, write_text
 
 Curve = tuple[str, float]

@@ -23,7 +23,7 @@ from decoder.benchmark.reporting.result_tree import read_tree
 from decoder.benchmark.reporting.results import Rate
 from decoder.benchmark.reporting.styles import FAILURE_RATE, MARKERS, draw_curve, error_bar, numbered_style
 from decoder.benchmark.reporting.tables import rows_to_csv
-from decoder.commands.options import check_outputs
+from decoder.console.options import check_outputs
 from simulation.files import atomic_write, write_text
 
 

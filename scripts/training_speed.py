@@ -21,7 +21,7 @@ import typer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from decoder.commands.settings import read_pairs, training_config
+from decoder.console.settings import read_pairs, training_config
 from decoder.training.fresh import FreshShots
 from decoder.training.runtime import device_name
 from decoder.training.sampler import FaultSampler

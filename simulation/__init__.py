@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from simulation.detectors import DetectorGrid
     from simulation.experiments import Experiment, as_experiment
     from simulation.faults import FaultModel
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
     from simulation.noise import NoiseModel
-    from simulation.sampling import Samples, sample
-    from simulation.shot_files import read_shots, write_shots
+    from simulation.shots.files import read_shots, write_shots
+    from simulation.shots.sampling import Samples, sample
 
     __version__: str
 
@@ -53,9 +53,9 @@ __getattr__, __dir__ = offer(
         "simulation.detectors": ["DetectorGrid"],
         "simulation.experiments": ["Experiment", "as_experiment"],
         "simulation.faults": ["FaultModel"],
-        "simulation.foreign": ["ForeignExperiment"],
+        "simulation.foreign.experiment": ["ForeignExperiment"],
         "simulation.noise": ["NoiseModel"],
-        "simulation.sampling": ["Samples", "sample"],
-        "simulation.shot_files": ["read_shots", "write_shots"],
+        "simulation.shots.sampling": ["Samples", "sample"],
+        "simulation.shots.files": ["read_shots", "write_shots"],
     },
 )

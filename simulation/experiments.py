@@ -8,7 +8,7 @@ import stim
 
 from simulation.check_types import CheckTypes
 from simulation.faults import FaultModel
-from simulation.foreign import ForeignExperiment, Source
+from simulation.foreign.experiment import ForeignExperiment, Source
 
 
 class Experiment(Protocol):

@@ -12,7 +12,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import BinaryIO, Literal
 
 ShotFormat = Literal["b8", "01", "dets"]
-"""Stim's formats of shots that are supported: packed bytes, text, and sparse text; see `simulation.shot_files`."""
+"""Stim's formats of shots that are supported: packed bytes, text, and sparse text; see `simulation.shots.files`."""
 
 Kind = Literal["circuit", "dem"]
 """Of a text of stim's: a circuit, or a detector error model."""

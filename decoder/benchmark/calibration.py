@@ -32,7 +32,7 @@ from decoder.benchmark.runs import CalibrationRun
 from decoder.statistics import binomial_interval, rate_with_interval, shots_in_share
 from simulation.bits import pack_bits
 from simulation.experiments import Experiment
-from simulation.sampling import Samples, sample, suggested_processes
+from simulation.shots.sampling import Samples, sample, suggested_processes
 
 BINS = 15
 """As many as in Guo et al., arXiv 1706.04599, table 1."""
@@ -50,7 +50,7 @@ def run_calibration(
     """Compares the confidence of a decoder with its block failures.
 
     The confidence is the posterior probability of the predicted coset: that all observables are right
-    together. The shots are those that `simulation.sampling.sample` draws with this seed.
+    together. The shots are those that `simulation.shots.sampling.sample` draws with this seed.
 
     Args:
         experiments: what to decode, such as one experiment at several p.

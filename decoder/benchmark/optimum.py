@@ -20,7 +20,7 @@ from decoder.benchmark.runs import AccuracyRun, CertificateRun
 from decoder.statistics import binomial_interval
 from simulation.bits import Bits
 from simulation.experiments import Experiment
-from simulation.sampling import CHUNK_SHOTS, sample
+from simulation.shots.sampling import CHUNK_SHOTS, sample
 
 PROOFS_FILE = "proofs.csv"
 """What is proved so far, shot by shot: a killed run goes on from it."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from decoder.benchmark.runs import AccuracyRun, CalibrationRun, CertificateRun, LatencyRun
-from decoder.commands.groups import with_groups
-from decoder.commands.options import SOME_DECODERS, JsonOption, RatesOptions, SweepOptions, listed
-from decoder.commands.output import ProgressBar, print_json, print_table
 from decoder.commands.report import report
-from decoder.commands.windows import WindowOptions
+from decoder.console.groups import with_groups
+from decoder.console.options import SOME_DECODERS, JsonOption, RatesOptions, SweepOptions, listed
+from decoder.console.output import ProgressBar, print_json, print_table
+from decoder.console.windows import WindowOptions
 
 if TYPE_CHECKING:
     from decoder.benchmark.common import BenchmarkProgress

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from decoder.commands.groups import with_groups
-from decoder.commands.options import MemoryArguments, OutputOptions, check_outputs
-from decoder.commands.output import print_result
+from decoder.console.groups import with_groups
+from decoder.console.options import MemoryArguments, OutputOptions, check_outputs
+from decoder.console.output import print_result
 
 
 @with_groups

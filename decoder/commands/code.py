@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from decoder.commands.options import JsonOption
-from decoder.commands.output import ProgressBar, print_result
+from decoder.console.options import JsonOption
+from decoder.console.output import ProgressBar, print_result
 
 
 def code(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoder.commands.options import JsonOption
-from decoder.commands.output import print_json, print_table
+from decoder.console.options import JsonOption
+from decoder.console.output import print_json, print_table
 
 if TYPE_CHECKING:
     from simulation.codes import BivariateBicycleCode

@@ -51,13 +51,13 @@ def write_confidence(path: Path, decoding: Decoding, *, force: bool) -> None:
 
 def doubts(decoder: Decoder, experiment: Experiment, shots: PackedBits, decoding: Decoding | None) -> list[str]:
     """Why the shots can hardly be those of the experiment: one line each, none if nothing looks wrong."""
-    from simulation.plausibility import Expected
+    from simulation.shots.plausibility import Expected
 
     doubt = Expected.of(experiment.fault_model).doubt(shots)
     found = [] if doubt is None else [doubt]
     if decoding is not None and decoding.confidence.mean() < LOW:
         from decoder.base import SoftDecoder
-        from simulation.sampling import sample
+        from simulation.shots.sampling import sample
 
         decoder = getattr(decoder, "first", decoder)  # that of a pair, whose confidence it is
         assert isinstance(decoder, SoftDecoder)

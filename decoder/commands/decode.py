@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from decoder.commands.confidence import check_confidence_file, doubts, write_confidence
-from decoder.commands.groups import with_groups
-from decoder.commands.options import (
+from decoder.console.groups import with_groups
+from decoder.console.options import (
     SOME_DECODERS,
     ExperimentOptions,
     FormatOption,
@@ -21,8 +21,8 @@ from decoder.commands.options import (
     WeightsOption,
     check_outputs,
 )
-from decoder.commands.output import ProgressBar, print_result, warn
-from decoder.commands.windows import WindowOptions
+from decoder.console.output import ProgressBar, print_result, warn
+from decoder.console.windows import WindowOptions
 
 if TYPE_CHECKING:
     from decoder.base import Decoder
@@ -92,7 +92,7 @@ def make_here(name: str, experiment: Experiment, *, weights: Path | None) -> tup
         return make_decoder(name, experiment, weights=weights), {"decoder": name}
     from decoder.tandem.opinions import OFFLINE_PATIENCE_SECONDS, OpinionPool
     from decoder.tandem.pairs import make_pair
-    from simulation.sampling import usable_cores
+    from simulation.shots.sampling import usable_cores
 
     make_decoder(second, experiment)  # if it cannot be made, that is said now
     pool = OpinionPool(second, processes=usable_cores(), max_waiting=None, patience_seconds=OFFLINE_PATIENCE_SECONDS)
@@ -127,7 +127,7 @@ def decode_files(
     from decoder.commands.decoded import decode_all, find_errors
     from decoder.windows.decoder import WindowDecoder
     from simulation.bits import unpack_bits
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
     if experiment.num_observables == 0:
         raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
@@ -178,7 +178,7 @@ def decode_files(
 
 
 def _write(files: ShotFiles, experiment: Experiment, decoded: Decoded, *, force: bool) -> None:
-    from simulation.shot_files import write_shots
+    from simulation.shots.files import write_shots
 
     observables, format = experiment.num_observables, files.format
     write_shots(files.out, decoded.predictions, format=format, num_observables=observables, force=force)
@@ -191,13 +191,13 @@ def _write(files: ShotFiles, experiment: Experiment, decoded: Decoded, *, force:
 
 def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedBits | None]:
     """The shots, and what truly flipped."""
-    from simulation.shot_files import WrongLengthError, read_shots
+    from simulation.shots.files import WrongLengthError, read_shots
 
     events, truth = files.in_file, files.obs_in
     try:
         shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)
     except WrongLengthError as error:
-        from simulation.plausibility import fitting
+        from simulation.shots.plausibility import fitting
 
         others = " or ".join(fitting(error.num_bytes, experiment))
         raise ValueError(f"{error}{others and f'; it would hold {others}'}") from None

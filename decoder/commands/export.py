@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from decoder.commands.groups import with_groups
-from decoder.commands.options import CODE, OutputOptions, WeightsOption
-from decoder.commands.output import print_result
+from decoder.console.groups import with_groups
+from decoder.console.options import CODE, OutputOptions, WeightsOption
+from decoder.console.output import print_result
 
 
 @with_groups
@@ -39,7 +39,7 @@ def export(
     from decoder.neural.decoder import NeuralDecoder
     from decoder.neural.weights import load_weights, shipped_weights
     from simulation.circuits import MemoryExperiment
-    from simulation.sampling import sample
+    from simulation.shots.sampling import sample
 
     onnx_export.require_onnx()
     path = shipped_weights(code) if weights is None else weights

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from decoder.commands.options import JsonOption
-from decoder.commands.output import print_json, print_table
+from decoder.console.options import JsonOption
+from decoder.console.output import print_json, print_table
 
 
 def inspect(
@@ -27,7 +27,7 @@ def inspect(
       tandem inspect my.dem --json
     """
     from decoder.inspection import inspect as inspected
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
     experiment = ForeignExperiment.read(file, kind="dem" if file.suffix == ".dem" else "circuit")
     facts = asdict(inspected(experiment))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from decoder.commands.options import ForceOption
+from decoder.console.options import ForceOption
 
 
 def report(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decoder.commands.groups import with_groups
-from decoder.commands.options import ExperimentArguments, FormatOption, OutputOptions, check_outputs
-from decoder.commands.output import ProgressBar, print_result
+from decoder.console.groups import with_groups
+from decoder.console.options import ExperimentArguments, FormatOption, OutputOptions, check_outputs
+from decoder.console.output import ProgressBar, print_result
 
 if TYPE_CHECKING:
-    from simulation.sampling import Samples
+    from simulation.shots.sampling import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class SampleFiles:
     format: FormatOption = "b8"
 
     def write(self, samples: Samples, *, force: bool) -> None:
-        """Writes both; see `simulation.shot_files.write_shots`."""
-        from simulation.shot_files import write_shots
+        """Writes both; see `simulation.shots.files.write_shots`."""
+        from simulation.shots.files import write_shots
 
         events, flips = samples.detection_events, samples.observable_flips
         write_shots(self.out, events, format=self.format, num_detectors=samples.num_detectors, force=force)
@@ -62,8 +62,8 @@ def sample(
       tandem sample --circuit my.stim --shots 2000 --out shots.b8 --obs-out flips.b8
     """
     check_outputs(files.out, files.obs_out, force=output.force)
-    from simulation.sampling import sample as draw
-    from simulation.sampling import suggested_processes
+    from simulation.shots.sampling import sample as draw
+    from simulation.shots.sampling import suggested_processes
 
     experiment = described.experiment()
     begun = time.perf_counter()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoder.commands.groups import with_groups
-from decoder.commands.options import OutputOptions, listed
-from decoder.commands.output import ProgressBar, note, print_result
-from decoder.commands.settings import as_toml, read_pairs, read_settings, setting_docs, training_config, with_recipe
+from decoder.console.groups import with_groups
+from decoder.console.options import OutputOptions, listed
+from decoder.console.output import ProgressBar, note, print_result
+from decoder.console.settings import as_toml, read_pairs, read_settings, setting_docs, training_config, with_recipe
 from decoder.training.config import TrainingConfig, dotted
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoder.commands.groups import with_groups
-from decoder.commands.options import (
+from decoder.console.groups import with_groups
+from decoder.console.options import (
     BasesOption,
     CircuitsOption,
     CodeOption,
@@ -24,7 +24,7 @@ from decoder.commands.options import (
     parse_bases,
     read_foreign,
 )
-from decoder.commands.output import ProgressBar, print_json, print_table
+from decoder.console.output import ProgressBar, print_json, print_table
 
 if TYPE_CHECKING:
     from decoder.neural.decoder import NeuralDecoder
@@ -105,7 +105,7 @@ def tune(
     from decoder.neural.decoder import NeuralDecoder
     from decoder.tandem.tuning import SHARES, choose
     from simulation.files import write_text
-    from simulation.sampling import fresh_seed
+    from simulation.shots.sampling import fresh_seed
 
     name = _second_decoder(run.second)
     seed = fresh_seed() if run.seed is None else run.seed
@@ -154,7 +154,7 @@ def _measure(
     """Decodes the shots of each experiment with the network, and its doubtful ones with the second decoder."""
     from decoder.tandem.opinions import OFFLINE_PATIENCE_SECONDS, NoOpinionError, OpinionPool
     from decoder.tandem.tuning import measure
-    from simulation.sampling import usable_cores
+    from simulation.shots.sampling import usable_cores
 
     processes = usable_cores() if run.processes is None else run.processes
     pool = OpinionPool(second, processes=processes, max_waiting=None, patience_seconds=OFFLINE_PATIENCE_SECONDS)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from decoder.commands.options import JsonOption
-from decoder.commands.output import print_result
+from decoder.console.options import JsonOption
+from decoder.console.output import print_result
 
 COMPILED = ("neural", "serial", "serial-1")
 """Decoders whose kernels numba compiles; together they have all of them."""
@@ -28,7 +28,7 @@ def warm_up(
     """
     from decoder.making import make_decoder
     from simulation.circuits import MemoryExperiment
-    from simulation.sampling import sample
+    from simulation.shots.sampling import sample
 
     # With so much noise the solutions of some shots disagree, and the network is asked.
     experiment = MemoryExperiment.create(code=code, basis="Z", rounds=2, p=0.015)

@@ -20,7 +20,7 @@ from decoder.processes import ChildProcess, decode_packed, decoder_key
 from decoder.scheduling import take_short_slices
 from simulation.bits import Bits, PackedBits, unpack_bits
 from simulation.experiments import Experiment
-from simulation.sampling import sample, usable_cores
+from simulation.shots.sampling import sample, usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from decoder.statistics import shots_in_share
 from decoder.tandem.decoder import PooledDecoder, TandemDecoder
 from decoder.tandem.opinions import OpinionPool
 from simulation.experiments import Experiment
-from simulation.foreign import Source
-from simulation.sampling import CHUNK_SHOTS, sample
+from simulation.foreign.experiment import Source
+from simulation.shots.sampling import CHUNK_SHOTS, sample
 
 THRESHOLD = 0.9
 """The confidence below which the second decoder is asked, unless it is said otherwise: where the first one's answer is

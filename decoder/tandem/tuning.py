@@ -16,7 +16,7 @@ from decoder.tandem.opinions import OpinionPool
 from decoder.tandem.pairs import threshold_of
 from decoder.tandem.rule import merge
 from simulation.experiments import Experiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
 CHUNK_SHOTS = 1024

@@ -26,7 +26,7 @@ from decoder.neural.weights import read_safetensors, write_safetensors
 from simulation.bases import Basis
 from simulation.bits import Bits, PackedBits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import CHUNK_SHOTS, sample
+from simulation.shots.sampling import CHUNK_SHOTS, sample
 
 FORMAT = "tandem-shots-1"
 ENOUGH = 200

@@ -70,7 +70,7 @@ class WindowDecoder(BatchDecoder):
         """Prepares the windows; their decoders are made when they are first needed.
 
         Args:
-            experiment: whose shots are to be decoded; see `simulation.layers` for when its detectors come.
+            experiment: whose shots are to be decoded; see `simulation.foreign.layers` for when its detectors come.
             settings: the windows, and what decodes them.
             detectors: see `DecoderSettings.decoder`.
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import stim
 
-from simulation.foreign import ForeignExperiment, Source
-from simulation.layers import layer_of_detectors
+from simulation.foreign.experiment import ForeignExperiment, Source
+from simulation.foreign.layers import layer_of_detectors
 
 Indices = npt.NDArray[np.int64]
 RepeatBlock: TypeAlias = "stim.CircuitRepeatBlock | stim.DemRepeatBlock"

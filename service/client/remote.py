@@ -7,7 +7,7 @@ from service.client.client import Client
 from service.client.exchange import ExperimentOptions
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
-from simulation.foreign import ForeignExperiment
+from simulation.foreign.experiment import ForeignExperiment
 
 
 class RemoteDecoder(BatchDecoder):

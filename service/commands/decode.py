@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from decoder.commands.decode import ShotFiles, decode_files, make_here
-from decoder.commands.groups import with_groups
-from decoder.commands.options import SOME_DECODERS, ExperimentOptions, OutputOptions, WeightsOption
-from decoder.commands.windows import WindowOptions
+from decoder.console.groups import with_groups
+from decoder.console.options import SOME_DECODERS, ExperimentOptions, OutputOptions, WeightsOption
+from decoder.console.windows import WindowOptions
 
 if TYPE_CHECKING:
     from decoder.base import Decoder
     from service.client import Client
     from simulation.circuits import MemoryExperiment
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
 LOCAL_DECODER = "neural"
 
@@ -62,7 +62,7 @@ def decode(
         --in shots.b8 --out predictions.b8
     """
     from simulation.circuits import MemoryExperiment
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
     experiment = described.experiment()
     if url is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decoder.commands.groups import with_groups
+from decoder.console.groups import with_groups
 from service.commands.addresses import Addresses
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _check_temporary_folder() -> None:
 
 def _print_settings() -> None:
     """A line for each setting: its name, its default and what it is."""
-    from decoder.commands.output import print_table
+    from decoder.console.output import print_table
     from service.settings import Settings
 
     rows = [

@@ -25,10 +25,10 @@ from service.telemetry.record import current_record
 from service.wire.schemas import ExperimentRecord
 from simulation.bits import PackedBits, packed_size
 from simulation.files import Kind, atomic_write, file_version
-from simulation.foreign import ForeignExperiment, parse
-from simulation.kept import KeptExperiment
-from simulation.layers import layer_of_detectors
-from simulation.sampling import sample
+from simulation.foreign.experiment import ForeignExperiment, parse
+from simulation.foreign.kept import KeptExperiment
+from simulation.foreign.layers import layer_of_detectors
+from simulation.shots.sampling import sample
 
 MOST_DETECTORS = 200_000
 """Of an experiment."""

@@ -39,9 +39,9 @@ from simulation.circuits import MemoryExperiment
 from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.experiments import Experiment
 from simulation.files import file_version
-from simulation.kept import KeptExperiment
+from simulation.foreign.kept import KeptExperiment
 from simulation.noise import NoiseModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 DecoderFactory = Callable[[ModelSettings, Experiment], Decoder]
 

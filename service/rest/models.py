@@ -23,7 +23,7 @@ from service.models.experiments import kept_of
 from service.models.model import Model
 from service.wire.schemas import AnyExperimentQuery, CodeInfo, ExperimentInfo, Limits, ModelInfo, ModelList
 from simulation.circuits import MemoryExperiment
-from simulation.kept import KeptExperiment
+from simulation.foreign.kept import KeptExperiment
 
 router = APIRouter(prefix="/v1")
 

@@ -14,7 +14,7 @@ from service.http.dependencies import EngineDependency, GateDependency, ModelDep
 from service.rest.models import PROBLEMS
 from service.wire.schemas import Bit, ExperimentQuery, SampledExperiment
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 MAX_SAMPLED_SHOTS = 100
 """Most shots of one request: for more, sample the model's circuit with stim, which needs no service."""

@@ -14,7 +14,7 @@ from service.models.model import Model
 from service.wire.schemas import AnyExperimentQuery
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.kept import KeptExperiment
+from simulation.foreign.kept import KeptExperiment
 
 
 class Layout(Protocol):

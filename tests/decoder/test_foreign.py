@@ -15,7 +15,7 @@ from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import as_experiment
 from simulation.faults import FaultModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 CLASSICAL = [name for name, spec in DECODERS.items() if spec.settings is not None]
 QUICK = ["bposd", "serial"]

@@ -13,7 +13,7 @@ import pytest
 from decoder.making import NamedDecoder, make_decoder
 from decoder.processes import ChildEndedError, ChildProcess, Turns, _limit_waits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import eventually
 
 BPOSD = NamedDecoder("bposd")

@@ -16,7 +16,7 @@ from decoder.sinter import NeuralSinterDecoder, decoders, general_decoders
 from decoder.tandem.pairs import THRESHOLD
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 
 def run(program: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ from service.settings import ModelSettings, Settings
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import Experiment
-from simulation.sampling import Samples, sample
+from simulation.shots.sampling import Samples, sample
 from tests.helpers import PATIENCE_SECONDS, eventually, eventually_async
 
 Client = httpx.AsyncClient

@@ -22,7 +22,7 @@ from decoder.benchmark.runs import AccuracyRun
 from decoder.catalog import has_weights
 from simulation.experiments import Experiment
 from simulation.files import write_text
-from simulation.sampling import fresh_seed, usable_cores
+from simulation.shots.sampling import fresh_seed, usable_cores
 
 COUNTS_FILE = "blocks.csv"
 """What is counted so far, block by block: a killed run goes on from it."""
@@ -40,8 +40,8 @@ def run_accuracy(
     """Counts the block failures of each decoder on each experiment.
 
     A block failure is a shot in which any of the k observables is predicted wrongly. All decoders see the
-    same shots, which are those that `simulation.sampling.sample` draws with this seed. sinter counts them, block by
-    block, in processes of one thread; a point's counts are those of the first blocks, so neither the number of
+    same shots, which are those that `simulation.shots.sampling.sample` draws with this seed. sinter counts them,
+    block by block, in processes of one thread; a point's counts are those of the first blocks, so neither the number of
     processes nor where the blocks are counted nor interruptions change them.
 
     The processes are spawned, so a script must keep its own work under ``if __name__ == "__main__":``.

@@ -1,7 +1,7 @@
 """Shots that are decoded together: the pieces of a sweep, each a pure function of its description.
 
-A block's shots are those that `simulation.sampling.sample` draws with the seed of its trial, so all decoders see the
-same ones, and a block that is decoded again, in whichever process, counts the same failures.
+A block's shots are those that `simulation.shots.sampling.sample` draws with the seed of its trial, so all decoders see
+the same ones, and a block that is decoded again, in whichever process, counts the same failures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from decoder.tandem.rule import unsure
 from simulation.bits import PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import Experiment
-from simulation.sampling import CHUNK_SHOTS, sample
+from simulation.shots.sampling import CHUNK_SHOTS, sample
 
 FIRST_SHOTS = 64
 """The first block is small, so that soon something is known of a decoder that takes seconds for a shot."""

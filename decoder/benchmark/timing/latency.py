@@ -33,7 +33,7 @@ from decoder.benchmark.runs import LatencyRun
 from decoder.benchmark.timing.callers import Caller, callers_of
 from decoder.benchmark.timing.pairs_in_time import pairs_in_time
 from simulation.experiments import Experiment
-from simulation.sampling import Samples, sample
+from simulation.shots.sampling import Samples, sample
 
 DEFAULT_BATCHES = (1, 8, 64, 512)
 TURN_SECONDS = 0.5

@@ -28,7 +28,7 @@ from decoder.neural.decoder import NeuralDecoder
 from decoder.statistics import binomial_interval
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 SHOTS, SEED = 300, 17
 

@@ -14,8 +14,8 @@ from decoder.benchmark.runs import AccuracyRun, CertificateRun
 from decoder.making import make_decoder
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
-from simulation.foreign import ForeignExperiment
-from simulation.sampling import sample
+from simulation.foreign.experiment import ForeignExperiment
+from simulation.shots.sampling import sample
 
 EXPERIMENT = MemoryExperiment.create(code="bb72", basis="X", rounds=1, p=0.01)
 DECODERS = ["bposd-osd0", "bposd"]

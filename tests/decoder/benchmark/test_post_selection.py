@@ -18,7 +18,7 @@ from decoder.statistics import binomial_interval
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.noise import NoiseModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 SHOTS = 128
 

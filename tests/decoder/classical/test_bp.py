@@ -8,7 +8,7 @@ from decoder.classical.bp import PLAIN_BP
 from decoder.classical.problem import Problem
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 
 def test_where_it_does_not_converge_its_last_beliefs_are_the_answer() -> None:

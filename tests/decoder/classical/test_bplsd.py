@@ -49,7 +49,7 @@ from dataclasses import replace
 from decoder.classical.bp import LSD
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.01, detectors="XZ")
 settings = replace(LSD, max_iter=2, lsd_method={method!r}, lsd_order={order})
 shots = sample(experiment.circuit, shots=50, seed=1).detection_events

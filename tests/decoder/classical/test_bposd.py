@@ -15,7 +15,7 @@ from decoder.classical.bp import BRAVYI, BpOsdSettings
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 Bits = npt.NDArray[np.bool_]
 

@@ -10,7 +10,7 @@ from decoder.base import ErrorDecoder
 from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import as_experiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 DEM = stim.DetectorErrorModel("""
     error(0.01) D0 L0

@@ -12,7 +12,7 @@ from decoder.classical.mle import EXACT
 from decoder.classical.syndrome import SyndromeDecoder
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from decoder.classical.tesseract import LONG_BEAM
 from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 Bits = npt.NDArray[np.bool_]
 

@@ -9,7 +9,7 @@ import scipy.stats
 
 from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 BB72 = {"code": "bb72", "rounds": 6, "p": 0.003}
 ONE_ROUND = {"code": "bb72", "rounds": 1, "p": 0.006}

@@ -10,7 +10,7 @@ from decoder.base import BatchDecoder
 from decoder.making import make_decoder
 from simulation.circuits import MemoryExperiment
 from simulation.faults import errors_of_dem
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 BB72 = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.006)
 

@@ -17,7 +17,7 @@ from decoder.classical.syndrome import SyndromeDecoder, SyndromeSettings
 from decoder.classical.tesseract import SHORT_BEAM, SHORT_BEAM_SPARSIFIED
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 Bits = npt.NDArray[np.bool_]
 

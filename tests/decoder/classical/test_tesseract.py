@@ -7,7 +7,7 @@ from tesseract_decoder import tesseract, utils
 from decoder.classical.syndrome import SyndromeDecoder
 from decoder.classical.tesseract import LONG_BEAM_SPARSIFIED, SHORT_BEAM, TesseractSettings
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 
 @pytest.mark.parametrize("settings", [SHORT_BEAM, LONG_BEAM_SPARSIFIED])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simulation.shot_files import write_shots
+from simulation.shots.files import write_shots
 
 EXPERIMENT = "--rounds 2 --basis Z --p 0.001"
 SAMPLE = "--shots 10 --seed 1 --out s"

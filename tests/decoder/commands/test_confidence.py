@@ -10,7 +10,7 @@ import pytest
 
 from decoder import SoftDecoder, make_decoder
 from simulation import MemoryExperiment, sample
-from simulation.plausibility import Expected, fitting
+from simulation.shots.plausibility import Expected, fitting
 
 EXPERIMENT = "--code bb72 --rounds 6 --basis Z --p 0.003"
 

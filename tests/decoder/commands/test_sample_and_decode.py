@@ -7,7 +7,7 @@ import pytest
 import stim
 
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 EXPERIMENT = "--rounds 2 --basis Z --p 0.001"
 

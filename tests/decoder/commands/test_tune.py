@@ -8,7 +8,7 @@ from decoder.catalog import decoder_spec
 from decoder.tandem.pairs import THRESHOLD, make_pair
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 COMMAND = "tune --code bb72 --rounds 2 --basis Z --p 0.008 --shots 200 --seed 1 --processes 1"
 

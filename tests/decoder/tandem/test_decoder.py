@@ -17,7 +17,7 @@ from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from decoder.tandem.rule import Opinion, merge
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import PATIENCE_SECONDS, eventually
 
 

@@ -11,7 +11,7 @@ from decoder.tandem.opinions import NoOpinionError, OpinionPool
 from decoder.tandem.pairs import threshold_for, threshold_of
 from decoder.tandem.tuning import Curve, choose, measure
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 
 def curve(first: str, second: str, confidence=None) -> Curve:

@@ -14,9 +14,9 @@ from decoder.windows.shortening import shortened
 from simulation.circuits import MemoryExperiment
 from simulation.experiments import Experiment, as_experiment
 from simulation.faults import FaultModel
-from simulation.foreign import Source
-from simulation.layers import layer_of_detectors
-from simulation.sampling import sample
+from simulation.foreign.experiment import Source
+from simulation.foreign.layers import layer_of_detectors
+from simulation.shots.sampling import sample
 
 BB72 = MemoryExperiment.create(code="bb72", basis="X", rounds=12, p=0.003)
 

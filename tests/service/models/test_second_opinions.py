@@ -22,7 +22,7 @@ from service.client import Client
 from service.settings import ModelSettings
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import PATIENCE_SECONDS, spawned_by
 
 pytestmark = pytest.mark.anyio

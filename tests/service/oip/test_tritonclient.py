@@ -14,7 +14,7 @@ from decoder.base import Decoding, SoftDecoder
 from decoder.making import make_decoder
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
+from simulation.shots.sampling import Samples, sample
 
 DECODER = "bposd"
 EXPERIMENT = {"basis": "Z", "rounds": 2, "p": 0.002}

@@ -16,7 +16,7 @@ from decoder.making import make_decoder
 from service.wire.schemas import DecodeResponse
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio

@@ -23,9 +23,9 @@ from decoder.making import make_decoder
 from service.app import create_app
 from service.settings import ModelSettings, Settings
 from simulation.bits import pack_bits, unpack_bits
-from simulation.foreign import Source
-from simulation.layers import layer_of_detectors
-from simulation.sampling import sample
+from simulation.foreign.experiment import Source
+from simulation.foreign.layers import layer_of_detectors
+from simulation.shots.sampling import sample
 from tests.helpers import PATIENCE_SECONDS
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"

@@ -25,7 +25,7 @@ from decoder.making import make_decoder
 from service.app import create_app
 from service.settings import ModelSettings, Settings, default_models
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import Samples, sample
+from simulation.shots.sampling import Samples, sample
 from tests.helpers import PATIENCE_SECONDS, eventually
 
 CHROMIUM = shutil.which("chromium")

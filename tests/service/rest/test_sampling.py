@@ -1,4 +1,4 @@
-"""POST /v1/models/{id}/sample: the shots of `simulation.sampling`, in a form that /decode takes."""
+"""POST /v1/models/{id}/sample: the shots of `simulation.shots.sampling`, in a form that /decode takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from decoder.making import make_decoder
 from service.rest.sampling import MAX_SAMPLED_SHOTS, SampleResponse
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import eventually_async
 
 pytestmark = pytest.mark.anyio

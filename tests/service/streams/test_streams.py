@@ -13,7 +13,7 @@ from decoder.making import make_decoder
 from service.settings import ModelSettings
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import REPOSITORY, eventually_async
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from decoder.benchmark.runs import AccuracyRun
 from decoder.making import make_decoder
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 from tests.helpers import eventually, running, spawned_by
 
 DECODERS = ["bposd-osd0", "bposd"]

@@ -12,7 +12,7 @@ from decoder.benchmark.timing.latency import run_latency
 from decoder.neural.decoder import NeuralDecoder
 from decoder.tandem.pairs import THRESHOLD
 from simulation.circuits import MemoryExperiment
-from simulation.sampling import sample
+from simulation.shots.sampling import sample
 
 SHOTS = 30
 

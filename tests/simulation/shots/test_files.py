@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from simulation.shot_files import read_shots, write_shots
+from simulation.shots.files import read_shots, write_shots
 
 FORMATS = ["b8", "01", "dets"]
 
@@ -152,7 +152,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path, format):
     code = f"""
         import numpy as np
         from pathlib import Path
-        from simulation.shot_files import write_shots
+        from simulation.shots.files import write_shots
         shots = np.full((10_000, 10), 255, np.uint8)
         try:
             write_shots(Path({str(path)!r}), shots, format={format!r}, num_detectors=80, force=True)

@@ -5,7 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from decoder.commands.groups import with_groups
+from decoder.console.groups import with_groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import stim
 from simulation.check_types import CheckTypes
 from simulation.faults import FaultModel
 from simulation.files import Kind
-from simulation.foreign import ForeignExperiment, Source
+from simulation.foreign.experiment import ForeignExperiment, Source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from functools import partial
 import numpy as np
 import stim
 
+from simulation import interrupts
 from simulation.bits import Bits, PackedBits, packed_size, unpack_bits
-from simulation.foreign import Source
+from simulation.foreign.experiment import Source
 
 CHUNK_SHOTS = 1024
 """Shots drawn from one seed. Part of what a seed means: another value gives other shots."""
@@ -152,9 +152,11 @@ def _chunks(
         yield map(draw, seeds)
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=interrupts.leave_to_the_parent)
     try:
-        yield pool.map(draw, seeds, chunksize=CHUNKS_PER_TASK)
+        with interrupts.held_back():
+            chunks = pool.map(draw, seeds, chunksize=CHUNKS_PER_TASK)  # starts the processes
+        yield chunks
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -168,8 +170,3 @@ def _sample_chunk(source: Source, seed: np.random.SeedSequence) -> tuple[PackedB
         sampler = source.compile_detector_sampler(seed=number)
         events, flips = sampler.sample(CHUNK_SHOTS, separate_observables=True, bit_packed=True)
     return events, flips
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    # Ctrl-C reaches every process of a terminal; the parent alone ends the run.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

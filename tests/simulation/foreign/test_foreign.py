@@ -8,8 +8,8 @@ import pytest
 import stim
 
 from simulation.experiments import as_experiment
-from simulation.foreign import MOST_BYTES, ForeignExperiment
-from simulation.sampling import sample
+from simulation.foreign.experiment import MOST_BYTES, ForeignExperiment
+from simulation.shots.sampling import sample
 
 SURFACE = stim.Circuit.generated(
     "surface_code:rotated_memory_z",

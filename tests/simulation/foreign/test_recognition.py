@@ -8,8 +8,8 @@ import stim
 from simulation.bases import Basis
 from simulation.circuits import MemoryExperiment
 from simulation.codes import CODES
-from simulation.foreign import ForeignExperiment
-from simulation.recognition import CodeFacts, code_of, recognise, same_graph
+from simulation.foreign.experiment import ForeignExperiment
+from simulation.foreign.recognition import CodeFacts, code_of, recognise, same_graph
 
 NOISE = {"after_clifford_depolarization": 0.003, "before_measure_flip_probability": 0.003}
 

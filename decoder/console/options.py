@@ -1,4 +1,4 @@
-"""Options that several commands share, one by one and in groups (see `decoder.commands.groups`)."""
+"""Options that several commands share, one by one and in groups (see `decoder.console.groups`)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class ExperimentOptions:
         """The experiment that the options describe; see `MemoryOptions.experiment`.
 
         Raises:
-            ValueError: something is missing or given twice, or see `simulation.foreign.ForeignExperiment.read`.
+            ValueError: something is missing or given twice, or see `ForeignExperiment.read`.
             OSError: a file cannot be read.
         """
         files = [([] if path is None else [path]) for path in (self.circuit, self.dem)]
@@ -229,7 +229,7 @@ def read_foreign(described: Any, *, circuits: Sequence[Path], dems: Sequence[Pat
     if beside := [name for name in given if name not in ("circuit", "dem")]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in beside)
         raise ValueError(f"{file} says all of the experiment that {options} would say; leave one of the two out")
-    from simulation.foreign import ForeignExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
     read = [ForeignExperiment.read(path, kind="circuit") for path in circuits]
     return [*read, *(ForeignExperiment.read(path, kind="dem") for path in dems)]

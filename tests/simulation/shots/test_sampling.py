@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import stim
 
-from simulation.sampling import CHUNK_SHOTS, CHUNKS_PER_TASK, Samples, sample, suggested_processes
+from simulation.shots.sampling import CHUNK_SHOTS, CHUNKS_PER_TASK, Samples, sample, suggested_processes
 
 CIRCUIT = stim.Circuit.generated(
     "surface_code:rotated_memory_z", distance=3, rounds=3, after_clifford_depolarization=0.03
