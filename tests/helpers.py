@@ -7,7 +7,7 @@ import inspect
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,8 +68,11 @@ def running(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[A
 
 def children_of(pid: int) -> list[int]:
     """The processes that a process has started, and not waited for."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def spawned_by(pid: int) -> list[int]:

@@ -10,7 +10,7 @@ import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -113,17 +113,18 @@ def _serve(listeners: Sequence[socket.socket], settings: Settings) -> None:
 
 def _supervise(listeners: Sequence[socket.socket], settings: Settings, workers: int) -> None:
     """Serves in several processes, and watches them from this one."""
+    from service.folders import own_folder, socket_folder
     from service.settings import LEAST_MEMORY_BYTES, variable
 
     # Workers share the cores: several threads in each would only be in one another's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with TemporaryDirectory(prefix="tandem-") as shared:
+    with own_folder() as shared, socket_folder(shared) as sockets:
         # prometheus_client reads this when it is imported.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
         if settings.models_file is None:
-            os.environ[variable("models_file")] = str(Path(shared) / "models.json")
+            os.environ[variable("models_file")] = str(shared / "models.json")
         if settings.experiments_dir is None:
-            os.environ[variable("experiments_dir")] = str(Path(shared) / "experiments")
+            os.environ[variable("experiments_dir")] = str(shared / "experiments")
         from service.models.memory import memory_limit
         from service.processes.supervisor import Supervisor
 
@@ -131,7 +132,9 @@ def _supervise(listeners: Sequence[socket.socket], settings: Settings, workers: 
         os.environ[variable("memory_limit_bytes")] = str(max(share, LEAST_MEMORY_BYTES))
 
         _say_where(listeners)
-        Supervisor(listeners, settings, workers=workers, target=_work, preload="service.commands.forked").run()
+        Supervisor(
+            listeners, settings, workers=workers, target=_work, preload="service.commands.forked", sockets=sockets
+        ).run()
 
 
 def _work(listeners: Sequence[socket.socket], pipe: Connection, *, load_first: bool) -> None:

@@ -41,11 +41,13 @@ class Gate:
         most: how many may be.
         what: what is counted, for the error's message.
         most_bytes: that all may hold.
+        what_bytes: what these are, for the error's message.
     """
 
     most: int
     what: str = "requests are at work"
     most_bytes: int = 0
+    what_bytes: str = "bodies"
     _inside: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
 
@@ -67,9 +69,7 @@ class Gate:
         def hold(count: int) -> None:
             nonlocal held
             if self._bytes + count > self.most_bytes:
-                detail = (
-                    f"the bodies of all requests hold {self._bytes} bytes, and at most {self.most_bytes} may be held"
-                )
+                detail = f"{self._bytes} bytes of {self.what_bytes} are held, and at most {self.most_bytes} may be"
                 raise BusyError(f"{detail}; try again later", retry_after=1)
             self._bytes += count
             held += count

@@ -21,7 +21,14 @@ import numpy as np
 
 from decoder.base import Decoder, Decoding, Piece
 from decoder.processes import ChildEndedError
-from service.errors import BusyError, ClosingError, DecoderFailedError, DecodeTimeoutError, RequestError
+from service.errors import (
+    BusyError,
+    ClosingError,
+    DecoderFailedError,
+    DecodeTimeoutError,
+    RequestError,
+    TooManyShotsError,
+)
 from service.wire.shots import DecodeResult
 from simulation.bits import PackedBits
 
@@ -35,6 +42,10 @@ PIECE_SECONDS = 1.0
 """Decoders that take shots one after the other begin none of a batch later than that: what waits has its turn then."""
 MAX_BATCH_SECONDS = 2.0
 """Others get no more shots at once than they took so long for, going by the slowest batch lately."""
+MOST_ANSWER_BYTES = 2**24
+"""Of one request, a byte for each bit that is told of each shot."""
+MOST_ANSWERS_BYTES = 2**27
+"""Of all requests that one model works for."""
 FORGOTTEN = 0.9
 """Of how slow a shot was, what still counts after each further batch."""
 
@@ -60,6 +71,10 @@ class _Job:
     """Whether each of its shots is a batch of its own, as one that it shared was lost with the decoder's process."""
     parts: list[Decoding | Piece] = field(default_factory=list)
     """The decoded shots, batch by batch."""
+
+    @property
+    def answer_bytes(self) -> int:
+        return len(self.shots) * self.decoder.num_observables
 
     def result(self) -> DecodeResult:
         queue_seconds = max(0.0, time.perf_counter() - self.submitted - self.compute_seconds)
@@ -101,7 +116,8 @@ class BatchWorker:
         self._jobs: list[_Job] = []  # those with shots that no batch has taken yet
         self._waiting = 0  # these shots
         self._unanswered: set[_Job] = set()
-        self._changed = threading.Condition()  # guards the three above
+        self._answers_bytes = 0  # of these
+        self._changed = threading.Condition()  # guards the four above
         self._closed = False
         self._seconds_per_shot = 0.0
         self._slowest: WeakKeyDictionary[Decoder, float] = WeakKeyDictionary()  # seconds for a shot, of each decoder
@@ -126,16 +142,22 @@ class BatchWorker:
             shots: bit-packed uint8 (shots, ceil(detectors / 8)), at least one shot.
 
         Raises:
+            TooManyShotsError: their answers are too long for one request.
             BusyError: the queue is full.
             ClosingError: `close` was called.
             DecoderFailedError: the decoder raised on the batch.
             DecodeTimeoutError: the decoder's process took too long for one of the shots.
         """
         job = _Job(decoder, shots, asyncio.get_running_loop().create_future())
+        if job.answer_bytes > MOST_ANSWER_BYTES:
+            bits, most = decoder.num_observables, MOST_ANSWER_BYTES // decoder.num_observables
+            detail = f"{len(shots)} shots with answers of {bits} bits each in one request, at most {most} are allowed"
+            raise TooManyShotsError(f"{detail}; send them in parts")
         with self._changed:
             if self._closed:
                 raise ClosingError("the service is shutting down; send the shots to another instance")
-            if self._waiting + len(shots) > self._max_queued_shots:
+            full = self._answers_bytes + job.answer_bytes > MOST_ANSWERS_BYTES
+            if full or self._waiting + len(shots) > self._max_queued_shots:
                 raise BusyError(
                     f"{self._waiting} shots wait for model {self._name} and at most {self._max_queued_shots} may; "
                     "try again later",
@@ -143,6 +165,7 @@ class BatchWorker:
                 )
             self._jobs.append(job)
             self._unanswered.add(job)
+            self._answers_bytes += job.answer_bytes
             self._waiting += len(shots)
             self._changed.notify_all()
         try:
@@ -173,10 +196,15 @@ class BatchWorker:
     def _withdraw(self, job: _Job) -> None:
         """Takes what is left of a job out of the queue."""
         with self._changed:
-            self._unanswered.discard(job)
+            self._forget(job)
             if job in self._jobs:
                 self._jobs.remove(job)
                 self._waiting -= len(job.shots) - job.taken
+
+    def _forget(self, job: _Job) -> None:
+        if job in self._unanswered:
+            self._unanswered.remove(job)
+            self._answers_bytes -= job.answer_bytes
 
     def _settle(self, outcomes: Outcomes) -> None:
         """Hands the outcomes to the requests that wait for them; in their event loop."""
@@ -188,7 +216,8 @@ class BatchWorker:
             else:
                 job.future.set_exception(outcome)
         with self._changed:
-            self._unanswered.difference_update(outcomes)
+            for job in outcomes:
+                self._forget(job)
             if self._closed:  # `close` waits for this; otherwise the thread would wake up for nothing
                 self._changed.notify_all()
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from decoder.base import Decoder
 from service.errors import BusyError, DecodeTimeoutError
 from simulation.experiments import Experiment
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 MAX_PENDING_BUILDS = 8
@@ -98,10 +99,63 @@ async def in_time(seconds: float | None) -> AsyncIterator[None]:
 
 
 @dataclass(eq=False)
-class DecoderCache:
-    """Decoders by experiment, the least recently used dropped first. However many ask, each is built once.
+class SharedBuilds(Generic[K, T]):
+    """Builds by what they are called: however many wait for one, it is built once, and not if nobody waits any more.
 
     Belongs to one event loop.
+
+    Args:
+        builder: the thread.
+        on_built: is given what has been built.
+    """
+
+    builder: Builder
+    on_built: Callable[[K, T], None] = lambda key, built: None
+    _builds: dict[K, asyncio.Future[T]] = field(default_factory=dict, init=False)
+    _waiting: Counter[K] = field(default_factory=Counter, init=False)
+    _begun: set[K] = field(default_factory=set, init=False)
+
+    async def get(self, key: K, build: Callable[[], T], *, seconds: float | None) -> T:
+        """Waits for a build, which is begun if need be.
+
+        Args:
+            key: what it is called.
+            build: builds it, in the builder's thread.
+            seconds: how long to wait for it; None for ever.
+
+        Raises:
+            BusyError, DecodeTimeoutError: see `Builder.run`.
+        """
+        future = self._builds.get(key)
+        if future is None:
+
+            def begin() -> T:
+                self._begun.add(key)
+                return build()
+
+            future = self._builds[key] = self.builder.start(begin)
+            future.add_done_callback(lambda future: self._ended(key, future))
+        self._waiting[key] += 1
+        try:
+            async with in_time(seconds):
+                # A client that leaves does not stop a build that others may wait for.
+                return await asyncio.shield(future)
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+                if not future.done() and key not in self._begun:
+                    future.cancel()  # nobody waits for it any more
+
+    def _ended(self, key: K, future: asyncio.Future[T]) -> None:
+        self._begun.discard(key)
+        del self._builds[key]
+        if not future.cancelled() and future.exception() is None:
+            self.on_built(key, future.result())
+
+
+class DecoderCache:
+    """Decoders by experiment, the least recently used dropped first. Belongs to one event loop.
 
     Args:
         build: makes a decoder; runs in the builder's thread.
@@ -109,13 +163,13 @@ class DecoderCache:
         size: decoders kept besides the first one asked for, which is never dropped.
     """
 
-    build: Callable[[Experiment], Decoder]
-    builder: Builder
-    size: int
-    _first: Experiment | None = field(default=None, init=False)
-    _builds: OrderedDict[Experiment, asyncio.Future[Decoder]] = field(default_factory=OrderedDict, init=False)
-    _waiting: Counter[Experiment] = field(default_factory=Counter, init=False)
-    _begun: set[Experiment] = field(default_factory=set, init=False)
+    def __init__(self, build: Callable[[Experiment], Decoder], builder: Builder, *, size: int) -> None:
+        self.builder = builder
+        self._build = build
+        self._size = size
+        self._first: Experiment | None = None
+        self._kept: OrderedDict[Experiment, Decoder] = OrderedDict()
+        self._builds: SharedBuilds[Experiment, Decoder] = SharedBuilds(builder, self._keep)
 
     async def get(self, experiment: Experiment, *, seconds: float | None) -> Decoder:
         """The decoder of an experiment, built if need be.
@@ -127,27 +181,14 @@ class DecoderCache:
         Raises:
             BusyError, DecodeTimeoutError: see `Builder.run`.
         """
-        build = self._builds.get(experiment)
-        if build is None:
-            build = self.builder.start(lambda: self._build(experiment))
-            self._builds[experiment] = build
-            build.add_done_callback(lambda build: self._built(experiment, build))
-        self._builds.move_to_end(experiment)
-        self._waiting[experiment] += 1
-        try:
-            async with in_time(seconds):
-                # A client that leaves does not stop a build that others may wait for.
-                return await asyncio.shield(build)
-        finally:
-            self._waiting[experiment] -= 1
-            if not self._waiting[experiment]:
-                del self._waiting[experiment]
-                if not build.done() and experiment not in self._begun:
-                    build.cancel()  # nobody waits for it any more
+        if (decoder := self._kept.get(experiment)) is not None:
+            self._kept.move_to_end(experiment)
+            return decoder
+        return await self._builds.get(experiment, lambda: self._build(experiment), seconds=seconds)
 
     def used(self) -> list[Experiment]:
         """The experiments whose decoders are kept, the one used last at the end."""
-        return [experiment for experiment, build in self._builds.items() if build.done()]
+        return list(self._kept)
 
     def drop(self) -> int:
         """Drops all decoders but the first one. Those in use live on there.
@@ -155,21 +196,14 @@ class DecoderCache:
         Returns:
             How many were dropped.
         """
-        dropped = [experiment for experiment in self.used() if experiment != self._first]
+        dropped = [experiment for experiment in self._kept if experiment != self._first]
         for experiment in dropped:
-            del self._builds[experiment]
+            del self._kept[experiment]
         return len(dropped)
 
-    def _build(self, experiment: Experiment) -> Decoder:
-        self._begun.add(experiment)
-        return self.build(experiment)
-
-    def _built(self, experiment: Experiment, build: asyncio.Future[Decoder]) -> None:
-        self._begun.discard(experiment)
-        if build.cancelled() or build.exception() is not None:
-            self._builds.pop(experiment, None)  # the next request tries again
-            return
+    def _keep(self, experiment: Experiment, decoder: Decoder) -> None:
         self._first = self._first or experiment
-        done = [key for key in self.used() if key != self._first]
-        for key in done[: max(0, len(done) - self.size)]:
-            del self._builds[key]
+        self._kept[experiment] = decoder
+        others = [key for key in self._kept if key != self._first]
+        for key in others[: max(0, len(others) - self._size)]:
+            del self._kept[key]

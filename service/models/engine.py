@@ -120,7 +120,7 @@ class Engine:
             return self.models[model_id]
         except KeyError:
             known = ", ".join(sorted(self.models))
-            raise UnknownModelError(f"there is no model {model_id!r}; this service has {known}") from None
+            raise UnknownModelError(f"there is no model {model_id[:80]!r}; this service has {known}") from None
 
     def new_model(self, model: ModelSettings) -> Model:
         """A model that is neither loaded nor served yet.

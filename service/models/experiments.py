@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import re
-import shutil
-import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,7 +15,8 @@ import numpy.typing as npt
 from decoder.inspection import inspect
 from decoder.processes import ChildEndedError, ChildProcess
 from service.errors import ConflictError, InvalidExperimentError, NotStoredError, UnknownExperimentError
-from service.models.building import Builder, in_time
+from service.folders import own_folder
+from service.models.building import Builder, SharedBuilds
 from service.models.memory import Room
 from service.settings import Settings
 from service.telemetry.record import current_record
@@ -30,7 +28,7 @@ from simulation.foreign.kept import KeptExperiment
 from simulation.foreign.layers import layer_of_detectors
 from simulation.shots.sampling import sample
 
-MOST_DETECTORS = 200_000
+MOST_DETECTORS, MOST_OBSERVABLES, MOST_LAYERS = 200_000, 10_000, 10_000
 """Of an experiment."""
 MOST_WAITING = 16
 """Experiments that may wait to be read."""
@@ -89,10 +87,10 @@ class ExperimentStore:
         self._most = settings.max_experiments
         self._seconds = settings.build_timeout_seconds
         self._room = room
-        self._own = settings.experiments_dir is None
-        self._directory = settings.experiments_dir or Path(tempfile.mkdtemp(prefix="tandem-experiments-"))
+        self._held = ExitStack()
+        self._directory = settings.experiments_dir or self._held.enter_context(own_folder())
         self._builder = Builder(seconds=self._seconds, most=MOST_WAITING)
-        self._reading: dict[tuple[Path, str, Kind], asyncio.Future[str]] = {}
+        self._reading: SharedBuilds[tuple[Path, str, Kind], str] = SharedBuilds(self._builder)
         self._child: ChildProcess | None = None
 
     def find(self, experiment_id: str) -> Kept:
@@ -139,13 +137,8 @@ class ExperimentStore:
         folder = _folder(self._directory)
         known = {kept.record.id for kept in self.all()}
         key = (folder, hashlib.sha256(content).hexdigest(), kind)
-        reading = self._reading.get(key)
-        if reading is None:
-            reading = self._builder.start(partial(self._read, content, kind, folder))
-            self._reading[key] = reading
-            reading.add_done_callback(lambda reading: self._read_ended(key, reading))
-        async with in_time(self._seconds):
-            experiment_id = await asyncio.shield(reading)
+        read = partial(self._read, content, kind, folder)
+        experiment_id = await self._reading.get(key, read, seconds=self._seconds)
         return self.find(experiment_id), experiment_id not in known
 
     def remove(self, experiment_id: str) -> None:
@@ -163,13 +156,7 @@ class ExperimentStore:
         self._builder.close()
         if self._child is not None:
             self._child.close(for_good=True)
-        if self._own:
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _read_ended(self, key: tuple[Path, str, Kind], reading: asyncio.Future[str]) -> None:
-        self._reading.pop(key, None)
-        if not reading.cancelled():
-            reading.exception()  # nobody may be waiting for it any more
+        self._held.close()
 
     def _read(self, content: bytes, kind: Kind, folder: Path) -> str:
         """Has a child process read and keep an experiment; in the builder's thread."""
@@ -208,8 +195,8 @@ def keep(content: bytes, kind: Kind, folder: Path, *, most: int) -> str:
     """
     hint = "a circuit is sent with kind=circuit, a detector error model with kind=dem"
     source = parse(content, kind=kind, name="what was sent", hint=hint)
-    if source.num_detectors > MOST_DETECTORS:
-        raise ValueError(f"what was sent has {source.num_detectors} detectors, and at most {MOST_DETECTORS} are kept")
+    _check_count(source.num_detectors, MOST_DETECTORS, "detectors")
+    _check_count(source.num_observables, MOST_OBSERVABLES, "observables")
     experiment = ForeignExperiment.of(source, name="what was sent")
     path = folder / f"{experiment.sha256}.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,6 +205,7 @@ def keep(content: bytes, kind: Kind, folder: Path, *, most: int) -> str:
     if len(list(folder.glob("*.json"))) >= most:
         raise FileExistsError(f"this key has {most} experiments, as many as it may; delete one of them first")
     layers = layer_of_detectors(source)
+    _check_count(len(np.bincount(layers)), MOST_LAYERS, "layers")
     order = np.argsort(layers, kind="stable")
     entry = _Entry(
         id=experiment.sha256,
@@ -231,6 +219,11 @@ def keep(content: bytes, kind: Kind, folder: Path, *, most: int) -> str:
         with atomic_write(file, force=True) as partial_path:
             partial_path.write_text(text, encoding="utf-8")
     return experiment.sha256
+
+
+def _check_count(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise ValueError(f"what was sent has {count} {what}, and at most {most} are kept")
 
 
 def kept_of(experiment: KeptExperiment) -> Kept:

@@ -18,6 +18,9 @@ from service.wire.shots import DecodeResult, ExpectedShots
 from simulation.bits import PackedBits
 from simulation.experiments import Experiment
 
+MOST_PREDICTIONS = 2**21
+"""Of one request, shots times observables: tens of milliseconds of the event loop as JSON."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -51,7 +54,7 @@ class Prepared:
         model.check_ready()
         experiment = model.any_experiment(query)
         decoder = await model.decoder(experiment)
-        most = model.bounds.max_shots_per_request
+        most = min(model.bounds.max_shots_per_request, MOST_PREDICTIONS // max(1, decoder.num_observables))
         return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))
 
     async def decode(
@@ -66,11 +69,11 @@ class Prepared:
 
         Raises:
             InvalidParametersError: a deadline for a model that is no pair, or errors of a decoder that has none.
-            TooManyShotsError: errors of too many shots.
+            TooManyShotsError: their answers are too long for one request.
         """
         record, began = current_record(), time.perf_counter()
         if errors:
-            telling = telling_errors(self.decoder, model_id=self.model.id, shots=len(shots))
+            telling = telling_errors(self.decoder, model_id=self.model.id)
             result = telling.told(await replace(self, decoder=telling).decode_first(shots))
         elif self.model.second is None and deadline_ms is None:
             result = await self.decode_first(shots)

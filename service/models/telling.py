@@ -9,12 +9,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from decoder.base import BatchDecoder, Decoder, Errors, Piece, SoftDecoder, unpack_shots
-from service.errors import InvalidParametersError, TooManyShotsError
+from service.errors import InvalidParametersError
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
 
-MOST_BITS = 1 << 27
-"""Errors of one request, all shots together, a byte each while they are decoded."""
 SOFT_SHOTS = 16
 """Shots that a decoder which takes several at once is given; others have one."""
 
@@ -56,12 +54,11 @@ class TellingErrors(BatchDecoder):
         )
 
 
-def telling_errors(decoder: Decoder, *, model_id: str, shots: int) -> TellingErrors:
+def telling_errors(decoder: Decoder, *, model_id: str) -> TellingErrors:
     """A decoder as one that tells errors; of one decoder always the same, so that requests share batches.
 
     Raises:
         InvalidParametersError: it has none.
-        TooManyShotsError: so many shots have too many errors for one request.
     """
     known = _telling.get(decoder)
     if known is None:
@@ -70,8 +67,4 @@ def telling_errors(decoder: Decoder, *, model_id: str, shots: int) -> TellingErr
             detail = f"the decoder of model {model_id} tells no errors; ask one with bposd or serial, or leave it out"
             raise InvalidParametersError.of(detail, parameter="errors")
         known = _telling[decoder] = TellingErrors(decoder, num_errors=num_errors)
-    if shots * known.errors > MOST_BITS:
-        most = MOST_BITS // known.errors
-        detail = f"{shots} shots of {known.errors} errors each in one request, at most {most} such shots are allowed"
-        raise TooManyShotsError(f"{detail}; send them in parts")
     return known

@@ -20,6 +20,10 @@ from service.http.problems import problem_of, problem_response
 from service.processes.connections import MAX_PIECE_BYTES, BoundedConfig, Deadlines
 
 MAX_HEADER_BYTES = 2**16
+MAX_HEADERS = 128
+"""Lines. Each costs some microseconds wherever headers are looked through."""
+MAX_TARGET_BYTES = 2**13
+"""Of a path and its query (RFC 9112, 3, asks for 8000)."""
 MAX_CHUNK_BYTES = 2**12
 """Most bytes that the sizes of chunks and trailers take beside a body."""
 BODY_SHARE = 4
@@ -42,6 +46,7 @@ def _answer(status: bytes) -> bytes:
 
 _BAD_REQUEST = _answer(b"400 Bad Request")
 _TOO_SLOW = _answer(b"408 Request Timeout")
+_TARGET_TOO_LONG = _answer(b"414 URI Too Long")
 _HEADERS_TOO_LONG = _answer(b"431 Request Header Fields Too Large")
 
 
@@ -89,6 +94,8 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         """How much of a body of known length is still to come."""
         self._running: RequestResponseCycle | None = None
         self._deaf = False
+        self._objection = b""
+        """What is wrong with the headers that the parser finds nothing wrong with."""
         self._refused = len(self.connections) > self.bounds.max_connections and not self._make_room()
         if self._refused:
             self.app = partial(probes_alone, self.app)
@@ -125,7 +132,8 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
             while data:
                 data = self._parse(data)
         except httptools.HttpParserError:
-            self._refuse(_HEADERS_TOO_LONG if self._overhead > MAX_HEADER_BYTES else _BAD_REQUEST)
+            too_long = _HEADERS_TOO_LONG if self._overhead > MAX_HEADER_BYTES else _BAD_REQUEST
+            self._refuse(self._objection or too_long)
         if self._overhead > MAX_HEADER_BYTES and not self._deaf:
             self._refuse(_HEADERS_TOO_LONG)
 
@@ -165,9 +173,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
             self._wait(self.bounds.header_timeout_seconds)
 
     def on_headers_complete(self) -> None:
-        # What has come may have some of the body at its end.
-        if self._overhead > MAX_HEADER_BYTES and sum(map(len, chain(*self.headers))) > MAX_HEADER_BYTES:
-            raise ValueError("the headers are too long")  # becomes an HttpParserError
+        self._check_headers()
         self._stage = Stage.BODY
         self._overhead = MAX_HEADER_BYTES - MAX_CHUNK_BYTES
         length = dict(self.headers).get(b"content-length", b"")
@@ -175,6 +181,17 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         self.asked = True
         super().on_headers_complete()
         self._wait(self.bounds.body_timeout_seconds)
+
+    def _check_headers(self) -> None:
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._objection = _TARGET_TOO_LONG
+        elif len(self.headers) > MAX_HEADERS or (
+            # What has come may have some of the body at its end.
+            self._overhead > MAX_HEADER_BYTES and sum(map(len, chain(*self.headers))) > MAX_HEADER_BYTES
+        ):
+            self._objection = _HEADERS_TOO_LONG
+        if self._objection:
+            raise ValueError("the headers are too long")  # becomes an HttpParserError
 
     def on_body(self, body: bytes) -> None:
         # As uvicorn does it, which asks every time for what cannot be here: the parser skips bodies behind an upgrade.

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -63,6 +64,7 @@ class Supervisor:
         target: what each process runs, a function of a module: given the listeners, its end of a pipe, and
             `load_first`. See `service.processes.worker.work`.
         preload: a module that the process imports which all workers are forked from.
+        sockets: a folder for the sockets over which that process is asked.
     """
 
     def __init__(
@@ -73,7 +75,10 @@ class Supervisor:
         workers: int,
         target: Callable[..., None],
         preload: str,
+        sockets: Path,
     ) -> None:
+        # multiprocessing would make a folder where temporary files go, whose path may be too long for a socket.
+        vars(multiprocessing.current_process())["_config"]["tempdir"] = str(sockets)
         self._forks = multiprocessing.get_context("forkserver")
         self._forks.set_forkserver_preload([preload])
         self._listeners = listeners

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import grpc
 from fastapi import FastAPI
 from tritonclient.grpc import service_pb2
 
+from service.http.bounds import Gate
 from service.rpc.answers import Answers
 from service.rpc.calls import Answer, Calls, Context
 from service.settings import Settings
@@ -19,8 +17,8 @@ SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MAX_MESSAGE_BYTES = 2**22
 """Most bytes of a message, if `max_body_bytes` is not less: the default of gRPC."""
 MAX_METADATA_BYTES = 2**14
-MAX_AHEAD = 16
-"""Most requests of a stream that are at work at once."""
+SPARE_CALLS = 8
+"""Calls beyond those that find a place: probes, and those that are told that there is none."""
 
 
 class RpcServer:
@@ -35,16 +33,18 @@ class RpcServer:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._answers = Answers(app)
-        self._calls = Calls(app.state.engine, keys=app.state.keys, access_log=settings.access_log)
         message_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
         calls = min(settings.max_requests_in_flight, settings.max_bodies_bytes // message_bytes)
+        places = Gate(calls, what="calls are open")
+        self._calls = Calls(app.state.engine, keys=app.state.keys, places=places)
         self._server = grpc.aio.server(
-            maximum_concurrent_rpcs=calls,
+            maximum_concurrent_rpcs=calls + SPARE_CALLS,
             options=[
                 ("grpc.max_receive_message_length", message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", calls),
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
                 ("grpc.max_connection_idle_ms", settings.keep_alive_seconds * 1000),
                 ("grpc.server_handshake_timeout_ms", int(settings.header_timeout_seconds * 1000)),
                 ("grpc.so_reuseport", 1),  # for several workers; `tandem serve` has seen that nobody else has the port
@@ -72,40 +72,19 @@ class RpcServer:
 
     def _handler(self, method: Any) -> grpc.RpcMethodHandler | None:
         """What answers a call of the protocol; None for those that are not served."""
-        reads = getattr(service_pb2, method.input_type.name).FromString
+        request = getattr(service_pb2, method.input_type.name)
         response = getattr(service_pb2, method.output_type.name)
-        if method.name == "ModelStreamInfer":
-            return grpc.stream_stream_rpc_method_handler(self._stream, reads, response.SerializeToString)
         work: Answer | None = getattr(self._answers, method.name, None)
-        if work is None:
+        if method.name == "ModelStreamInfer":
+
+            async def answer(_: object, context: Context) -> None:
+                await self._calls.answer_each(self._answers.ModelInfer, context)
+
+        elif work is None:
             return None
+        else:
 
-        async def answer(request: Any, context: Context) -> Any:
-            return await self._calls.answer(work, request, context, response=response)
+            async def answer(_: object, context: Context) -> None:
+                await self._calls.answer(work, context, request=request, response=response)
 
-        return grpc.unary_unary_rpc_method_handler(answer, reads, response.SerializeToString)
-
-    async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        """Answers the requests of a stream in their order, several at work at once; an error does not end it."""
-        waiting: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(MAX_AHEAD)
-        tasks: set[asyncio.Task[Any]] = set()
-
-        async def read() -> None:
-            try:
-                async for request in requests:
-                    task = asyncio.create_task(self._calls.answer_or_tell(self._answers.ModelInfer, request, context))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-                    await waiting.put(task)
-            finally:
-                await waiting.put(None)
-
-        reader = asyncio.create_task(read())
-        try:
-            while (task := await waiting.get()) is not None:
-                yield await task
-        finally:
-            for left in (reader, *tasks):
-                left.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(reader, *tasks, return_exceptions=True)
+        return grpc.stream_stream_rpc_method_handler(answer, None, response.SerializeToString)

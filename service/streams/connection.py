@@ -214,13 +214,13 @@ class Connection:
                         f"{len(self._streams)} streams are open on this connection already; wait for answers",
                         retry_after=1,
                     )
-                held.enter_context(self._places.enter())
+                hold = held.enter_context(self._places.enter())
                 held.enter_context(model.lease())
                 if request.deadline_ms is not None and model.second is None:
                     raise not_a_pair(self.model_id, "deadline_ms")
             except errors.RequestError as error:
                 raise protocol.StreamRefused(request.stream, error) from error
-            stream = OpenStream(request, model, layout, host=self, held=held.pop_all())
+            stream = OpenStream(request, model, layout, host=self, held=held.pop_all(), hold=hold)
         self._failed.pop(request.stream, None)
         self._streams[request.stream] = stream
         stream.begin(protocol.opened_message(request, model=self.model_id, basis=layout.basis, detectors=layout.sizes))

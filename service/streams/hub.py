@@ -34,7 +34,9 @@ class StreamHub:
         self._keys = keys
         self._engine = engine
         self._gate = Gate(settings.max_stream_connections, what="connections for streams are open")
-        self._places = Gate(settings.max_streams, what="streams are open")
+        self._places = Gate(
+            settings.max_streams, what="streams are open", most_bytes=settings.max_bodies_bytes, what_bytes="layers"
+        )
         self._connections: set[Connection] = set()
         self._draining = False
 

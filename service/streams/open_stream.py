@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,6 +51,7 @@ class OpenStream:
         layout: which layers come.
         host: the connection.
         held: is closed when the stream ends.
+        hold: is told of each number of bytes that its layers take; see `service.http.bounds.Gate.enter`.
     """
 
     request: protocol.OpenRequest
@@ -58,6 +59,7 @@ class OpenStream:
     layout: Layout
     host: Host
     held: ExitStack
+    hold: Callable[[int], None]
     touched: float = field(default_factory=time.monotonic, init=False)
     """When something last came for it."""
     complete: bool = field(default=False, init=False)
@@ -80,6 +82,7 @@ class OpenStream:
         self.complete = message.last
         try:
             layer = self._checked(message)
+            self.hold(layer.nbytes)
         except RequestError as error:
             await self.fail(error)
             return

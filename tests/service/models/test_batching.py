@@ -12,7 +12,7 @@ import pytest
 
 from decoder.base import Decoding, Piece, unpack_shots
 from decoder.processes import ChildEndedError
-from service.errors import BusyError, ClosingError, DecoderFailedError, DecodeTimeoutError
+from service.errors import BusyError, ClosingError, DecoderFailedError, DecodeTimeoutError, TooManyShotsError
 from service.models.batching import MAX_BATCH_SECONDS, BatchWorker
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits, pack_bits
@@ -173,6 +173,25 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(make_worker, echo
     await queue(worker, echo, shots(2))
     echo.gate.set()
     assert len((await waiting).predictions) == 8
+
+
+async def test_answers_have_a_bound_in_bytes(make_worker, echo, shots, monkeypatch):
+    """An error is a bit for each of a hundred thousand: a few requests once took all memory."""
+    monkeypatch.setattr("service.models.batching.MOST_ANSWER_BYTES", 12 * 5)
+    monkeypatch.setattr("service.models.batching.MOST_ANSWERS_BYTES", 12 * 9)
+    worker = make_worker()
+    with pytest.raises(TooManyShotsError, match="6 shots with answers of 12 bits each in one request, at most 5"):
+        await worker.decode(echo, pack_bits(shots(6)))
+    await hold(worker, echo)
+    jobs = await queue(worker, echo, shots(5), shots(3))
+    with pytest.raises(BusyError):
+        await worker.decode(echo, pack_bits(shots(1)))
+    jobs[1].cancel()
+    await asyncio.wait(jobs[1:])
+    jobs += await queue(worker, echo, shots(3))
+    echo.gate.set()
+    assert len((await jobs[2]).predictions) == 3
+    assert len((await worker.decode(echo, pack_bits(shots(5)))).predictions) == 5
 
 
 async def test_a_cancelled_job_leaves_the_queue_and_its_batch_unharmed(make_worker, echo, shots):

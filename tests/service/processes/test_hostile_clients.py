@@ -109,6 +109,19 @@ def test_a_long_header_at_once(port):
         assert talk(port, GET + b"X-Long: " + b"a" * 70_000 + b"\r\n\r\n")[:13] in (b"HTTP/1.1 431 ", b"")
 
 
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /v1/models?" + b"a=&" * 3000 + b" HTTP/1.1\r\nHost: t\r\n\r\n", b"414"),
+        (GET + b"a:b\r\n" * 200 + b"\r\n", b"431"),
+        (GET + b"X: a\r\n b\r\n\r\n", b"400"),
+    ],
+    ids=["target", "lines", "folded"],
+)
+def test_headers_that_take_long_to_look_through(port, request_, status):
+    assert talk(port, request_).startswith(b"HTTP/1.1 " + status)
+
+
 def test_small_chunks_are_taken(port):
     shots = SHOT * 9_990
     chunks = b"".join(b"1b\r\n" + shots[start : start + 27] + b"\r\n" for start in range(0, len(shots), 27))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import Client, ServiceError
+from service.folders import own_folder
 from tests.helpers import PATIENCE_SECONDS, command_of, eventually
 from tests.service import served
 from tests.service.served import Server
@@ -71,8 +73,15 @@ class Load:
 
 
 @pytest.fixture
-def serve(tmp_path) -> Callable[..., AbstractContextManager[Server]]:
-    return partial(served.serve, tmp_path / "log", model=MODEL)
+def serve(tmp_path, temporary_folder) -> Callable[..., AbstractContextManager[Server]]:
+    """Workers are asked over a socket, for which the path of this temporary folder is too long."""
+    return partial(served.serve, tmp_path / "log", model=MODEL, TMPDIR=str(temporary_folder))
+
+
+@pytest.fixture
+def temporary_folder(tmp_path) -> Path:
+    (folder := tmp_path / ("long" * 20)).mkdir()
+    return folder
 
 
 def test_the_client_does_not_notice_that_workers_are_killed(serve):
@@ -190,13 +199,16 @@ def test_workers_share_metrics_and_models(serve):
         assert routes.count("/v1/models/{model_id}/decode") == 40
 
 
-def test_workers_end_with_their_supervisor(serve):
+def test_workers_end_with_their_supervisor_and_the_next_one_removes_its_files(serve, temporary_folder):
     with serve("--workers", "2") as server:
         server.wait_until_ready()
+        assert len(list(temporary_folder.glob("*/models.json"))) == 1
         workers = server.workers()
         server.process.kill()
         server.process.wait()
         eventually(lambda: not any(command_of(worker) for worker in workers))
+    with own_folder(place=temporary_folder) as folder:
+        assert list(temporary_folder.iterdir()) == [folder]
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(serve):

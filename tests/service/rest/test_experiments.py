@@ -235,6 +235,13 @@ REFUSED = {
     "random": ("H 0\nM 0\nDETECTOR rec[-1]", "circuit", 422, "random"),
     "repeats": ("M 0\nREPEAT 9000000000000000000 {\nM 0\nDETECTOR rec[-1]\n}", "circuit", 422, "at most 200000"),
     "detectors": ("REPEAT 300000 {\nerror(0.1) D0\nshift_detectors 1\n}", "dem", 422, "at most 200000"),
+    "observables": ("error(0.1) D0 L99999", "dem", 422, "100000 observables, and at most 10000"),
+    "layers": (
+        "REPEAT 11000 {\nerror(0.1) D0\ndetector(0, 0, 0) D0\nshift_detectors(0, 0, 1) 1\n}",
+        "dem",
+        422,
+        "layers",
+    ),
     "long": ("M 0\n" * (MOST_BYTES // 4 + 1), "circuit", 413, "bytes; write repeated rounds as a REPEAT block"),
     "kind": (CIRCUIT, "stim", 422, "kind: Input should be 'circuit' or 'dem'"),
 }
@@ -248,6 +255,13 @@ def test_what_is_refused_leaves_nothing(alice, directory):
         assert (refused.status_code, message in refused.json()["detail"]) == (status, True), (name, refused.text)
     assert alice.get("/v1/experiments").json() == {"experiments": []}
     assert not list(directory.glob("alice/*"))
+
+
+def test_many_observables_take_fewer_shots(alice):
+    experiment = post(alice, "error(0.1) D0 L9999", "dem").json()["id"]
+    refused = decode(alice, experiment, np.zeros((210, 1), np.uint8))
+    assert (refused.status_code, kind_of(refused)) == (413, "too-many-shots")
+    assert "at most 209 are allowed" in refused.json()["detail"]
 
 
 def test_other_refusals(alice, bob):

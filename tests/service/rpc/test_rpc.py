@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import socket
+import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -236,6 +238,86 @@ def test_streams_answer_in_order(client, shots_of):
         else:
             assert "there is no model 'n'" in str(error)
     client.stop_stream()
+
+
+PATHS = {name: f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ModelInfer", "ModelStreamInfer")}
+QUICK: dict[str, Any] = {
+    "body_timeout_seconds": 0.3,
+    "write_timeout_seconds": 0.3,
+    "stream_idle_seconds": 0.3,
+    "drain_seconds": 0,
+}
+ONE_PLACE: dict[str, Any] = {"max_requests_in_flight": 1}
+
+
+@pytest.fixture(scope="module")
+def quick(echo) -> Iterator[int]:
+    """The port for gRPC of a service with one place for calls, and little patience."""
+    port = free_port()
+    with running_server(echo.make, grpc_port=port, **QUICK, **ONE_PLACE):
+        yield port
+
+
+@pytest.mark.parametrize("name", ["ModelInfer", "ModelStreamInfer"])
+def test_calls_without_a_message_give_their_place_back(quick, shots, name):
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(PATIENCE_SECONDS)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{quick}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(channel.stream_stream(PATHS[name])(nothing()))
+        over.set()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert method(channel)(message(shots)).raw_output_contents
+
+
+def test_calls_whose_answers_nobody_reads_give_their_place_back(quick, shots):
+    """A client that is ready for no byte (RFC 9113, 6.9.2) once kept its place for ever."""
+    content = message(shots).SerializeToString()
+    headers = {":method": "POST", ":path": PATHS["ModelInfer"], ":scheme": "http", "content-type": "application/grpc"}
+    fields = b"".join(b"\0%c%b%c%b" % (len(k), k.encode(), len(v), v.encode()) for k, v in headers.items())
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    with socket.create_connection(("127.0.0.1", quick), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, 0)))
+        connection.sendall(frame(1, 4, 1, fields) + frame(0, 1, 1, struct.pack(">BI", 0, len(content)) + content))
+        received = b""
+        while b"\0\0\4\3\0\0\0\0\1" not in received:  # RST_STREAM of the call
+            received += connection.recv(4096)
+        with grpc.insecure_channel(f"127.0.0.1:{quick}") as channel:
+            assert method(channel)(message(shots)).raw_output_contents
+
+
+def test_probes_are_answered_when_no_place_is_free(served, shots):
+    port = free_port()
+    echo = EchoDecoder()
+    with (
+        running_server(echo.make, grpc_port=port, **ONE_PLACE, drain_seconds=0),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as other,
+    ):
+        echo.hold()
+        first = method(channel).future(message(shots))
+        eventually(lambda: echo.batches)
+        code, detail, trailing = fails(method(other), message(shots))
+        assert (code, trailing[PROBLEM]) == ("UNAVAILABLE", "busy"), detail
+        assert other.unary_unary(PATHS["ServerLive"])(b"") == b"\x08\x01"
+        echo.gate.set()
+        assert first.result().raw_output_contents
+
+
+def test_what_is_no_message_is_said_to_be_none(infer, served, caplog):
+    with grpc.insecure_channel(f"127.0.0.1:{served[1]}") as channel:
+        code, detail, trailing = fails(channel.unary_unary(PATHS["ModelInfer"]), b"\xff" * 9)
+        assert (code, trailing[PROBLEM]) == ("INVALID_ARGUMENT", "invalid-parameters"), detail
+        [answer] = channel.stream_stream(PATHS["ModelStreamInfer"])(iter([b"\xff" * 9]))
+        assert "no message of the Open Inference Protocol" in answer.decode()
+    assert "Traceback" not in caplog.text
 
 
 def test_keys_and_request_ids(echo, shots, caplog):

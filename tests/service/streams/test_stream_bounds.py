@@ -213,6 +213,22 @@ async def test_too_many_streams(lab_server, make, bound):
         assert await answers(lab, 2)
 
 
+async def test_the_layers_of_all_streams_have_a_bound(lab_server, make):
+    async with lab_server(MODEL, make=make, max_bodies_bytes=50, max_body_bytes=1) as server, server.lab() as lab:
+        await lab.open(0)
+        await lab.open(1)
+        await lab.layer(0, 0, QUIET)
+        await lab.layer(1, 0, QUIET)
+        message = await problem(lab)
+        assert (kind(message), message["stream"]) == ("busy", 1)
+        await lab.close(0)
+        await lab.until("closed")
+        await lab.open(1)
+        await lab.layer(1, 0, QUIET)
+        await lab.close(1)
+        await lab.until("closed")
+
+
 async def test_a_full_queue_fails_the_stream_and_not_the_connection(lab_server, make, echo):
     async with lab_server(MODEL, make=make, max_queued_shots=1, max_shots_per_request=1) as server, server.lab() as lab:
         echo.hold()
