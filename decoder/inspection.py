@@ -10,7 +10,11 @@ from simulation.files import Kind
 
 if TYPE_CHECKING:
     from decoder.catalog import DecoderSpec
+    from simulation.circuits import MemoryExperiment
+    from simulation.codes import BivariateBicycleCode
     from simulation.foreign.experiment import ForeignExperiment
+    from simulation.foreign.recognition import CodeFacts
+    from simulation.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,11 @@ class Memory:
     """As `simulation.codes.parse_code` reads it."""
     basis: Basis
     rounds: int
+
+    @classmethod
+    def of(cls, experiment: MemoryExperiment) -> Memory:
+        """What is said of an experiment."""
+        return cls(code=str(experiment.code), basis=experiment.basis, rounds=experiment.rounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +97,17 @@ def inspect(experiment: ForeignExperiment) -> Inspection:
     types, model = experiment.check_types, experiment.fault_model
     memory = int(types.memory.sum())
     found = None if experiment.circuit is None else code_of(experiment.circuit, types.memory)
-    own, network = _network(experiment)
+    placed = _placement(experiment)
+    code, basis, rounds = _memory(found, placed)
     return Inspection(
         kind=experiment.kind,
         sha256=experiment.sha256,
-        code=None if found is None or found.code is None else str(found.code),
-        n=None if found is None else found.n,
-        k=None if found is None else found.k,
+        code=None if code is None else str(code),
+        n=found.n if found is not None else None if code is None else code.n,
+        k=found.k if found is not None else None if code is None else code.k,
         check_weights=None if found is None else {str(weight): count for weight, count in found.weights.items()},
-        basis=found.pauli if found is not None and len(found.pauli) == 1 else None,
-        rounds=experiment.rounds,
+        basis=basis,
+        rounds=experiment.rounds if rounds is None else rounds,
         qubits=None if experiment.circuit is None else experiment.circuit.num_qubits,
         noise={name: list(rates) for name, rates in experiment.noise_rates.items()},
         check_types=types.found,
@@ -107,11 +117,11 @@ def inspect(experiment: ForeignExperiment) -> Inspection:
         observables_by_type=[int(types.predicted.sum()), int((~types.predicted).sum())] if types.two else None,
         mechanisms=model.num_mechanisms,
         likelier_than_not=int((model.priors > 0.5).sum()),
-        memory=own,
+        memory=None if placed is None or not placed.is_ours else Memory.of(placed.like),
         decoders=[
             Applicability(decoder=name, applies=applies, why=why)
             for name, spec in DECODERS.items()
-            for applies, why in [network if spec.settings is None else _classical(spec, experiment)]
+            for applies, why in [_network(experiment) if spec.settings is None else _classical(spec, experiment)]
         ],
     )
 
@@ -135,14 +145,31 @@ def _classical(spec: DecoderSpec, experiment: ForeignExperiment) -> tuple[bool, 
     return True, "both check types" if types.two else "all detectors as one type"
 
 
-def _network(experiment: ForeignExperiment) -> tuple[Memory | None, tuple[bool, str]]:
-    from simulation.detectors import DetectorGrid
+def _placement(experiment: ForeignExperiment) -> Placement | None:
+    from simulation.placement import NotPlacedError, placement_of
 
     try:
-        grid = DetectorGrid.of(experiment.dem)
-        from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+        return placement_of(experiment)
+    except NotPlacedError:
+        return None
 
-        code = str(NeuralDecoder.load(experiment).model_info["code"])
+
+def _memory(
+    found: CodeFacts | None, placed: Placement | None
+) -> tuple[BivariateBicycleCode | None, str | None, int | None]:
+    """The code, the basis and the rounds of a memory experiment, as far as they are known."""
+    if placed is not None:
+        return placed.like.code, placed.like.basis, placed.like.rounds
+    if found is None:
+        return None, None, None
+    return found.code, found.pauli if len(found.pauli) == 1 else None, None
+
+
+def _network(experiment: ForeignExperiment) -> tuple[bool, str]:
+    from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+
+    try:
+        network = NeuralDecoder.load(experiment)
     except ValueError as error:
-        return None, (False, str(error))
-    return Memory(code=code, basis=grid.memory_basis, rounds=grid.rounds), (True, f"the network for {code}")
+        return False, str(error)
+    return True, f"the network for {network.model.geometry.code}"

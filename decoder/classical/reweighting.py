@@ -51,13 +51,14 @@ class Reweighting:
         priors = self._probabilities(reweights, len(events), meaning)
         distinct, which = np.unique(priors, axis=0, return_inverse=True)
         flips = np.zeros((len(events), self._experiment.num_observables), dtype=np.bool_)
+        placement = self._settings.placement(self._experiment)
         for row, probabilities in enumerate(distinct):
             shots = np.flatnonzero(which.ravel() == row)
             model = FaultModel.from_errors(
                 self._symptoms, probabilities, num_observables=self._experiment.num_observables
             )
             types = self._experiment.check_types
-            decoder = self._settings.of_faults(model, types, detectors=self._detectors)
+            decoder = self._settings.of_faults(model, types, detectors=self._detectors, placement=placement)
             flips[shots] = decoder.predict(events[shots])
         return flips
 

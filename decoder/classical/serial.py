@@ -10,16 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.base import Decoding, Errors, SoftBatchDecoder, unpack_shots
+from decoder.classical.frame import Frame
 from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
 from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
-from decoder.serial.graph import joint_faults, observables_of
+from decoder.serial.graph import Integers, joint_faults, masks_of, observables_of
 from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_for
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes
+from simulation.experiments import Experiment
 from simulation.faults import FaultModel
+from simulation.placement import NotPlacedError, Placement, placement_of
 
 if TYPE_CHECKING:
     from decoder.serial.candidates import JointProblem
@@ -48,9 +51,21 @@ class SerialSettings(DecoderSettings):
     def __post_init__(self) -> None:
         check_fields(self, seed=0)
 
-    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> SerialDecoder:
+    def placement(self, experiment: Experiment) -> Placement | None:
+        """Where the detectors stand, if that is known, so that answers do not depend on their order."""
+        try:
+            return placement_of(experiment)
+        except NotPlacedError:
+            return None
+
+    def of_faults(
+        self, model: FaultModel, types: CheckTypes, *, detectors: Detectors, placement: Placement | None = None
+    ) -> SerialDecoder:
         """Makes a decoder, which uses all detectors that there are; see `DecoderSettings.decoder`."""
-        return SerialDecoder(model, _deciding(types), self)
+        if placement is None:
+            return SerialDecoder(model, _deciding(types), self)
+        frame = Frame(placement, model)
+        return SerialDecoder(frame.model, frame.memory_basis, self, frame=frame)
 
 
 class SerialDecoder(SoftBatchDecoder):
@@ -66,6 +81,7 @@ class SerialDecoder(SoftBatchDecoder):
         memory_basis: npt.NDArray[np.bool_],
         settings: SerialSettings | None = None,
         *,
+        frame: Frame | None = None,
         threads: int = 1,
     ) -> None:
         """Prepares a decoder.
@@ -74,6 +90,7 @@ class SerialDecoder(SoftBatchDecoder):
             fault_model: the mechanisms and their priors.
             memory_basis: (detectors,), the detectors whose events decide the observables; all, if in doubt.
             settings: how to decode; None for the default.
+            frame: what takes shots into the frame whose model `fault_model` is, and answers back; None for none.
             threads: how many share a batch.
 
         Raises:
@@ -82,6 +99,7 @@ class SerialDecoder(SoftBatchDecoder):
         super().__init__(num_detectors=fault_model.num_detectors, num_observables=fault_model.num_observables)
         settings = settings or SerialSettings()
         self.threads = threads
+        self.frame = frame
         problem = Problem.of(fault_model)
         self._given = problem
         self._syndrome_offset, self._observable_offset = problem.syndrome_offset, problem.observable_offset
@@ -144,11 +162,20 @@ class SerialDecoder(SoftBatchDecoder):
         return max(1, MOST_BYTES // (self.rules.solutions * len(self.joint.graph.chance) + 1))
 
     def _judge(self, events: Bits) -> Decoding:
-        result = self.propagate(events, keep_faults=self.rules.solutions > 1)
-        found = decoding_of(result, self._posterior(events, result), num_observables=self.num_observables)
-        offset = self._observable_offset
-        flips = np.where(offset, 1 - found.flip_probabilities, found.flip_probabilities)
-        return Decoding(found.predictions ^ offset, found.confidence, flips)
+        shots, which = self._turned(events)
+        result = self.propagate(shots, keep_faults=self.rules.solutions > 1)
+        probabilities = self._posterior(shots, result)
+        result = result._replace(cosets=self._as_asked(result.cosets, events, which))
+        return decoding_of(result, probabilities, num_observables=self.num_observables)
+
+    def _turned(self, events: Bits) -> tuple[Bits, Integers]:
+        """Shots as the model has them, and how they were turned; see `Frame.turned`."""
+        return (events, np.zeros(len(events), np.int64)) if self.frame is None else self.frame.turned(events)
+
+    def _as_asked(self, cosets: Integers, events: Bits, which: Integers) -> Integers:
+        """Cosets (B, ...) of the model as those of the experiment, whose shots (B, detectors) are given."""
+        flips = observables_of(cosets, num_observables=self.num_observables) ^ self._observable_offset
+        return masks_of(flips if self.frame is None else self.frame.answered(flips, events, which))
 
     def _posterior(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
         """(B, S): the probability of each coset, at one of its solutions."""
@@ -161,13 +188,18 @@ class SerialDecoder(SoftBatchDecoder):
     def _errors(self, events: Bits) -> Errors:
         from decoder.serial.errors import errors_of
 
-        result = self.propagate(events, keep_faults=True)
-        chosen = self._posterior(events, result).argmax(axis=1)
-        shots = np.ascontiguousarray(events ^ self._syndrome_offset)
+        turned, which = self._turned(events)
+        result = self.propagate(turned, keep_faults=True)
+        chosen = self._posterior(turned, result).argmax(axis=1)
+        shots = np.ascontiguousarray(turned ^ self._syndrome_offset)
         found = errors_of(shots, result, chosen, self._problem, threads=self.threads)
-        flips = observables_of(result.cosets[np.arange(len(chosen)), chosen], num_observables=self.num_observables)
         explained = self._given.explained(found, shots)
-        return Errors(flips ^ self._observable_offset, self._given.errors(found), explained)
+        if self.frame is not None:
+            back = {t: self.frame.mechanisms(t, self._given.faults) for t in np.unique(which).tolist()}
+            found = [back[t][mechanisms] for t, mechanisms in zip(which.tolist(), found, strict=True)]
+        cosets = self._as_asked(result.cosets[np.arange(len(chosen)), chosen], events, which)
+        flips = observables_of(cosets, num_observables=self.num_observables)
+        return Errors(flips, self._given.errors(found), explained)
 
 
 def _deciding(types: CheckTypes) -> npt.NDArray[np.bool_]:

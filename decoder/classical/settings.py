@@ -12,6 +12,7 @@ from simulation.bases import Detectors
 from simulation.check_types import CheckTypes
 from simulation.experiments import Experiment
 from simulation.faults import FaultModel
+from simulation.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,15 @@ class DecoderSettings(ABC):
         """These settings, with so many seconds of a core for each shot where the decoder can keep to that."""
         return self
 
+    def placement(self, experiment: Experiment) -> Placement | None:
+        """Where an experiment's detectors stand, for decoders that make use of it."""
+        return None
+
     @abstractmethod
-    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> BatchDecoder:
-        """Makes a decoder of a fault model and its check types; see `decoder`."""
+    def of_faults(
+        self, model: FaultModel, types: CheckTypes, *, detectors: Detectors, placement: Placement | None = None
+    ) -> BatchDecoder:
+        """Makes a decoder of a fault model, its check types and its placement; see `decoder`."""
 
     def decoder(self, experiment: Experiment, *, detectors: Detectors) -> BatchDecoder:
         """Makes a decoder that takes the shots of an experiment.
@@ -66,4 +73,5 @@ class DecoderSettings(ABC):
         Raises:
             ValueError: the fault model is none that can be decoded so, or a package is not installed.
         """
-        return self.of_faults(experiment.fault_model, experiment.check_types, detectors=detectors)
+        model, types, placement = experiment.fault_model, experiment.check_types, self.placement(experiment)
+        return self.of_faults(model, types, detectors=detectors, placement=placement)

@@ -19,6 +19,7 @@ from simulation.bases import Detectors
 from simulation.bits import Bits, PackedBits
 from simulation.check_types import CheckTypes
 from simulation.faults import FaultModel
+from simulation.placement import Placement
 
 Indices = npt.NDArray[np.int64]
 Solver = Callable[[npt.NDArray[np.uint8]], Indices]
@@ -42,7 +43,9 @@ class SyndromeSettings(DecoderSettings):
             ValueError: it is.
         """
 
-    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> SyndromeDecoder:
+    def of_faults(
+        self, model: FaultModel, types: CheckTypes, *, detectors: Detectors, placement: Placement | None = None
+    ) -> SyndromeDecoder:
         """Makes a decoder; see `DecoderSettings.decoder`."""
         return SyndromeDecoder(model, self, detectors=types.sufficient if detectors == "XZ" else None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import stim
 
 from decoder.base import Decoding, SoftBatchDecoder, Stream
+from decoder.classical.frame import Frame
 from decoder.devices import usable_device
 from decoder.neural.backends.choice import BackendName, choose_backend
 from decoder.neural.backends.events import EventPlacement
@@ -17,14 +18,14 @@ from decoder.neural.geometry import NETWORK_BASES
 from decoder.neural.judge import JudgedDecoder
 from decoder.neural.stream import LayerStream
 from decoder.neural.weights import load_weights, shipped_weights
-from simulation.bases import Basis, Detectors
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
-from simulation.codes import CODES, BivariateBicycleCode, parse_code
+from simulation.codes import BivariateBicycleCode, parse_code
 from simulation.detectors import DetectorGrid
 from simulation.experiments import Experiment
-from simulation.faults import FaultModel, Symptom
-from simulation.noise import NoiseModel
+from simulation.faults import FaultModel
+from simulation.foreign.experiment import ForeignExperiment
+from simulation.placement import NotPlacedError, Placement, placement_of
 
 
 class NeuralDecoder(SoftBatchDecoder):
@@ -41,6 +42,7 @@ class NeuralDecoder(SoftBatchDecoder):
         weights: Path,
         code: BivariateBicycleCode | None = None,
         fault_model: FaultModel | None = None,
+        placement: Placement | None = None,
         device: str = "cpu",
         backend: BackendName | None = None,
         max_batch: int = 1024,
@@ -52,6 +54,7 @@ class NeuralDecoder(SoftBatchDecoder):
             weights: a weights file, trained for the experiment's basis.
             code: the experiment's code; None for the one that the weights name.
             fault_model: the experiment's mechanisms; networks that decode alone do without.
+            placement: which of our experiments it is; networks that decode alone take it as it is without.
             device: where the network computes: "cpu", "cuda" or "cuda:N". Belief propagation runs on the host.
             backend: what computes it; the fastest one that can if not given, see `choose_backend`.
             max_batch: shots in one pass of the network; bounds the memory.
@@ -79,16 +82,19 @@ class NeuralDecoder(SoftBatchDecoder):
         self.judged: JudgedDecoder | None = None
         """What decodes, with a network that judges."""
         if judges:
-            if fault_model is None:
+            if fault_model is None or placement is None:
                 raise ValueError(f"{weights} needs the experiment's fault model, whose solutions it judges")
             self.judged = JudgedDecoder(
-                fault_model,
-                grid,
+                Frame(placement, fault_model),
                 geometry,
                 candidates=self.model.config.candidates,
-                placement=self.placement,
                 backend=self.backend,
                 temperature=self.info.calibration.temperature,
+            )
+        elif placement is not None and not placement.has_our_observables:
+            raise ValueError(
+                f"{weights} decodes alone, and reads other logical operators than the experiment's observables; decode "
+                "with serial, or with weights that judge"
             )
 
     @classmethod
@@ -102,53 +108,40 @@ class NeuralDecoder(SoftBatchDecoder):
     ) -> NeuralDecoder:
         """The decoder of an experiment, with the package's weights or given ones.
 
+        An experiment that Tandem did not make has to be one of its own but for names; see `simulation.placement`.
+
         Raises:
             ValueError: weights or an experiment that do not fit each other.
         """
-        if not isinstance(experiment, MemoryExperiment):
-            return cls.for_dem(experiment.dem, weights=weights, device=device)
-        code = experiment.code
-        weights = shipped_weights(str(code)) if weights is None else weights
-        options: dict[str, Any] = {"weights": weights, "device": device, "backend": backend}
-        return cls(experiment.grid, code=code, fault_model=experiment.fault_model, **options)
+        own = None
+        if weights is not None and not isinstance(experiment, MemoryExperiment):
+            own = parse_code(load_weights(weights)[1].config.code)
+        try:
+            placed = placement_of(experiment, code=own)
+        except NotPlacedError as error:
+            raise ValueError(f"the network does not apply to {experiment}: {error}; decode with serial") from None
+        code, model = placed.like.code, experiment.fault_model
+        if (model.priors > 0.5).any():
+            raise ValueError(
+                f"some error mechanisms of {experiment} are likelier than not, which no network has seen; decode with "
+                "serial"
+            )
+        return cls(
+            placed.grid,
+            weights=shipped_weights(str(code)) if weights is None else weights,
+            code=code,
+            fault_model=model,
+            placement=placed,
+            device=device,
+            backend=backend,
+        )
 
     @classmethod
     def for_dem(
         cls, dem: stim.DetectorErrorModel, *, weights: Path | None = None, device: str = "cpu"
     ) -> NeuralDecoder:
-        """The decoder for a DEM of one of our memory experiments, recognised by its coordinates and mechanisms.
-
-        Raises:
-            ValueError: the DEM is not that of an experiment that the weights are for.
-        """
-        grid = DetectorGrid.of(dem)
-        code = _code_on_torus(grid)
-        if weights is not None:
-            config = load_weights(weights)[1].config
-            # A network that decodes alone is for one code, which need not be a known one.
-            code = code if config.judges and code is not None else parse_code(config.code)
-        if code is None:
-            raise ValueError("no known code lives on this torus; decode with serial, or name weights for your code")
-        weights = shipped_weights(str(code)) if weights is None else weights
-        if dem.num_observables != code.k:
-            raise ValueError(
-                f"the DEM has {dem.num_observables} observables, but {code} has {code.k} logical qubits, all of which "
-                "must be observables"
-            )
-        model = FaultModel.from_dem(dem)
-        if (model.priors > 0.5).any():
-            raise ValueError(
-                "some error mechanisms are likelier than not, which no network has seen; decode with serial"
-            )
-        known = _symptoms(code, grid.memory_basis, grid.rounds, grid.has_both_bases, _noiseless_last_cycle(grid))
-        foreign = [s for s in model.symptoms() if s not in known]
-        if foreign:
-            raise ValueError(
-                f"{len(foreign)} error mechanisms of the DEM, such as detectors {foreign[0][0]} with observables "
-                f"{foreign[0][1]}, do not occur in the {grid.memory_basis} memory of {code} over {grid.rounds} rounds "
-                "that the network decodes; make the circuit with `tandem circuit`, or decode with serial"
-            )
-        return cls(grid, weights=weights, code=code, fault_model=model, device=device)
+        """The decoder for a detector error model; see `load`."""
+        return cls.load(ForeignExperiment.unchecked(dem, name="the model"), weights=weights, device=device)
 
     @cached_property
     def model_info(self) -> dict[str, Any]:
@@ -197,27 +190,3 @@ class NeuralDecoder(SoftBatchDecoder):
             )
         decode = None if self.model.folds_on_arrival else self.judge
         return LayerStream(self.backend, self.placement, shots=shots, decode=decode)
-
-
-def _code_on_torus(grid: DetectorGrid) -> BivariateBicycleCode | None:
-    """The published code that lives on as large a torus."""
-    l, m = (int(size) + 1 for size in grid.coordinates[:, :2].max(axis=0))
-    return next((code for code in CODES.values() if (code.l, code.m) == (l, m)), None)
-
-
-def _noiseless_last_cycle(grid: DetectorGrid) -> bool:
-    """Whether the last round has detectors of both bases."""
-    return len(np.unique(grid.coordinates[grid.layers[-1], 3])) == 2
-
-
-@lru_cache(maxsize=16)
-def _symptoms(
-    code: BivariateBicycleCode, basis: Basis, rounds: int, both: bool, noiseless_last_cycle: bool
-) -> frozenset[Symptom]:
-    """All that a fault can flip in our circuit: uniform noise has every Pauli fault at every location.
-
-    Other noise models, whatever their rates, have a subset.
-    """
-    detectors: Detectors = "XYZ" if both else "XZ"
-    experiment = MemoryExperiment(code, basis, rounds, NoiseModel.uniform(1e-3), detectors, noiseless_last_cycle)
-    return frozenset(experiment.fault_model.symptoms())

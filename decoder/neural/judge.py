@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from decoder.base import Decoding
+from decoder.classical.frame import Frame
 from decoder.classical.serial import SerialDecoder
 from decoder.neural.backends.base import Backend
 from decoder.neural.backends.events import EventPlacement
@@ -45,7 +46,7 @@ class CandidateDecoder(SerialDecoder):
         geometry: TorusGeometry,
         *,
         candidates: int,
-        placement: EventPlacement | None = None,
+        frame: Frame | None = None,
     ) -> None:
         """Prepares a decoder.
 
@@ -54,23 +55,25 @@ class CandidateDecoder(SerialDecoder):
             grid: the experiment's detectors.
             geometry: of its code.
             candidates: the most candidates of a shot.
-            placement: where the experiment's events stand, if that is known already.
+            frame: see `SerialDecoder`; the model and the grid are those of the frame.
 
         Raises:
             ValueError: some fault does not lie on the code's torus as it does in our circuits.
         """
         memory = np.zeros(fault_model.num_detectors, np.bool_)
         memory[grid.indices_of(grid.memory_basis)] = True
-        super().__init__(fault_model, memory)
+        super().__init__(fault_model, memory, frame=frame)
         self.geometry, self.most = geometry, candidates
-        self.placement = placement or EventPlacement(grid, geometry, partial=True)
+        self.placement = EventPlacement(grid, geometry, partial=True)
         self.places = fault_places(geometry, grid, self.joint)
 
     def disagreeing(self, events: Bits) -> tuple[Integers, Case]:
-        """Which of some shots, bool (B, detectors), have solutions that disagree, and what a judge sees of those.
+        """Which of some shots, bool (B, detectors), have solutions that disagree, and what a judge sees of those,
+        turned as they are decoded (`decoder.classical.frame`).
 
         The faults of all solutions are kept at once; see `decoder.classical.serial.MOST_BYTES`.
         """
+        events, _ = self._turned(events)
         result = self.propagate(events, keep_faults=True)
         differ = np.flatnonzero(disagreeing(result))
         result, events = result.of(differ), events[differ]
@@ -103,17 +106,26 @@ class JudgedDecoder(CandidateDecoder):
 
     def __init__(
         self,
-        fault_model: FaultModel,
-        grid: DetectorGrid,
+        frame: Frame,
         geometry: TorusGeometry,
         *,
         candidates: int,
-        placement: EventPlacement,
         backend: Backend[Any],
         temperature: float,
     ) -> None:
-        """As `CandidateDecoder`, with the backend that computes the network, and the temperature of its scores."""
-        super().__init__(fault_model, grid, geometry, candidates=candidates, placement=placement)
+        """Prepares a decoder.
+
+        Args:
+            frame: of the experiment and its fault model.
+            geometry: of its code.
+            candidates: the most candidates of a shot.
+            backend: what computes the network.
+            temperature: of its scores.
+
+        Raises:
+            ValueError: see `CandidateDecoder`.
+        """
+        super().__init__(frame.model, frame.placement.like.grid, geometry, candidates=candidates, frame=frame)
         self.backend = backend
         self.doubt = self.doubt._replace(temperature=self.doubt.temperature * temperature)
 

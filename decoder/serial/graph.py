@@ -132,6 +132,12 @@ def observables_of(cosets: Integers, *, num_observables: int) -> npt.NDArray[np.
     return bits
 
 
+def masks_of(flips: npt.NDArray[np.bool_]) -> Integers:
+    """(...): the mask of the observables in each row (..., observables); see `observables_of`."""
+    bits = np.uint64(1) << np.arange(flips.shape[-1], dtype=np.uint64)
+    return np.asarray((flips * bits).sum(axis=-1, dtype=np.uint64).view(np.int64))
+
+
 def _masks(observables: sp.csc_matrix) -> Integers:
     """The observables (rows) of each mechanism (column) as bits; the 64th is the sign."""
     masks = np.zeros(observables.shape[1], dtype=np.uint64)

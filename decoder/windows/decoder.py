@@ -22,6 +22,7 @@ from simulation.bits import Bits
 from simulation.check_types import CheckTypes, find_check_types
 from simulation.experiments import Experiment
 from simulation.faults import FaultModel
+from simulation.placement import Placement
 
 Indices = npt.NDArray[np.int64]
 
@@ -50,7 +51,9 @@ class WindowSettings(DecoderSettings):
         """See `DecoderSettings.limited`; the time is that for each window."""
         return replace(self, inner=self.inner.limited(seconds))
 
-    def of_faults(self, model: FaultModel, types: CheckTypes, *, detectors: Detectors) -> BatchDecoder:
+    def of_faults(
+        self, model: FaultModel, types: CheckTypes, *, detectors: Detectors, placement: Placement | None = None
+    ) -> BatchDecoder:
         """Refuses, as a fault model does not say when its detectors come.
 
         Raises:

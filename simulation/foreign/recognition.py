@@ -13,6 +13,7 @@ import stim
 
 from simulation.check_types import Mask, with_ticks
 from simulation.codes import CODES, BivariateBicycleCode
+from simulation.gf2 import RowSpace
 
 Colours = npt.NDArray[np.int64]
 
@@ -38,7 +39,7 @@ class CodeFacts:
         """Logical qubits, n without the independent checks; None where checks of one type alone are seen."""
         if 0 in (self.checks[0].shape[0], self.checks[1].shape[0]):
             return None
-        return self.n - _rank(self.checks[0]) - _rank(self.checks[1])
+        return self.n - sum(RowSpace(checks.toarray()).rank for checks in self.checks)
 
     @property
     def weights(self) -> dict[int, int]:
@@ -93,33 +94,50 @@ def recognise(checks: sp.csr_matrix) -> BivariateBicycleCode | None:
 
 
 def same_graph(one: sp.csr_matrix, other: sp.csr_matrix) -> bool:
-    """Whether two check matrices of the same shape are equal up to an order of rows and of columns.
+    """Whether two check matrices of the same shape are equal up to an order of rows and of columns."""
+    return next(isomorphisms(one, other), None) is not None
+
+
+def isomorphisms(
+    one: sp.csr_matrix, other: sp.csr_matrix, *, fixed: tuple[int, int] | None = None
+) -> Iterator[tuple[Colours, Colours]]:
+    """All ways in which two check matrices of the same shape are equal up to an order of rows and of columns.
 
     Vertices of both graphs get the same colour as long as nothing tells them apart; where all have colours of their own
     the order follows from them, and is checked. Else one vertex is singled out in the one graph, and each of its colour
     in the other in turn.
+
+    Args:
+        one: uint8 (checks, qubits).
+        other: the same.
+        fixed: a check of the one and the check of the other that it has to be; None for any.
+
+    Yields:
+        For each check of the one, int64 (checks,), and for each qubit, (qubits,), that of the other that it is.
     """
     both = sp.block_diag([one, other], format="csr").astype(np.uint64)
     rows, columns = one.shape
-    start = np.zeros(2 * rows, np.int64), np.zeros(2 * columns, np.int64)
 
-    def search(checks: Colours, qubits: Colours) -> bool:
+    def search(checks: Colours, qubits: Colours) -> Iterator[tuple[Colours, Colours]]:
         checks, qubits = _refined(both, checks, qubits)
         if any((np.sort(half[0]) != np.sort(half[1])).any() for half in (checks.reshape(2, -1), qubits.reshape(2, -1))):
-            return False
+            return
         for which, colours in enumerate((checks, qubits)):
             size = len(colours) // 2
             ambiguous = np.flatnonzero(np.bincount(colours[:size])[colours[:size]] > 1)
             if len(ambiguous):
                 v = int(ambiguous[0])
-                return any(
-                    search(*_singled_out(checks, qubits, which, (v, int(size + w))))
-                    for w in np.flatnonzero(colours[size:] == colours[v])
-                )
-        order = [np.argsort(half)[np.argsort(np.argsort(other_half))] for half, other_half in _halves(checks, qubits)]
-        return bool((one[order[0]][:, order[1]] != other).nnz == 0)
+                for w in np.flatnonzero(colours[size:] == colours[v]):
+                    yield from search(*_singled_out(checks, qubits, which, (v, int(size + w))))
+                return
+        found = [np.argsort(half[1])[np.argsort(np.argsort(half[0]))] for half in _halves(checks, qubits)]
+        placed = one.tocoo()
+        moved = sp.csr_matrix((placed.data, (found[0][placed.row], found[1][placed.col])), shape=other.shape)
+        if (moved != other).nnz == 0:
+            yield found[0], found[1]
 
-    return search(*start)
+    start = np.zeros(2 * rows, np.int64), np.zeros(2 * columns, np.int64)
+    yield from search(*(start if fixed is None else _singled_out(*start, 0, (fixed[0], rows + fixed[1]))))
 
 
 def _halves(*colours: Colours) -> Iterator[tuple[Colours, Colours]]:
@@ -148,18 +166,6 @@ def _refined(graph: sp.csr_matrix, checks: Colours, qubits: Colours) -> tuple[Co
 def _recoloured(colours: Colours, neighbours: npt.NDArray[np.uint64]) -> Colours:
     pairs = np.stack([colours.astype(np.uint64), neighbours], axis=1)
     return np.asarray(np.unique(pairs, axis=0, return_inverse=True)[1].ravel(), dtype=np.int64)
-
-
-def _rank(matrix: sp.csr_matrix) -> int:
-    """Over the field of two elements; rows are whole numbers whose bits are the columns."""
-    pivots: dict[int, int] = {}
-    for row in matrix.tolil().rows:
-        left = sum(1 << int(column) for column in row)
-        while left and left.bit_length() in pivots:
-            left ^= pivots[left.bit_length()]
-        if left:
-            pivots[left.bit_length()] = left
-    return len(pivots)
 
 
 def _data_qubits(ticked: stim.Circuit) -> frozenset[int]:

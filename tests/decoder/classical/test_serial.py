@@ -65,15 +65,15 @@ def test_packed_pickled_threaded_and_empty_batches() -> None:
         np.packbits(detections, axis=1, bitorder="little"), bit_packed_shots=True, bit_packed_predictions=True
     )
     np.testing.assert_array_equal(packed, np.packbits(predictions, axis=1, bitorder="little"))
-    memory_basis = np.zeros(experiment.num_detectors, dtype=np.bool_)
-    memory_basis[experiment.grid.indices_of("Z")] = True
-    threaded = SerialDecoder(experiment.fault_model, memory_basis, threads=3)
+    threaded = make_decoder("serial", experiment)
+    assert isinstance(threaded, SerialDecoder)
+    threaded.threads = 3
     np.testing.assert_array_equal(threaded.decode_batch(detections), predictions)
     assert decoder.decode_batch(detections[:0]).shape == (0, 12)
     # Columns of a larger array, and one shot after the other.
     apart = [decoder.decode_batch(np.hstack([detections] * 2)[n : n + 1, : detections.shape[1]]) for n in range(20)]
     np.testing.assert_array_equal(np.concatenate(apart), predictions[:20])
-    other = SerialDecoder(experiment.fault_model, memory_basis, SerialSettings(seed=1))
+    other = SerialDecoder(experiment.fault_model, experiment.check_types.memory, SerialSettings(seed=1))
     assert (other.propagate(detections).passes != decoder.propagate(detections).passes).any()
 
 
@@ -109,4 +109,4 @@ def test_mechanisms_that_are_likelier_than_not() -> None:
     flipped = np.array([False, True])
     np.testing.assert_array_equal(other.predictions, one.predictions ^ flipped)
     np.testing.assert_array_equal(other.confidence, one.confidence)
-    np.testing.assert_allclose(other.flip_probabilities, np.abs(one.flip_probabilities - flipped), rtol=1e-6)
+    np.testing.assert_allclose(other.flip_probabilities, np.abs(one.flip_probabilities - flipped), atol=1e-7)

@@ -103,5 +103,6 @@ def test_shots_that_no_error_explains(files, refuse):
 def test_a_service_and_the_network_say_what_they_take(files, refuse):
     (files / "s").write_bytes(b"\0" * 3)
     line = "decode --circuit d=3,r=3.stim --in s --out predictions"
-    assert "make the circuit with `tandem circuit`" in refuse(line)
-    assert "make the circuit with `tandem circuit`" in refuse("tune --circuit d=3,r=3.stim")
+    refused = "the network does not apply to d=3,r=3: "
+    assert refused in refuse(line)
+    assert refused in refuse("tune --circuit d=3,r=3.stim")

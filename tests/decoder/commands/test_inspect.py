@@ -6,6 +6,7 @@ import stim
 
 from decoder.catalog import DECODERS
 from simulation.circuits import MemoryExperiment
+from tests.simulation.renaming import renamed
 
 NOISE = {"after_clifford_depolarization": 0.005, "before_measure_flip_probability": 0.01}
 
@@ -37,11 +38,20 @@ def test_circuits_and_models_of_others(folder, succeed):
     assert (found["code"], found["n"], found["k"], found["check_weights"]) == (None, 9, 1, {"2": 4, "4": 4})
     network = found["decoders"][0]
     assert not network["applies"]
-    assert "make the circuit with `tandem circuit`" in network["why"]
+    assert "the network does not apply to surface: the errors that flip two detectors do not join" in network["why"]
     found = json.loads(succeed("inspect surface.dem --json"))
     assert found["kind"] == "dem"
     assert found["code"] is found["rounds"] is found["detectors_by_type"] is None
     assert found["check_types"].startswith("all detectors as one type (by coordinates: no fourth coordinate")
+
+
+def test_our_experiment_under_other_names_as_a_model_alone(folder, succeed):
+    circuit = MemoryExperiment.create(code="bb72", basis="X", rounds=3, p=0.002).circuit
+    renamed(circuit, seed=1).circuit.detector_error_model().to_file(folder / "other.dem")
+    found = json.loads(succeed("inspect other.dem --json"))
+    assert (found["code"], found["n"], found["k"], found["basis"], found["rounds"]) == ("bb72", 72, 12, "X", 3)
+    assert found["memory"] is None
+    assert found["decoders"][0] == {"decoder": "neural", "applies": True, "why": "the network for bb72"}
 
 
 def test_a_model_with_certain_and_likely_errors(folder, succeed):

@@ -16,7 +16,7 @@ from decoder.neural.backends.events import as_tensors
 from decoder.neural.candidates import EVIDENCE, FEATURES, MOST_GAP
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.fault_lattice import KINDS
-from decoder.neural.judge import Case, JudgedDecoder
+from decoder.neural.judge import CandidateDecoder, Case, JudgedDecoder
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
@@ -183,15 +183,7 @@ def test_circuits_with_other_faults_are_refused_in_one_line(random_judge: Path) 
     made = experiment(rounds=2)
     decoder = judge_of(random_judge, made)
     dem = str(made.dem).replace("error(", "error(0.001) D0 D40\nerror(", 1)
-    with pytest.raises(ValueError, match=r"do not occur in the Z memory of bb72.*decode with serial"):
+    with pytest.raises(ValueError, match=r"the network does not apply to dem: .*decode with serial"):
         make_decoder("neural", stim.DetectorErrorModel(dem))
     with pytest.raises(ValueError, match=r"the network does not apply to this circuit.*decode with serial"):
-        JudgedDecoder(
-            FaultModel.from_dem(stim.DetectorErrorModel(dem)),
-            made.grid,
-            decoder.geometry,
-            candidates=8,
-            placement=decoder.placement,
-            backend=decoder.backend,
-            temperature=1.0,
-        )
+        CandidateDecoder(FaultModel.from_dem(stim.DetectorErrorModel(dem)), made.grid, decoder.geometry, candidates=8)
