@@ -6,6 +6,7 @@ X and Z checks interleaved, and an eighth layer that measures the X ancillas and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import groupby
@@ -58,6 +59,11 @@ class MemoryExperiment:
             raise ValueError(f"rounds={self.rounds} must be a whole number, at least 1")
         if self.code.k == 0:
             raise ValueError(f"the code {self.code} has k = 0: it holds no logical qubit to keep")
+        if len(self.noise.qubit_factors) not in (0, 4 * self.code.cells):
+            raise ValueError(
+                f"the noise has factors of {len(self.noise.qubit_factors)} qubits, but the circuit has "
+                f"{4 * self.code.cells}: L data, R data, X ancillas and Z ancillas, {self.code.cells} of each"
+            )
 
     @classmethod
     def create(
@@ -88,8 +94,8 @@ class MemoryExperiment:
 
     @cached_property
     def dem(self) -> stim.DetectorErrorModel:
-        """The circuit's detector error model, not decomposed."""
-        return self.circuit.detector_error_model()
+        """The circuit's detector error model, not decomposed; disjoint errors of biased noise count as independent."""
+        return self.circuit.detector_error_model(approximate_disjoint_errors=self.noise.bias is not None)
 
     @cached_property
     def grid(self) -> DetectorGrid:
@@ -177,6 +183,10 @@ def _runs(layers: list[int]) -> str:
     return ", ".join(f"{count} x {size}" if count > 1 else str(size) for size, count in runs)
 
 
+Channel = Callable[[float], tuple[str, list[float]]]
+"""From a rate to stim's name and arguments of a noise channel."""
+
+
 class _Builder:
     """Writes one experiment's circuit. Qubits: L data, R data, X ancillas, Z ancillas, each `cells` long."""
 
@@ -247,25 +257,43 @@ class _Builder:
         pairs = (self.ancillas["X"], data) if basis == "X" else (data, self.ancillas["Z"])
         targets = np.stack(pairs, axis=1).ravel()
         self.circuit.append("CX", targets)
-        self._noise("DEPOLARIZE2", targets, self.noise.cnot)
+        self._noise(self.noise.cnot_channel, np.stack(pairs, axis=1), self.noise.cnot)
         return block
 
-    def _noise(self, name: str, targets: npt.NDArray[np.int64], rate: float) -> None:
-        if self.noisy and rate > 0:
-            self.circuit.append(name, targets, rate)
+    def _noise(self, channel: Channel, targets: npt.NDArray[np.int64], rate: float) -> None:
+        """A channel on qubits (n,) or on pairs of them (n, 2)."""
+        if not self.noisy or rate == 0:
+            return
+        for factor, part in self._by_factor(targets):
+            if factor > 0:
+                name, arguments = channel(rate * factor)
+                self.circuit.append(name, part.ravel(), arguments)
+
+    def _by_factor(self, targets: npt.NDArray[np.int64]) -> list[tuple[float, npt.NDArray[np.int64]]]:
+        """The targets, or pairs of them, that have the same factor in the noise."""
+        if not self.noise.qubit_factors:
+            return [(1.0, targets)]
+        factors = np.array([self.noise.factor(*group) for group in targets.reshape(len(targets), -1).tolist()])
+        return [(factor, targets[factors == factor]) for factor in np.unique(factors).tolist()]
 
     def _reset(self, basis: Basis, qubits: npt.NDArray[np.int64]) -> None:
         self.circuit.append("RX" if basis == "X" else "R", qubits)
-        self._noise("Z_ERROR" if basis == "X" else "X_ERROR", qubits, self.noise.reset)
+        flip = "Z_ERROR" if basis == "X" else "X_ERROR"
+        self._noise(lambda rate: (flip, [rate]), qubits, self.noise.reset)
 
     def _measure(self, basis: Basis, qubits: npt.NDArray[np.int64]) -> None:
         flip = self.noise.measurement if self.noisy else 0.0
-        self.circuit.append("MX" if basis == "X" else "M", qubits, flip or None)
+        name = "MX" if basis == "X" else "M"
+        if flip == 0 or not self.noise.qubit_factors:
+            self.circuit.append(name, qubits, flip or None)
+            return
+        for qubit in qubits.tolist():  # in their order, which the records have
+            self.circuit.append(name, [qubit], flip * self.noise.factor(qubit) or None)
 
     def _idle(self, qubits: npt.NDArray[np.int64]) -> None:
         # Every layer in which data qubits wait is one in which some ancilla is reset or measured.
-        self._noise("DEPOLARIZE1", qubits, self.noise.idle)
-        self._noise("DEPOLARIZE1", qubits, self.noise.readout_idle)
+        self._noise(self.noise.idle_channel, qubits, self.noise.idle)
+        self._noise(self.noise.idle_channel, qubits, self.noise.readout_idle)
 
     def _syndrome_detectors(self, *, first: bool) -> None:
         # A cycle records the Z outcomes, then the X outcomes: the last 2 * cells records.

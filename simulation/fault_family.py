@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,6 +25,8 @@ class FaultFamily:
     """
 
     def __init__(self, experiment: MemoryExperiment) -> None:
+        if experiment.noise.bias is not None or experiment.noise.qubit_factors:
+            raise ValueError("fault models of one family have no bias and no factors of qubits; make each by itself")
         self.rates = _rates(experiment.noise)
         """The rates that are above 0."""
         models = [_with_one_rate(experiment, rate).fault_model for rate in self.rates]
@@ -44,7 +47,7 @@ class FaultFamily:
         Raises:
             ValueError: other rates are above 0 than in the experiment, so other faults can happen.
         """
-        if _rates(noise) != self.rates:
+        if noise.bias is not None or noise.qubit_factors or _rates(noise) != self.rates:
             raise ValueError(
                 f"this noise has {', '.join(_rates(noise))} above 0, but these fault models are of a circuit with "
                 f"{', '.join(self.rates)}; make a FaultFamily of an experiment with this noise"
@@ -58,7 +61,7 @@ def _rates(noise: NoiseModel) -> tuple[str, ...]:
 
 
 def _with_one_rate(experiment: MemoryExperiment, rate: str) -> MemoryExperiment:
-    rates = {**dict.fromkeys(RATES, 0.0), rate: _REFERENCE_RATE}
+    rates: dict[str, Any] = {**dict.fromkeys(RATES, 0.0), rate: _REFERENCE_RATE}
     return replace(experiment, noise=NoiseModel(name="custom", p=_REFERENCE_RATE, **rates))
 
 

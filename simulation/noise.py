@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 RATES = ("reset", "measurement", "cnot", "idle", "readout_idle")
 
@@ -29,12 +31,28 @@ class NoiseModel:
     """DEPOLARIZE1 on each data qubit that no gate touches in a layer."""
     readout_idle: float = 0.0
     """A further DEPOLARIZE1 on data qubits that wait while ancillas are measured or reset."""
+    bias: float | None = None
+    """How many times likelier Z errors are than all others together, above 0; None for depolarizing noise. Of idling
+    qubits, p_Z / (p_X + p_Y), X and Y alike, as in Tuckett et al. (arXiv 1708.08474). Of a CNOT's 15 Paulis, IZ, ZI and
+    ZZ share the part of Z, the other twelve the rest. Resets and measurements have no bias."""
+    qubit_factors: tuple[float, ...] = ()
+    """A factor for the rates of each qubit, as the circuit of a `MemoryExperiment` numbers them; a CNOT has the mean of
+    its two. Empty for the same rates everywhere."""
 
     def __post_init__(self) -> None:
         for rate in RATES:
             value = getattr(self, rate)
             if not (math.isfinite(value) and 0 <= value < 0.5):
                 raise ValueError(f"noise rate {rate}={value} is outside [0, 0.5)")
+        if self.bias is not None and not (math.isfinite(self.bias) and self.bias > 0):
+            raise ValueError(f"noise bias={self.bias} must be a number above 0; leave it out for depolarizing noise")
+        largest = max((getattr(self, rate) for rate in RATES), default=0.0)
+        for qubit, factor in enumerate(self.qubit_factors):
+            if not (math.isfinite(factor) and factor >= 0 and factor * largest < 0.5):
+                raise ValueError(
+                    f"the factor {factor} of qubit {qubit} takes the rate {largest} out of [0, 0.5); give factors "
+                    "of at least 0 that do not"
+                )
 
     @property
     def is_silent(self) -> bool:
@@ -63,32 +81,67 @@ class NoiseModel:
     def parse(cls, spec: str, p: float) -> NoiseModel:
         """Reads ``uniform``, ``si1000`` or rates such as ``cnot=0.002,measurement=0.01`` (others 0; p unused).
 
+        To each of them ``,bias=10`` may be added.
+
         Raises:
             ValueError: an unknown name or rate, or a value out of range.
         """
-        if spec == "uniform":
-            return cls.uniform(p)
-        if spec == "si1000":
-            return cls.si1000(p)
-        rates = dict.fromkeys(RATES, 0.0)
-        for part in spec.split(","):
-            key, separator, value = part.strip().partition("=")
-            if not separator or key not in rates:
-                raise ValueError(
-                    f"unknown noise {spec!r}: use uniform, si1000, or rates such as "
-                    f"cnot=0.002,measurement=0.01 (known rates: {', '.join(RATES)})"
-                )
-            try:
-                rates[key] = float(value)
-            except ValueError:
-                raise ValueError(f"noise rate {key}={value!r} is not a number") from None
-        return cls(name="custom", p=max(rates.values()), **rates)
+        name, *others = (part.strip() for part in spec.split(","))
+        named = {"uniform": cls.uniform, "si1000": cls.si1000}.get(name)
+        values = _values(others if named else [name, *others], spec, known=("bias",) if named else (*RATES, "bias"))
+        bias = values.pop("bias", None)
+        if named is not None:
+            return replace(named(p), bias=bias)
+        rates: dict[str, Any] = {**dict.fromkeys(RATES, 0.0), **values}
+        return cls(name="custom", p=max(rates.values()), bias=bias, **rates)
 
     def __str__(self) -> str:
-        """The specification that `parse` reads back (p apart)."""
-        if self.name != "custom":
-            return self.name
-        return ",".join(f"{f.name}={getattr(self, f.name):g}" for f in fields(self) if f.name in RATES)
+        """The specification that `parse` reads back (p and factors of qubits apart)."""
+        rates = [f"{f.name}={getattr(self, f.name):g}" for f in fields(self) if f.name in RATES]
+        parts = rates if self.name == "custom" else [self.name]
+        parts += [] if self.bias is None else [f"bias={self.bias:g}"]
+        factors = hashlib.sha256(repr(self.qubit_factors).encode()).hexdigest()[:8]
+        return ",".join(parts + ([f"factors={factors}"] if self.qubit_factors else []))
+
+    def factor(self, *qubits: int) -> float:
+        """By what the rates of a qubit, or of a gate on several, are multiplied."""
+        return sum(self.qubit_factors[qubit] for qubit in qubits) / len(qubits) if self.qubit_factors else 1.0
+
+    def idle_channel(self, rate: float) -> tuple[str, list[float]]:
+        """stim's name and arguments of the noise on a qubit that waits."""
+        if self.bias is None:
+            return "DEPOLARIZE1", [rate]
+        other = rate / (1 + self.bias) / 2
+        return "PAULI_CHANNEL_1", [other, other, rate * self.bias / (1 + self.bias)]
+
+    def cnot_channel(self, rate: float) -> tuple[str, list[float]]:
+        """The same of the noise after a CNOT."""
+        if self.bias is None:
+            return "DEPOLARIZE2", [rate]
+        mostly = rate * self.bias / (1 + self.bias) / 3
+        other = rate / (1 + self.bias) / 12
+        return "PAULI_CHANNEL_2", [mostly if pauli in ("IZ", "ZI", "ZZ") else other for pauli in _TWO_QUBIT_PAULIS]
+
+
+_TWO_QUBIT_PAULIS = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
+"""In the order of PAULI_CHANNEL_2."""
+
+
+def _values(parts: list[str], spec: str, *, known: tuple[str, ...]) -> dict[str, float]:
+    """The numbers that a specification gives by name."""
+    values: dict[str, float] = {}
+    for part in parts:
+        key, separator, value = part.partition("=")
+        if not separator or key not in known:
+            raise ValueError(
+                f"unknown noise {spec!r}: use uniform, si1000, or rates such as cnot=0.002,measurement=0.01 "
+                f"(known rates: {', '.join(RATES)}), each with ,bias=10 if wanted"
+            )
+        try:
+            values[key] = float(value)
+        except ValueError:
+            raise ValueError(f"noise rate {key}={value!r} is not a number") from None
+    return values
 
 
 def _checked_p(p: float) -> float:

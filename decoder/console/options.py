@@ -45,7 +45,8 @@ NoiseOption = Annotated[
     typer.Option(
         "--noise",
         help="uniform, si1000, or rates such as cnot=0.002,measurement=0.01 "
-        "(also reset, idle, readout_idle; what is not named is 0).",
+        "(also reset, idle, readout_idle; what is not named is 0); with ,bias=10 Z errors are ten times likelier than "
+        "all others together.",
     ),
 ]
 DetectorsOption = Annotated[

@@ -38,7 +38,7 @@ class WindowSettings(DecoderSettings):
     inner: DecoderSettings
     """What decodes each window; it has to tell errors (`decoder.base.ErrorDecoder`)."""
     window: int
-    """Layers of detectors in each window. An experiment of no more layers is one window."""
+    """Layers of detectors in each window, at most those of the experiment."""
     commit: int
     """How many layers later the next window begins: errors that begin in these layers are fixed."""
 
@@ -78,12 +78,18 @@ class WindowDecoder(BatchDecoder):
             detectors: see `DecoderSettings.decoder`.
 
         Raises:
-            ValueError: errors reach beyond a window, or the decoder tells no errors, or cannot take a window.
+            ValueError: a window is longer than the experiment, errors reach beyond a window, or the decoder tells no
+                errors, or cannot take a window.
         """
         super().__init__(num_detectors=experiment.num_detectors, num_observables=experiment.num_observables)
         self.settings = settings
         window, commit = settings.window, settings.commit
         self._short = shortened(experiment.source, window=window, margin=max(2, window - commit))
+        if window > self._short.layers:
+            raise ValueError(
+                f"a window of {window} layers is longer than a shot of {self._short.layers}; take a shorter one, "
+                "or decode without windows"
+            )
         short = self._short.experiment
         types = find_check_types(short.fault_model, circuit=short.circuit, dem=short.dem)
         used = types.sufficient if detectors == "XZ" else None

@@ -164,7 +164,11 @@ def _exponent(term: str, variable: str, exponent: str | None) -> int:
 
 
 def _published() -> Iterable[BivariateBicycleCode]:
-    """The codes of Bravyi et al., Table 3, with the monomials in the order that their schedule uses."""
+    """The codes of Bravyi et al., Table 3, with the monomials in the order that their schedule uses; and others.
+
+    bb18 is the small code of trmue/relay (arXiv 2506.01779), bb120 and bb196 are those of Berthusen et al.,
+    PRX Quantum 6, 010306 (2025), Table 1.
+    """
     a_72: Polynomial = ((3, 0), (0, 1), (0, 2))
     b_72: Polynomial = ((0, 3), (1, 0), (2, 0))
     yield BivariateBicycleCode(6, 6, a_72, b_72, "bb72", 6)
@@ -173,6 +177,9 @@ def _published() -> Iterable[BivariateBicycleCode]:
     yield BivariateBicycleCode(12, 6, a_72, b_72, "bb144", 12)
     yield BivariateBicycleCode(12, 12, ((3, 0), (0, 2), (0, 7)), b_72, "bb288", 18)
     yield BivariateBicycleCode(30, 6, ((9, 0), (0, 1), (0, 2)), ((0, 3), (25, 0), (26, 0)), "bb360", 24, True)
+    yield BivariateBicycleCode(3, 3, ((1, 0), (0, 0), (0, 1)), ((1, 0), (0, 0), (1, 2)), "bb18", 4)
+    yield BivariateBicycleCode(12, 5, ((10, 0), (0, 4), (0, 1)), ((0, 0), (1, 0), (2, 0)), "bb120", 8)
+    yield BivariateBicycleCode(14, 7, ((6, 0), (0, 5), (0, 6)), ((0, 0), (4, 0), (13, 0)), "bb196", 8)
     yield BivariateBicycleCode(21, 18, ((3, 0), (0, 10), (0, 17)), ((0, 5), (3, 0), (19, 0)), "bb756", 34, True)
 
 

@@ -16,9 +16,9 @@ a set, with patterns of weight up to two, has a chance of 4e-8 to show a given w
 
 A weight that was found is an upper bound on the distance. ``data/logicals.json`` holds the results for the
 published codes with their weights, seed and iterations. Their lightest operators weigh what was published as the
-distance (bb72 6, bb90 10, bb108 10, bb144 12, bb288 18) or as its upper bound (bb360 24); for bb756 36 was
-found, where 34 is the published upper bound. All k operators of a code have its least weight, but for bb108 (four of
-weight 10, four of 12) and bb756 (eight of 36, eight of 40).
+distance (bb18 4, bb72 6, bb90 10, bb108 10, bb120 8, bb144 12, bb196 8, bb288 18) or as its upper bound (bb360 24);
+for bb756 36 was found, where 34 is the published upper bound. All k operators of a code have its least weight, but for
+bb108 (four of weight 10, four of 12), bb120 (8 and 10), bb196 (8 and 14) and bb756 (eight of 36, eight of 40).
 
 This command, in the root of the repository, makes the file again::
 

@@ -70,6 +70,13 @@ def test_a_code_that_is_not_published_can_be_named() -> None:
     check(placement_of(as_experiment(circuit), code=code), experiment, circuit)
 
 
+@pytest.mark.parametrize("name", ["bb90", "bb108", "bb120", "bb196", "bb288"])
+def test_other_codes_under_other_names(name: str) -> None:
+    experiment = MemoryExperiment(parse_code(name), "X", 2, made().noise)
+    circuit = renamed(experiment.circuit, seed=8).circuit
+    check(placement_of(as_experiment(circuit)), experiment, circuit)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

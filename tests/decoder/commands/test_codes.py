@@ -6,10 +6,13 @@ import json
 def test_codes_lists_the_published_parameters(succeed):
     rows = json.loads(succeed("codes --json"))["codes"]
     assert {row["code"]: (row["n"], row["k"]) for row in rows} == {
+        "bb18": (18, 4),
         "bb72": (72, 12),
         "bb90": (90, 8),
         "bb108": (108, 8),
+        "bb120": (120, 8),
         "bb144": (144, 12),
+        "bb196": (196, 12),
         "bb288": (288, 12),
         "bb360": (360, 12),
         "bb756": (756, 16),

@@ -40,11 +40,13 @@ def windows(name: str, described: Experiment | Source) -> WindowDecoder:
 @pytest.mark.parametrize("name", ["serial-1", "bposd-osd0"])
 def test_one_window_over_all_layers_is_the_decoder_itself(name):
     shots = sample(BB72.circuit, shots=20, seed=1).detection_events
-    whole = make_decoder(name, BB72).decode_batch(shots, bit_packed_shots=True)
-    assert whole.any()
-    for window in (13, 20):
-        decoder = windows(f"{name}-window-{window}-4", BB72)
-        np.testing.assert_array_equal(decoder.decode_batch(shots, bit_packed_shots=True), whole)
+    spec = decoder_spec(name)
+    assert spec.settings is not None
+    whole = spec.settings.of_faults(BB72.fault_model, BB72.check_types, detectors=spec.detectors)
+    answers = whole.decode_batch(shots, bit_packed_shots=True)
+    assert answers.any()
+    decoder = windows(f"{name}-window-13-4", BB72)
+    np.testing.assert_array_equal(decoder.decode_batch(shots, bit_packed_shots=True), answers)
 
 
 @pytest.mark.parametrize(("name", "most"), [("serial-1-window-6-3", 4), ("bposd-osd0-window-6-2", 16)])
@@ -124,6 +126,7 @@ def test_a_stream_says_what_is_fixed():
     ("name", "message"),
     [
         ("serial-window-2-2", "too short to fix 2; let it be at least 3 layers long"),
+        ("serial-window-14-3", "a window of 14 layers is longer than a shot of 13"),
         ("serial-window-2-3", "commit=3 must be at most window=2"),
         ("serial-window-0-0", "window"),
         ("neural-window-6-3", "tells no errors"),

@@ -14,10 +14,13 @@ from simulation.codes import CODES, MAX_PARSED_CELLS, BivariateBicycleCode, pars
 from simulation.codes.torus import shifted_cells
 
 PUBLISHED = {
+    "bb18": (18, 4, "4"),
     "bb72": (72, 12, "6"),
     "bb90": (90, 8, "10"),
     "bb108": (108, 8, "10"),
+    "bb120": (120, 8, "8"),
     "bb144": (144, 12, "12"),
+    "bb196": (196, 12, "8"),
     "bb288": (288, 12, "18"),
     "bb360": (360, 12, "<=24"),
     "bb756": (756, 16, "<=34"),

@@ -15,10 +15,13 @@ from simulation.codes import CODES, BivariateBicycleCode, parse_code
 from simulation.codes.logicals import SHIPPED_PATH, search_logicals, write_shipped
 
 WEIGHTS = {
+    "bb18": [4] * 4,
     "bb72": [6] * 12,
     "bb90": [10] * 8,
     "bb108": [10] * 4 + [12] * 4,
+    "bb120": [8] * 4 + [10] * 4,
     "bb144": [12] * 12,
+    "bb196": [8] * 6 + [14] * 6,
     "bb288": [18] * 12,
     "bb360": [24] * 12,
     "bb756": [36] * 8 + [40] * 8,
