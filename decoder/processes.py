@@ -42,6 +42,7 @@ from decoder.base import (
     unpack_shots,
 )
 from decoder.scheduling import take_usual_slices
+from decoder.windows.decoder import Fixed, WindowByWindow, WindowPlan
 from simulation import interrupts
 from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.circuits import MemoryExperiment
@@ -89,6 +90,8 @@ class _Facts:
     soft: bool
     num_errors: int | None
     """Of a decoder that tells errors."""
+    plan: WindowPlan | None
+    """Of a decoder that can be asked window by window."""
     model_info: Mapping[str, Any]
 
 
@@ -148,10 +151,12 @@ class ChildProcess:
         """The process id; None before the child has started."""
         return None if self._process is None else self._process.pid
 
-    def decoder(self, make: MakeDecoder, experiment: Experiment) -> ProcessDecoder | SoftProcessDecoder:
+    def decoder(self, make: MakeDecoder, experiment: Experiment) -> ProcessDecoder:
         """Makes a decoder in the child as it would be made here, with the same errors."""
         key = decoder_key(make, experiment)
         facts = self.call(_facts, key)
+        if facts.plan is not None:
+            return WindowProcessDecoder(self, key, facts, facts.plan)
         return (SoftProcessDecoder if facts.soft else ProcessDecoder)(self, key, facts)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -274,6 +279,22 @@ class SoftProcessDecoder(ProcessDecoder, SoftBatchDecoder):
         return self._child.call(_decode_soft, self._key, pack_bits(events))
 
 
+class WindowProcessDecoder(ProcessDecoder):
+    """A `WindowByWindow` in a child process."""
+
+    def __init__(self, child: ChildProcess, key: DecoderKey, facts: _Facts, plan: WindowPlan) -> None:
+        super().__init__(child, key, facts)
+        self.plan = plan
+
+    def prepare(self) -> None:
+        """As the decoder itself would."""
+        self._child.call(_prepare, self._key)
+
+    def fix(self, start: int, events: Bits) -> Fixed:
+        """As the decoder itself would."""
+        return self._child.call(_fix, self._key, start, events)
+
+
 # What follows runs in the child.
 
 
@@ -313,6 +334,7 @@ def _facts(key: DecoderKey) -> _Facts:
         num_observables=decoder.num_observables,
         soft=isinstance(decoder, SoftDecoder),
         num_errors=decoder.num_errors if isinstance(decoder, ErrorDecoder) else None,
+        plan=decoder.plan if isinstance(decoder, WindowByWindow) else None,
         model_info=dict(getattr(decoder, "model_info", {})),
     )
 
@@ -334,6 +356,18 @@ def _decode_to_errors(key: DecoderKey, shots: PackedBits) -> Errors:
     decoder = _decoder(key)
     assert isinstance(decoder, ErrorDecoder)
     return decoder.decode_to_errors(shots, bit_packed_shots=True)
+
+
+def _prepare(key: DecoderKey) -> None:
+    decoder = _decoder(key)
+    assert isinstance(decoder, WindowByWindow)
+    decoder.prepare()
+
+
+def _fix(key: DecoderKey, start: int, events: Bits) -> Fixed:
+    decoder = _decoder(key)
+    assert isinstance(decoder, WindowByWindow)
+    return decoder.fix(start, events)
 
 
 def _decode_soft(key: DecoderKey, shots: PackedBits) -> Decoding:

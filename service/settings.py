@@ -151,6 +151,9 @@ class Settings(BaseSettings):
         default=256, ge=1, description="Most decode requests at once, which bounds the memory of bodies."
     )
     max_rounds: int = Field(default=40, ge=1, description="Most rounds an experiment may have.")
+    max_window_rounds: int = Field(
+        default=10_000, ge=1, le=65_535, description="Most rounds of a stream that is decoded in windows."
+    )
     max_stream_connections: int = Field(default=256, ge=1, description="Most WebSocket connections at once.")
     max_streams: int = Field(default=4096, ge=1, description="Most streams open at once, over all connections.")
     max_streams_per_connection: int = Field(default=1024, ge=1, description="Most streams open on one connection.")

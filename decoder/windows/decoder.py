@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from decoder.base import BatchDecoder, ErrorDecoder
+from decoder.base import BatchDecoder, Decoder, ErrorDecoder, SoftDecoder
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
 from decoder.windows.models import WindowModel, window_model
-from decoder.windows.shortening import shortened
+from decoder.windows.shortening import by_layer, shortened
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes, find_check_types
@@ -25,6 +26,10 @@ from simulation.faults import FaultModel
 from simulation.placement import Placement
 
 Indices = npt.NDArray[np.int64]
+
+SIDE_BY_SIDE = 16
+"""Shots that `serial` decodes at once; other decoders take one after the other."""
+WARM_UP_SHOTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,64 @@ class WindowSettings(DecoderSettings):
         return WindowDecoder(experiment, self, detectors=detectors)
 
 
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """What one window decides for some shots."""
+
+    flips: Bits
+    """bool (shots, observables): those of the errors that are fixed."""
+    events: Bits
+    """bool (shots, detectors): those of the layers that the next window has as well, without what is fixed."""
+    converged: Bits
+    """bool (shots,): whether the errors found explain all events of the window."""
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The windows of an experiment: where each begins, and which are alike."""
+
+    window: int
+    """Layers in each."""
+    commit: int
+    """Layers by which they move on."""
+    first: int
+    """Windows that begin here or later, but before `last`, are alike if they are whole periods apart."""
+    period: int
+    """In layers."""
+    last: int
+    """The first window that is counted from the end."""
+    at_once: int
+    """How many shots are decoded in the time of little more than one."""
+
+    def first_like(self, start: int) -> int:
+        """The first window that is as the one that begins at a layer."""
+        return start if start >= self.last else min(start, self.first + max(0, start - self.first) % self.period)
+
+
+@runtime_checkable
+class WindowByWindow(Decoder, Protocol):
+    """A decoder that can be asked for one window after the other; what is known of a shot stays with who asks."""
+
+    @property
+    def plan(self) -> WindowPlan:
+        """The windows."""
+
+    def prepare(self) -> None:
+        """Makes the decoders of all windows and decodes with each, so that nobody waits for that later."""
+
+    def fix(self, start: int, events: Bits) -> Fixed:
+        """Decodes a window.
+
+        Args:
+            start: the layer at which it begins.
+            events: bool (shots, detectors of its layers), layer by layer, each ascending. What earlier windows have
+                fixed is taken out already.
+
+        Raises:
+            ValueError: another number of detectors.
+        """
+
+
 class WindowDecoder(BatchDecoder):
     """Decodes an experiment window by window, with the memory that a few windows take, however long it is."""
 
@@ -93,7 +156,10 @@ class WindowDecoder(BatchDecoder):
         short = self._short.experiment
         types = find_check_types(short.fault_model, circuit=short.circuit, dem=short.dem)
         used = types.sufficient if detectors == "XZ" else None
-        self.layers: tuple[Indices, ...] = self._short.layers_with(used)
+        self._looked_at = self._short.looked_at(used)
+        self.layers: tuple[Indices, ...] = tuple(
+            layer[self._looked_at[self._short.place(t)]] for t, layer in enumerate(by_layer(self._short.layer_of))
+        )
         """The detectors of each layer that are looked at, ascending."""
         self._model, self._types, self._layer_of = short.fault_model, types, self._short.layer_of_short
         if used is not None:
@@ -117,6 +183,62 @@ class WindowDecoder(BatchDecoder):
             shots: experiments side by side.
         """
         return WindowStream(self, shots=shots)
+
+    @property
+    def plan(self) -> WindowPlan:
+        """See `WindowByWindow`."""
+        settings, short = self.settings, self._short
+        return WindowPlan(
+            window=settings.window,
+            commit=settings.commit,
+            first=short.first,
+            period=short.period,
+            last=short.last,
+            at_once=SIDE_BY_SIDE if isinstance(self.window_at(0)[1], SoftDecoder) else 1,
+        )
+
+    def prepare(self) -> None:
+        """See `WindowByWindow`."""
+        random, known = np.random.default_rng(0), set[int]()
+        for start in self._starts():
+            model, decoder = self.window_at(start)
+            if id(decoder) not in known:
+                known.add(id(decoder))
+                faults = model.fault_model
+                errors = random.random((faults.num_mechanisms, WARM_UP_SHOTS)) < faults.priors[:, None]
+                decoder.decode_to_errors((faults.check_matrix.astype(np.int32) @ errors).T % 2 == 1)
+
+    def fix(self, start: int, events: Bits) -> Fixed:
+        """See `WindowByWindow`."""
+        looked_at = self._looked_at_from(start, self.settings.window)
+        if events.ndim != 2 or events.shape[1] != len(looked_at):
+            raise ValueError(f"the window at layer {start} has {len(looked_at)} detectors, not {events.shape[1:]}")
+        fixed = self.fixed(start, events[:, looked_at])
+        past = len(self._looked_at_from(start, self.settings.commit))
+        left = events[:, past:].copy()
+        left[:, looked_at[past:]] = fixed.events
+        return replace(fixed, events=left)
+
+    def fixed(self, start: int, events: Bits) -> Fixed:
+        """As `fix`, with those detectors alone that are looked at."""
+        model, decoder = self.window_at(start)
+        found = decoder.decode_to_errors(events)
+        fixed = (found.errors & model.fixed).T.astype(np.int32)
+        return Fixed(
+            flips=(model.observables @ fixed).T % 2 == 1,
+            events=(events ^ ((model.effect @ fixed).T % 2 == 1))[:, model.carried :],
+            converged=found.converged,
+        )
+
+    def _starts(self) -> range:
+        """Where windows begin."""
+        after_first = max(0, len(self.layers) - self.settings.window)
+        return range(0, after_first + self.settings.commit, self.settings.commit)
+
+    def _looked_at_from(self, start: int, layers: int) -> npt.NDArray[np.bool_]:
+        """(detectors,): which of those in so many layers are looked at."""
+        ends = min(start + layers, len(self.layers))
+        return np.concatenate([self._looked_at[self._short.place(t)] for t in range(start, ends)])
 
     def window_at(self, start: int) -> tuple[WindowModel, ErrorDecoder]:
         """The window that begins at a layer, and its decoder; windows that are the same share both."""
@@ -180,12 +302,10 @@ class WindowStream:
             self._decode(last=last)
 
     def _decode(self, *, last: bool) -> None:
-        model, decoder = self._decoder.window_at(self._start)
-        found = decoder.decode_to_errors(self._events)
-        fixed = (found.errors & model.fixed).T.astype(np.int32)
-        self.converged &= found.converged
-        self.predictions ^= (model.observables @ fixed).T % 2 == 1
-        self._events = (self._events ^ ((model.effect @ fixed).T % 2 == 1))[:, model.carried :]
+        fixed = self._decoder.fixed(self._start, self._events)
+        self.converged &= fixed.converged
+        self.predictions ^= fixed.flips
+        self._events = fixed.events
         self._start += self._decoder.settings.commit
         self.committed = self.received if last else self._start
 

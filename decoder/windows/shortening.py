@@ -43,25 +43,21 @@ class Shortened:
         """Of the long one."""
         return int(self.layer_of.max(initial=-1)) + 1
 
+    def first_like(self, start: int) -> int:
+        """The first layer of the long experiment at which a window begins that is as the one at a layer of it."""
+        return start if start >= self.last else min(start, self.first + max(0, start - self.first) % self.period)
+
     def place(self, start: int) -> int:
         """Where in the short experiment the window is that begins at a layer of the long one."""
         left_out = self.layers - 1 - int(self.layer_of_short.max(initial=-1))
-        if start >= self.last:
-            return start - left_out
-        return min(start, self.first + max(0, start - self.first) % self.period)
+        return start - left_out if start >= self.last else self.first_like(start)
 
-    def layers_with(self, used: Indices | None) -> tuple[Indices, ...]:
-        """The detectors of each layer of the long experiment, ascending; with `used` those alone that are like one of
-        these detectors of the short one."""
-        in_short = (
-            np.ones(len(self.layer_of_short), np.bool_)
-            if used is None
-            else np.zeros(len(self.layer_of_short), np.bool_)
-        )
+    def looked_at(self, used: Indices | None) -> tuple[npt.NDArray[np.bool_], ...]:
+        """For each layer of the short experiment which of its detectors, ascending, are among `used`; None for all."""
+        chosen = np.full(len(self.layer_of_short), used is None)
         if used is not None:
-            in_short[used] = True
-        masks = _by_layer(self.layer_of_short)
-        return tuple(detectors[in_short[masks[self.place(t)]]] for t, detectors in enumerate(_by_layer(self.layer_of)))
+            chosen[used] = True
+        return tuple(chosen[detectors] for detectors in by_layer(self.layer_of_short))
 
 
 def shortened(source: Source, *, window: int, margin: int) -> Shortened:
@@ -157,7 +153,7 @@ def _shift(model: stim.DetectorErrorModel) -> int:
     return shift
 
 
-def _by_layer(layer_of: Indices) -> list[Indices]:
+def by_layer(layer_of: Indices) -> list[Indices]:
     """The detectors of each layer, ascending."""
     order = np.argsort(layer_of, kind="stable")
     return np.split(order, np.cumsum(np.bincount(layer_of))[:-1])

@@ -2,5 +2,6 @@
 
 from service.client.client import AsyncClient, Client
 from service.client.exchange import Retries, ServiceError
+from service.client.streams import Committed, StreamAnswer
 
-__all__ = ["AsyncClient", "Client", "Retries", "ServiceError"]
+__all__ = ["AsyncClient", "Client", "Committed", "Retries", "ServiceError", "StreamAnswer"]

@@ -9,10 +9,31 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from service.client.exchange import Exchange, Flow, Outcome, Retries, authorization, checked_url, socket_path, unproxied
+from service.client.exchange import (
+    Exchange,
+    Flow,
+    Outcome,
+    Retries,
+    authorization,
+    checked_url,
+    model_path,
+    socket_path,
+    unproxied,
+)
+from service.client.streams import (
+    AsyncLayerStream,
+    LayerStream,
+    OnCommitted,
+    StreamExchange,
+    StreamOptions,
+    StreamPlace,
+    open_async_stream,
+    open_stream,
+)
 
 if TYPE_CHECKING:
     import httpx  # takes a third of a second to import, so that the functions that need it do
@@ -47,7 +68,9 @@ class _Connection(ABC):
         self.url = checked_url(url)
         # What is asked through a socket still has to name a host.
         base_url = self.url if self.url.scheme != "unix" else "http://localhost"
-        options = {"base_url": base_url, "headers": authorization(api_key), "timeout": timeout_seconds}
+        headers = authorization(api_key)
+        self._streams = StreamPlace(self.url, headers, timeout_seconds)
+        options = {"base_url": base_url, "headers": headers, "timeout": timeout_seconds}
         try:
             build_request = self._connect(**options)
         except (ImportError, ValueError) as error:  # a SOCKS proxy without the package for it, or no URL
@@ -128,6 +151,22 @@ class Client(_Connection):
     remove_experiment = _blocking(Exchange.remove_experiment)
     decode = _blocking(Exchange.decode)
 
+    def stream(
+        self, model_id: str, *, on_committed: OnCommitted | None = None, **options: Unpack[StreamOptions]
+    ) -> AbstractContextManager[LayerStream]:
+        """Opens a stream, over a connection of its own, for a `with` block: an experiment sent layer by layer.
+
+        Args:
+            model_id: which model.
+            on_committed: is called with all that a stream in windows tells to be fixed, during `send` and `answer`.
+            **options: which experiment, and in which windows; see `StreamOptions`.
+
+        Raises:
+            ServiceError: when the block is entered: the service cannot be reached, or refuses.
+        """
+        exchange = StreamExchange(options, on_committed=on_committed)
+        return open_stream(self._streams, f"{model_path(model_id)}/stream", exchange)
+
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
         import httpx
 
@@ -159,6 +198,13 @@ class AsyncClient(_Connection):
     experiments = _awaited(Exchange.experiments)
     remove_experiment = _awaited(Exchange.remove_experiment)
     decode = _awaited(Exchange.decode)
+
+    def stream(
+        self, model_id: str, *, on_committed: OnCommitted | None = None, **options: Unpack[StreamOptions]
+    ) -> AbstractAsyncContextManager[AsyncLayerStream]:
+        """`Client.stream` for an `async with` block; `on_committed` is called as soon as something is told."""
+        exchange = StreamExchange(options, on_committed=on_committed)
+        return open_async_stream(self._streams, f"{model_path(model_id)}/stream", exchange)
 
     def _connect(self, **options: Any) -> Callable[..., httpx.Request]:
         import httpx

@@ -381,13 +381,21 @@ def check(response: httpx.Response) -> httpx.Response:
     """
     if response.is_success:
         return response
-    status = response.status_code
     try:
-        problem = response.json()
-        detail, kind = str(problem["detail"]), str(problem["type"])
+        error = problem_error(response.json(), status=response.status_code, retry_after=_retry_after(response))
     except (ValueError, KeyError, TypeError):
         raise _foreign(response) from None
-    raise ServiceError(f"{detail} (status {status})", status=status, type=kind, retry_after=_retry_after(response))
+    raise error
+
+
+def problem_error(problem: Any, *, status: int, retry_after: float | None = None) -> ServiceError:
+    """A problem of RFC 9457 as an error.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    detail, kind = str(problem["detail"]), str(problem["type"])
+    return ServiceError(f"{detail} (status {status})", status=status, type=kind, retry_after=retry_after)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -11,15 +11,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from decoder.base import Decoder, Decoding, Piece
+from decoder.base import BatchDecoder, Decoder, Decoding, Piece, unpack_shots
 from decoder.processes import ChildEndedError
 from service.errors import (
     BusyError,
@@ -31,6 +31,8 @@ from service.errors import (
 )
 from service.wire.shots import DecodeResult
 from simulation.bits import PackedBits
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -326,6 +328,40 @@ class BatchWorker:
                 outcomes[job] = job.result()
             begin = end
         return outcomes
+
+
+class InPieces(BatchDecoder):
+    """A decoder that is given a few shots at a time, so that none waits long for the others of its batch.
+
+    Args:
+        num_detectors, num_observables: see `decoder.base.Decoder`.
+        at_once: how many shots it is given.
+    """
+
+    def __init__(self, *, num_detectors: int, num_observables: int, at_once: int) -> None:
+        super().__init__(num_detectors=num_detectors, num_observables=num_observables)
+        self._at_once = at_once
+
+    def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
+        """See `decoder.base.PiecewiseDecoder`."""
+        ends = time.perf_counter() + seconds
+        events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True)
+        rows = [self.predict(events[: self._at_once])]
+        for first in range(self._at_once, len(events), self._at_once):
+            if time.perf_counter() >= ends:
+                break
+            rows.append(self.predict(events[first : first + self._at_once]))
+        decoded = np.concatenate(rows)
+        return Piece(decoded, np.zeros(len(decoded), dtype=np.bool_))
+
+
+def kept_with(decoder: Decoder, key: Hashable, make: Callable[[], T]) -> T:
+    """What is made of a decoder, made once for each key. It goes when the decoder does."""
+    kept: dict[Hashable, Any] = vars(decoder).setdefault("_kept_with", {})
+    if key not in kept:
+        kept[key] = make()
+    found: T = kept[key]
+    return found
 
 
 def decode_some(decoder: Decoder, shots: PackedBits) -> Decoding | Piece:

@@ -12,7 +12,6 @@ from typing import Generic, TypeVar
 
 from decoder.base import Decoder
 from service.errors import BusyError, DecodeTimeoutError
-from simulation.experiments import Experiment
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -154,8 +153,8 @@ class SharedBuilds(Generic[K, T]):
             self.on_built(key, future.result())
 
 
-class DecoderCache:
-    """Decoders by experiment, the least recently used dropped first. Belongs to one event loop.
+class DecoderCache(Generic[K]):
+    """Decoders by what they decode, the least recently used dropped first. Belongs to one event loop.
 
     Args:
         build: makes a decoder; runs in the builder's thread.
@@ -163,15 +162,15 @@ class DecoderCache:
         size: decoders kept besides the first one asked for, which is never dropped.
     """
 
-    def __init__(self, build: Callable[[Experiment], Decoder], builder: Builder, *, size: int) -> None:
+    def __init__(self, build: Callable[[K], Decoder], builder: Builder, *, size: int) -> None:
         self.builder = builder
         self._build = build
         self._size = size
-        self._first: Experiment | None = None
-        self._kept: OrderedDict[Experiment, Decoder] = OrderedDict()
-        self._builds: SharedBuilds[Experiment, Decoder] = SharedBuilds(builder, self._keep)
+        self._first: K | None = None
+        self._kept: OrderedDict[K, Decoder] = OrderedDict()
+        self._builds: SharedBuilds[K, Decoder] = SharedBuilds(builder, self._keep)
 
-    async def get(self, experiment: Experiment, *, seconds: float | None) -> Decoder:
+    async def get(self, experiment: K, *, seconds: float | None) -> Decoder:
         """The decoder of an experiment, built if need be.
 
         Args:
@@ -186,7 +185,7 @@ class DecoderCache:
             return decoder
         return await self._builds.get(experiment, lambda: self._build(experiment), seconds=seconds)
 
-    def used(self) -> list[Experiment]:
+    def used(self) -> list[K]:
         """The experiments whose decoders are kept, the one used last at the end."""
         return list(self._kept)
 
@@ -201,7 +200,7 @@ class DecoderCache:
             del self._kept[experiment]
         return len(dropped)
 
-    def _keep(self, experiment: Experiment, decoder: Decoder) -> None:
+    def _keep(self, experiment: K, decoder: Decoder) -> None:
         self._first = self._first or experiment
         self._kept[experiment] = decoder
         others = [key for key in self._kept if key != self._first]

@@ -117,7 +117,7 @@ class ModelChanges:
             model = await asyncio.to_thread(self._engine.new_model, settings)
             await model.load()
             if (old := self._engine.models.get(settings.id)) is not None:
-                await model.warm_up(old.experiments)
+                await model.warm_up(old.wanted)
             if store is not None:
                 await self._store(store)
         except Exception as error:

@@ -17,6 +17,7 @@ from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
 from decoder.processes import ChildEndedError, ChildProcess
 from decoder.tandem.pairs import THRESHOLD
+from decoder.windows.decoder import WindowByWindow
 from service.errors import (
     ClosingError,
     DecodeTimeoutError,
@@ -30,6 +31,7 @@ from service.models.building import Builder, DecoderCache, in_time
 from service.models.experiments import ExperimentStore, kept_of
 from service.models.memory import Room, taken
 from service.models.second_opinions import SecondOpinions
+from service.models.windows import InWindows
 from service.settings import ModelSettings, Settings
 from service.telemetry.metrics import Metrics
 from service.wire.schemas import AnyExperimentQuery, ExperimentQuery
@@ -118,7 +120,7 @@ class Model:
         self._experiment = lru_cache(EXPERIMENT_CACHE_SIZE)(self._make_experiment)
         self.default = self._experiment(settings.basis, settings.rounds, settings.p)
         _ = self.default.circuit  # made now, so that the list of models need not wait for it
-        self._decoders = DecoderCache(
+        self._decoders: DecoderCache[Experiment | InWindows] = DecoderCache(
             self._build, Builder(seconds=bounds.build_timeout_seconds), size=bounds.decoder_cache_size
         )
         most = bounds.max_batch_shots if settings.network else min(CLASSICAL_BATCH_SHOTS, bounds.max_batch_shots)
@@ -142,13 +144,17 @@ class Model:
         if not self.ready:
             raise NotReadyError(f"model {self.id} is being loaded; wait for /readyz", retry_after=1)
 
-    def experiment(self, query: ExperimentQuery) -> MemoryExperiment:
+    def experiment(self, query: ExperimentQuery, *, most_rounds: int | None = None) -> MemoryExperiment:
         """The experiment that a request asks for; what it leaves out is that of the default.
+
+        Args:
+            query: what is asked for.
+            most_rounds: that it may have; None for those that are decoded as a whole.
 
         Raises:
             InvalidParametersError: too many rounds, or values that the model's noise does not allow.
         """
-        default, most = self.settings, self.bounds.max_rounds
+        default, most = self.settings, most_rounds or self.bounds.max_rounds
         if query.rounds is not None and query.rounds > most:
             detail = f"rounds={query.rounds} is more than the {most} that this service decodes"
             raise InvalidParametersError.of(detail, parameter="rounds")
@@ -157,7 +163,9 @@ class Model:
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
 
-    def any_experiment(self, query: AnyExperimentQuery) -> MemoryExperiment | KeptExperiment:
+    def any_experiment(
+        self, query: AnyExperimentQuery, *, most_rounds: int | None = None
+    ) -> MemoryExperiment | KeptExperiment:
         """The same, or the experiment that the client has sent.
 
         Raises:
@@ -165,14 +173,14 @@ class Model:
             UnknownExperimentError: the client's key has sent none of this id.
         """
         if query.experiment is None:
-            return self.experiment(query)
+            return self.experiment(query, most_rounds=most_rounds)
         if (query.basis, query.rounds, query.p) != (None, None, None):
             detail = "experiment says all that basis, rounds and p would say; leave these out"
             raise InvalidParametersError.of(detail, parameter="experiment")
         return self._sent.find(query.experiment).experiment
 
-    async def decoder(self, experiment: MemoryExperiment | KeptExperiment) -> Decoder:
-        """The decoder for an experiment, made if need be.
+    async def decoder(self, wanted: MemoryExperiment | KeptExperiment | InWindows) -> Decoder:
+        """The decoder for an experiment, made if need be. In windows it is a `WindowByWindow`.
 
         Raises:
             InvalidParametersError: this decoder cannot take such an experiment.
@@ -180,10 +188,11 @@ class Model:
             BusyError: too many decoders are being made, or there is no memory for another one.
             DecodeTimeoutError: it is not made in time.
         """
+        experiment = wanted.experiment if isinstance(wanted, InWindows) else wanted
         if self._has_network and isinstance(experiment, KeptExperiment):
             self._require_own(experiment)
         try:
-            return await self._decoders.get(experiment, seconds=self.bounds.build_timeout_seconds)
+            return await self._decoders.get(wanted, seconds=self.bounds.build_timeout_seconds)
         except ValueError as error:
             raise InvalidParametersError(str(error)) from error
         except (MemoryError, ChildEndedError) as error:
@@ -228,11 +237,11 @@ class Model:
         self.ready = True
 
     @property
-    def experiments(self) -> list[Experiment]:
-        """Those that decoders are kept for, the one used last at the end."""
+    def wanted(self) -> list[Experiment | InWindows]:
+        """Those experiments that decoders are kept for, the one used last at the end."""
         return self._decoders.used()
 
-    async def warm_up(self, experiments: Iterable[Experiment]) -> None:
+    async def warm_up(self, wanted: Iterable[Experiment | InWindows]) -> None:
         """Makes decoders for the experiments of a model that this one is to replace; some may be impossible here.
 
         They may be of another code or noise: what counts is their bases, rounds and physical error rates. Those that
@@ -240,7 +249,7 @@ class Model:
         """
         with suppress(DecodeTimeoutError):
             async with in_time(self.bounds.build_timeout_seconds):
-                for other in reversed(list(experiments)):
+                for other in reversed(list(wanted)):
                     with suppress(RequestError, ValueError):
                         if isinstance(other, MemoryExperiment):
                             await self.decoder(self._experiment(other.basis, other.rounds, other.noise.p))
@@ -305,9 +314,11 @@ class Model:
     def _children(self) -> tuple[ChildProcess, ...]:
         return (self._child, *(() if self.second is None else self.second.pool.children))
 
-    def _build(self, experiment: Experiment) -> Decoder:
+    def _build(self, wanted: Experiment | InWindows) -> Decoder:
         """Makes a decoder and lets it decode, so that no client pays for what first calls set up."""
-        experiment = copy(experiment)  # which keeps its circuit and matrices no longer than the decoder does
+        if isinstance(wanted, InWindows):
+            return self._build_in_windows(wanted)
+        experiment = copy(wanted)  # which keeps its circuit and matrices no longer than the decoder does
         with self._room.take() if self.ready else nullcontext(), self._child.patient(BUILD_PATIENCE_SECONDS):
             decoder = self._make(self.settings, experiment)
             if isinstance(experiment, KeptExperiment):  # what it means is known in the child alone
@@ -321,6 +332,16 @@ class Model:
                 hard = pack_bits(np.random.default_rng(0).random((1, decoder.num_detectors)) < 0.5)
             if isinstance(decoder, SoftBatchDecoder):
                 self.worker.expect(decoder, seconds=_seconds_of(decoder, hard))
+            return decoder
+
+    def _build_in_windows(self, wanted: InWindows) -> Decoder:
+        """The same of a decoder that is asked window by window."""
+        settings = self.settings.model_copy(update={"decoder": wanted.decoder})
+        with self._room.take(), self._child.patient(BUILD_PATIENCE_SECONDS):
+            decoder = self._make(settings, copy(wanted.experiment))
+            if not isinstance(decoder, WindowByWindow):
+                raise ValueError(f"the decoder {wanted.decoder} cannot be asked window by window")
+            decoder.prepare()
             return decoder
 
     def _warm_up_batches(self) -> Iterable[int]:

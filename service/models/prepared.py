@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from decoder.base import Decoder
 from decoder.tandem.rule import seconds_left
+from decoder.windows.decoder import WindowByWindow
 from service.errors import DecodeTimeoutError, InvalidParametersError
 from service.models.model import Model
 from service.models.second_opinions import AskedOpinions
 from service.models.telling import telling_errors
+from service.models.windows import InWindows, Windows, fixing_window
 from service.telemetry.record import current_record
 from service.wire.schemas import AnyExperimentQuery
 from service.wire.shots import DecodeResult, ExpectedShots
-from simulation.bits import PackedBits
+from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.experiments import Experiment
 
 MOST_PREDICTIONS = 2**21
@@ -42,8 +47,13 @@ class Prepared:
     """What the shots in a body have to be like."""
 
     @classmethod
-    async def of(cls, model: Model, query: AnyExperimentQuery) -> Prepared:
+    async def of(cls, model: Model, query: AnyExperimentQuery, *, windows: Windows | None = None) -> Prepared:
         """Makes the decoder for the experiment that a request asks for, if it is not there yet.
+
+        Args:
+            model: decodes.
+            query: says which experiment.
+            windows: whether to ask window by window (`fix`).
 
         Raises:
             InvalidParametersError: no such experiment, or not for this decoder.
@@ -52,8 +62,12 @@ class Prepared:
             NotReadyError, ClosingError: the model is not loaded yet, or no longer.
         """
         model.check_ready()
-        experiment = model.any_experiment(query)
-        decoder = await model.decoder(experiment)
+        if windows is None:
+            experiment = model.any_experiment(query)
+            decoder = await model.decoder(experiment)
+        else:
+            experiment = model.any_experiment(query, most_rounds=model.bounds.max_window_rounds)
+            decoder = await model.decoder(InWindows(experiment, windows.decoder))
         most = min(model.bounds.max_shots_per_request, MOST_PREDICTIONS // max(1, decoder.num_observables))
         return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))
 
@@ -99,6 +113,22 @@ class Prepared:
         if (record := current_record()) is not None:
             record.decoded(shots=len(shots), queue_seconds=result.queue_seconds, compute_seconds=result.compute_seconds)
         return result
+
+    async def fix(self, start: int, layers: Sequence[Bits]) -> tuple[Bits, list[Bits], bool]:
+        """Decodes one window of one shot; see `Prepared.of`.
+
+        Args:
+            start: the layer at which it begins.
+            layers: the events of its layers, bool (detectors,) each, without what earlier windows have fixed.
+
+        Returns:
+            The flips of the errors that are fixed, bool (observables,), the events that are left of the layers which
+            the next window has as well, and whether the errors found explain all of them.
+        """
+        assert isinstance(self.decoder, WindowByWindow)
+        fixing = fixing_window(self.decoder, start, [len(layer) for layer in layers])
+        result = await replace(self, decoder=fixing).decode_first(pack_bits(np.concatenate(layers)[None]))
+        return fixing.told(result.predictions[0])
 
     async def ask(self, shots: PackedBits, *, deadline_ms: float | None = None) -> AskedOpinions:
         """The network's result, and second opinions that are on their way; the arguments are those of `decode`."""

@@ -16,9 +16,12 @@ from service.auth import Key
 from service.http.bounds import Gate
 from service.models.engine import Engine
 from service.models.prepared import not_a_pair
+from service.models.windows import Windows
 from service.streams import protocol
 from service.streams.layout import layout_of
 from service.streams.open_stream import OpenStream
+from service.streams.whole import WholeStream
+from service.streams.windows import WindowStream
 from service.telemetry.record import current_record
 
 logger = logging.getLogger(__name__)
@@ -107,7 +110,7 @@ class Connection:
             return
         limit = self._settings.stream_idle_seconds
         for stream in list(self._streams.values()):
-            if not stream.complete and now - stream.touched > limit:
+            if stream.waits and now - stream.touched > limit:
                 self.start(
                     stream.fail(errors.StreamTimeoutError(f"no layer came for {limit:g} s; begin the experiment again"))
                 )
@@ -208,7 +211,8 @@ class Connection:
                     raise errors.ClosingError("the service is shutting down; open streams on another instance")
                 model = self._engine.model(self.model_id)
                 model.check_ready()
-                layout = layout_of(model, request)
+                windows = Windows.asked_for(model.settings.decoder, window=request.window, commit=request.commit)
+                layout = layout_of(model, request, windows=windows)
                 if len(self._streams) >= self._settings.max_streams_per_connection:
                     raise errors.BusyError(
                         f"{len(self._streams)} streams are open on this connection already; wait for answers",
@@ -220,10 +224,11 @@ class Connection:
                     raise not_a_pair(self.model_id, "deadline_ms")
             except errors.RequestError as error:
                 raise protocol.StreamRefused(request.stream, error) from error
-            stream = OpenStream(request, model, layout, host=self, held=held.pop_all(), hold=hold)
+            shared = (request, model, layout, self, held.pop_all(), hold)
+            stream = WholeStream(*shared) if windows is None else WindowStream(*shared, windows=windows)
         self._failed.pop(request.stream, None)
         self._streams[request.stream] = stream
-        stream.begin(protocol.opened_message(request, model=self.model_id, basis=layout.basis, detectors=layout.sizes))
+        stream.begin()
 
     async def _take(self, message: protocol.LayerMessage) -> None:
         stream = self._streams.get(message.stream)

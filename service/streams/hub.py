@@ -13,7 +13,7 @@ from service.http.bounds import Gate
 from service.http.problems import problem_of, problem_response
 from service.models.engine import Engine
 from service.streams.connection import Connection
-from service.streams.protocol import SUBPROTOCOL
+from service.wire.layers import SUBPROTOCOL
 
 MAX_SWEEP_SECONDS = 1.0
 """Most time between two looks at what is idle and which keys have been revoked."""

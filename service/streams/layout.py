@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from service.errors import InvalidLayerError
+from service.errors import InvalidLayerError, InvalidParametersError
 from service.models.experiments import kept_of
 from service.models.model import Model
+from service.models.windows import Windows
 from service.wire.schemas import AnyExperimentQuery
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.circuits import MemoryExperiment
@@ -28,6 +29,14 @@ class Layout(Protocol):
     def sizes(self) -> list[int]:
         """What the message `opened` tells of the layers' detectors."""
 
+    @property
+    def layers(self) -> int | None:
+        """How many there are, if that is known."""
+
+    @property
+    def observables(self) -> int:
+        """Of the experiment."""
+
     def check(self, t: int, *, last: bool) -> None:
         """Checks that the layer of a round may come.
 
@@ -42,16 +51,31 @@ class Layout(Protocol):
         """All layers as one shot, bit-packed (1, ceil(detectors / 8))."""
 
 
-def layout_of(model: Model, query: AnyExperimentQuery) -> Layout:
+def layout_of(model: Model, query: AnyExperimentQuery, *, windows: Windows | None) -> Layout:
     """The layers of the experiment that a request asks for.
 
+    Args:
+        model: decodes.
+        query: names the experiment.
+        windows: in which it is to be decoded, if in any.
+
     Raises:
-        InvalidParametersError, UnknownExperimentError: see `Model.any_experiment`.
+        InvalidParametersError, UnknownExperimentError: see `Model.any_experiment`, or a window is longer than all
+            layers, or than what is decoded at once.
     """
-    experiment = model.any_experiment(query)
+    most = model.bounds.max_rounds if windows is None else model.bounds.max_window_rounds
+    experiment = model.any_experiment(query, most_rounds=most)
+    layout: Layout
     if isinstance(experiment, MemoryExperiment):
-        return MemoryLayout(experiment.basis, model.code.cells, query.rounds, model.bounds.max_rounds)
-    return KeptLayout(experiment)
+        layout = MemoryLayout(experiment.basis, model.code.cells, model.code.k, query.rounds, most)
+        most_layers = min(layout.layers or most + 1, model.bounds.max_rounds + 1)
+    else:
+        layout = KeptLayout(experiment)
+        most_layers = len(layout.sizes)
+    if windows is not None and windows.window > most_layers:
+        detail = f"a window of {windows.window} layers is longer than the {most_layers} that it may have here"
+        raise InvalidParametersError.of(f"{detail}; take a shorter one, or none", parameter="window")
+    return layout
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,7 @@ class MemoryLayout:
 
     basis: str
     cells: int
+    observables: int
     rounds: int | None
     """None: as many as layers come before the last one."""
     most_rounds: int
@@ -68,6 +93,11 @@ class MemoryLayout:
     def sizes(self) -> list[int]:
         """Of the first layer, of those in between, and of the last."""
         return [self.cells, 2 * self.cells, self.cells]
+
+    @property
+    def layers(self) -> int | None:
+        """See `Layout.layers`."""
+        return None if self.rounds is None else self.rounds + 1
 
     def check(self, t: int, *, last: bool) -> None:
         """See `Layout.check`."""
@@ -99,6 +129,7 @@ class KeptLayout:
         kept = kept_of(experiment)
         self.basis = kept.record.inspection.basis
         self.sizes = kept.record.layers
+        self.layers, self.observables = len(self.sizes), experiment.num_observables
         self._order = kept.order
 
     def check(self, t: int, *, last: bool) -> None:

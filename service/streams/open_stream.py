@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
-from service.errors import InternalError, InvalidLayerError, NoProbabilitiesError, RequestError
+from service.errors import InternalError, InvalidLayerError, RequestError
 from service.models.model import Model
-from service.models.prepared import Prepared
 from service.streams import protocol
 from service.streams.layout import Layout
+from service.wire.shots import DecodeResult
 from simulation.bits import Bits
 
 logger = logging.getLogger(__name__)
@@ -39,11 +38,10 @@ class Host(Protocol):
 
 
 @dataclass(eq=False)
-class OpenStream:
+class OpenStream(ABC):
     """A stream from the request to open it until its answer, its failure, or until it is closed.
 
-    It checks the layers, keeps them, and when the last one is there has the whole shot decoded, in one batch with all
-    other shots, streamed or not.
+    It checks the layers; what it does with them is left to its kinds (`service.streams.whole`, `.windows`).
 
     Args:
         request: what the client wants.
@@ -61,39 +59,31 @@ class OpenStream:
     held: ExitStack
     hold: Callable[[int], None]
     touched: float = field(default_factory=time.monotonic, init=False)
-    """When something last came for it."""
+    """When something last came for it, or it was last at work."""
     complete: bool = field(default=False, init=False)
     """Whether its last layer has come."""
-    _layers: list[Bits] = field(default_factory=list, init=False)
-    """All that have come but the last."""
+    received: int = field(default=0, init=False)
+    """Layers that have come."""
     _ended: bool = field(default=False, init=False)
-    _preparing: asyncio.Task[None] | None = field(default=None, init=False)
-    _running: asyncio.Task[None] | None = field(default=None, init=False)
-    _answering: asyncio.Task[None] | None = field(default=None, init=False)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
-    def begin(self, opened: str) -> None:
-        """Makes the decoder, if the number of rounds is known already, and then sends the message `opened`."""
+    def begin(self) -> None:
+        """Begins to make the decoder, if it can be known already, and then sends `opened`."""
         self.model.metrics.streams.open.labels(self.model.id).inc()
-        self._preparing = self.host.start(self._prepare(opened))
+        self._begin()
 
     async def take(self, message: protocol.LayerMessage) -> None:
-        """Takes a layer. Whatever is wrong with it ends the stream."""
+        """Takes a layer; may wait until there is room for it. Whatever is wrong with it ends the stream."""
         self.touched = time.monotonic()
         self.complete = message.last
         try:
             layer = self._checked(message)
-            self.hold(layer.nbytes)
+            self._hold(layer)
         except RequestError as error:
             await self.fail(error)
             return
-        if message.last:
-            self._stop_running()  # the answer says more
-            shot = [*self._layers, layer]
-            self._answering = self.host.start(self._answer(shot, received=time.perf_counter()))
-            return
-        self._layers.append(layer)
-        if message.running:
-            await self._estimate(message.round)
+        self.received += 1
+        await self._take(message, layer)
 
     async def fail(self, error: RequestError) -> None:
         """Ends the stream, and tells the client why."""
@@ -106,8 +96,8 @@ class OpenStream:
         if self._ended:
             return
         self._ended = True
-        for task in (self._preparing, self._running, self._answering):
-            if task is not None and task is not asyncio.current_task():
+        for task in self._tasks:
+            if task is not asyncio.current_task():
                 task.cancel()
         self.held.close()
         self.model.metrics.streams.open.labels(self.model.id).dec()
@@ -115,75 +105,74 @@ class OpenStream:
 
     async def answered(self) -> None:
         """Waits until the answer is on its way, if the last layer has come."""
-        if self._answering is not None:
-            await asyncio.wait([self._answering])
+        if self.complete and self._tasks:
+            await asyncio.wait(set(self._tasks))
 
-    async def _prepare(self, opened: str) -> None:
-        try:
-            if self.request.rounds is not None or self.request.experiment is not None:
-                await Prepared.of(self.model, self.request)
-        except Exception as error:
-            await self.fail(_request_error(error))
-        else:
-            await self.host.send(opened)
+    @property
+    def waits(self) -> bool:
+        """Whether it is the client's turn."""
+        return not self.complete
+
+    def _hold(self, layer: Bits) -> None:
+        """Counts the bytes that a layer takes as long as the stream lasts."""
+        self.hold(layer.nbytes)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Starts what `begin` says."""
+
+    @abstractmethod
+    async def _take(self, message: protocol.LayerMessage, layer: Bits) -> None:
+        """Takes a layer that has been checked."""
+
+    def _start(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Begins work that ends with the stream at the latest; what it raises ends the stream."""
+
+        async def guarded() -> None:
+            try:
+                await begin()
+            except Exception as error:
+                await self.fail(request_error(error))
+
+        task = self.host.start(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _send_opened(self, **members: object) -> None:
+        """Tells that the decoder is ready, with more members if there are any."""
+        layout = self.layout
+        opened = protocol.opened_message(
+            self.request, model=self.model.id, basis=layout.basis, detectors=layout.sizes, **members
+        )
+        await self.host.send(opened)
+
+    async def _send_answer(self, result: DecodeResult, *, received: float, **members: object) -> None:
+        """Sends the answer and ends the stream.
+
+        Args:
+            result: of its one shot.
+            received: when the last layer came.
+            members: more of the answer.
+        """
+        seconds = time.perf_counter() - received
+        rounds = self.received - 1
+        await self.host.send(protocol.answer_message(self.request, result, rounds=rounds, seconds=seconds, **members))
+        self.model.metrics.streams.answered(self.model.id, seconds=seconds)
+        self.end()
 
     def _checked(self, message: protocol.LayerMessage) -> Bits:
         t = message.round
-        if t != len(self._layers):
-            raise InvalidLayerError(f"a layer of round {t} came, but that of round {len(self._layers)} is the next")
+        if t != self.received:
+            raise InvalidLayerError(f"a layer of round {t} came, but that of round {self.received} is the next")
         self.layout.check(t, last=message.last)
         if message.last and message.running:
             raise InvalidLayerError("the last layer's answer is no running one; set flag 1 or 2, not both")
         detectors = self.layout.detectors(t, last=message.last)
         return protocol.unpack_layer(message.events, detectors=detectors, where=f"the layer of round {t}")
 
-    async def _answer(self, shot: list[Bits], *, received: float) -> None:
-        try:
-            prepared = await self._prepared(shot)
-            result = await prepared.decode(self.layout.packed(shot), deadline_ms=self.request.deadline_ms)
-        except Exception as error:
-            await self.fail(_request_error(error))
-            return
-        seconds = time.perf_counter() - received
-        await self.host.send(protocol.answer_message(self.request, result, rounds=len(shot) - 1, seconds=seconds))
-        self.model.metrics.streams.answered(self.model.id, seconds=seconds)
-        self.end()
 
-    async def _estimate(self, t: int) -> None:
-        """Asks for the flip probabilities with a readout that agrees with the syndrome of round t."""
-        self._stop_running()  # the client is past that round
-        if self.request.experiment is not None:
-            detail = "running flip probabilities are those of a model's own experiments; ask for the answer alone"
-            await self.host.refuse(self.request.stream, NoProbabilitiesError(detail), round=t)
-        elif self.model.gives_confidence:
-            shot = [*self._layers, np.zeros(self.model.code.cells, dtype=np.bool_)]
-            self._running = self.host.start(self._run(t, shot))
-        else:
-            detail = f"the decoder of model {self.model.id} gives no probabilities; ask for the answer alone"
-            await self.host.refuse(self.request.stream, NoProbabilitiesError(detail), round=t)
-
-    async def _run(self, t: int, shot: list[Bits]) -> None:
-        try:
-            result = await (await self._prepared(shot)).decode_first(self.layout.packed(shot))
-        except Exception as error:
-            await self.host.refuse(self.request.stream, _request_error(error), round=t)
-        else:
-            await self.host.send(protocol.running_message(self.request.stream, result, round=t))
-
-    async def _prepared(self, shot: list[Bits]) -> Prepared:
-        """The model with the decoder for as many rounds as a shot has."""
-        assert self._preparing is not None
-        await asyncio.shield(self._preparing)  # which goes on if an estimate is cancelled
-        if self.request.experiment is not None:
-            return await Prepared.of(self.model, self.request)
-        return await Prepared.of(self.model, self.request.model_copy(update={"rounds": len(shot) - 1}))
-
-    def _stop_running(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-
-
-def _request_error(error: Exception) -> RequestError:
+def request_error(error: Exception) -> RequestError:
     """The error that the client gets: itself if it is a `RequestError`; any other goes into the log."""
     if isinstance(error, RequestError):
         return error

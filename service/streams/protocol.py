@@ -5,7 +5,6 @@ Control messages and answers are JSON in text frames; layers of detection events
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,18 +15,10 @@ from pydantic_core import to_json
 
 from service.errors import InvalidLayerError, InvalidParametersError, RequestError
 from service.http.problems import problem_of
+from service.wire.layers import HEADER, LAST, MAX_STREAM, RUNNING
 from service.wire.schemas import AnyExperimentQuery, Milliseconds
 from service.wire.shots import ANSWERED_BY, DecodeResult
 from simulation.bits import Bits, packed_size, set_past, unpack_bits
-
-SUBPROTOCOL = "tandem.stream.v1"
-HEADER = struct.Struct("<IHBB")
-"""Of a layer: stream (uint32), round (uint16), flags (uint8), a zero; little-endian. The packed events follow."""
-LAST = 1
-"""Flag: this layer is the data's readout compared with the last syndrome, and the answer is wanted."""
-RUNNING = 2
-"""Flag: wanted are the flip probabilities that the answer would have if the data were read out now."""
-MAX_STREAM = 2**32 - 1
 
 StreamNumber = int
 
@@ -50,12 +41,17 @@ class StreamRefused(Exception):
 
 
 class OpenRequest(AnyExperimentQuery):
-    """Opens a stream for one experiment. Without rounds it has as many as layers come before the last one."""
+    """Opens a stream for one experiment. Without rounds it has as many as layers come before the last one.
+
+    With a window it is decoded while its layers come.
+    """
 
     action: Literal["open"]
     stream: StreamNumber = Field(strict=True, ge=0, le=MAX_STREAM)
     flip_probabilities: bool = Field(default=False, strict=True)
     deadline_ms: Milliseconds | None = None
+    window: int | None = Field(default=None, strict=True, ge=1, le=9999)
+    commit: int | None = Field(default=None, strict=True, ge=1, le=9999)
 
 
 class CloseRequest(BaseModel):
@@ -142,12 +138,22 @@ def unpack_layer(events: bytes, *, detectors: int, where: str) -> Bits:
     return unpack_bits(packed, detectors).ravel()
 
 
-def opened_message(request: OpenRequest, *, model: str, basis: str | None, detectors: list[int]) -> str:
+def opened_message(
+    request: OpenRequest, *, model: str, basis: str | None, detectors: list[int], **members: object
+) -> str:
     """A stream is open; `detectors` as `service.streams.layout.Layout.sizes` has them."""
-    return _message("opened", request.stream, model=model, basis=basis, rounds=request.rounds, detectors=detectors)
+    facts = {"model": model, "basis": basis, "rounds": request.rounds, "detectors": detectors}
+    return _message("opened", request.stream, **facts, **members)
 
 
-def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, seconds: float) -> str:
+def committed_message(stream: StreamNumber, *, layers: int, flips: Bits, converged: bool) -> str:
+    """What is fixed by now: all errors that begin in the first `layers` layers, and their flips (observables,)."""
+    return _message("committed", stream, layers=layers, predictions=flips.view(np.uint8).tolist(), converged=converged)
+
+
+def answer_message(
+    request: OpenRequest, answer: DecodeResult, *, rounds: int, seconds: float, **members: object
+) -> str:
     """The answer of a stream, `seconds` after its last layer came."""
     flips = answer.flip_probabilities if request.flip_probabilities else None
     hurried = {"hurried": True} if answer.hurried_shots else {}
@@ -161,6 +167,7 @@ def answer_message(request: OpenRequest, answer: DecodeResult, *, rounds: int, s
         flip_probabilities=None if flips is None else flips[0].tolist(),
         **by,
         **hurried,
+        **members,
         seconds=seconds,
     )
 

@@ -172,6 +172,7 @@ class Limits(BaseModel):
     max_body_bytes: int
     max_shots_per_request: int
     max_rounds: int
+    max_window_rounds: int = Field(description="Of streams that are decoded in windows.")
     max_stream_connections: int = Field(description="Connections with streams, all clients together.")
     max_streams: int = Field(description="Open streams, over all connections.")
     max_streams_per_connection: int
