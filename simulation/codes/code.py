@@ -177,10 +177,10 @@ def _published() -> Iterable[BivariateBicycleCode]:
     yield BivariateBicycleCode(12, 6, a_72, b_72, "bb144", 12)
     yield BivariateBicycleCode(12, 12, ((3, 0), (0, 2), (0, 7)), b_72, "bb288", 18)
     yield BivariateBicycleCode(30, 6, ((9, 0), (0, 1), (0, 2)), ((0, 3), (25, 0), (26, 0)), "bb360", 24, True)
+    yield BivariateBicycleCode(21, 18, ((3, 0), (0, 10), (0, 17)), ((0, 5), (3, 0), (19, 0)), "bb756", 34, True)
     yield BivariateBicycleCode(3, 3, ((1, 0), (0, 0), (0, 1)), ((1, 0), (0, 0), (1, 2)), "bb18", 4)
     yield BivariateBicycleCode(12, 5, ((10, 0), (0, 4), (0, 1)), ((0, 0), (1, 0), (2, 0)), "bb120", 8)
     yield BivariateBicycleCode(14, 7, ((6, 0), (0, 5), (0, 6)), ((0, 0), (4, 0), (13, 0)), "bb196", 8)
-    yield BivariateBicycleCode(21, 18, ((3, 0), (0, 10), (0, 17)), ((0, 5), (3, 0), (19, 0)), "bb756", 34, True)
 
 
 CODES: Mapping[str, BivariateBicycleCode] = MappingProxyType({code.name: code for code in _published()})

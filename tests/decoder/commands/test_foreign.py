@@ -80,12 +80,17 @@ def test_a_sweep_goes_on_with_files(files, succeed):
         ("--circuit none.stim", "none has no detectors"),
         ("--circuit silent.stim", "silent has no observables"),
         ("--circuit random.stim", "random has detectors or observables that are random"),
+        ("--circuit ever.stim", "ever.stim is not a stim circuit"),
+        ("--circuit long.stim", "long is too large: without its loops"),
+        ("--circuit d=3,r=3.stim --window 9 --commit 3", "a window of 9 layers is longer than a shot of 4"),
         ("--circuit d=3,r=3.stim", "s has 7 bytes, no multiple of the 3 bytes of a shot (24 detectors)"),
     ],
 )
 def test_bad_input_is_one_line(files, line, message, refuse):
-    (files / "s").write_bytes(b"\0" * 7)
+    (files / "s").write_bytes(b"\0" * (3 if "--window" in line else 7))
     (files / "none.stim").write_text("R 0\nM 0\n")
+    (files / "ever.stim").write_text(f"R 0\nREPEAT {2**63} {{\nM 0\nDETECTOR rec[-1]\n}}\n")
+    (files / "long.stim").write_text(f"R 0\nREPEAT {2**59} {{\nM 0\nDETECTOR rec[-1]\n}}\n")
     (files / "silent.stim").write_text("R 0\nX_ERROR(0.1) 0\nM 0\nDETECTOR rec[-1]\n")
     (files / "random.stim").write_text("H 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]\n")
     assert message in refuse(f"decode --decoder bposd {line} --in s --out predictions")
@@ -98,6 +103,17 @@ def test_shots_that_no_error_explains(files, refuse):
     line = "decode --decoder bposd --dem pair.dem --in s --out predictions --format 01"
     assert "no error explains the detection events of 1 of 2 shots, the first of which is shot 1" in refuse(line)
     assert not (files / "predictions").exists()
+
+
+def test_errors_that_are_likely_or_certain(files, succeed, refuse):
+    """D2 is always there; D0 and D1 together are likely one error, and D1 alone another one, which flips L0."""
+    (files / "likely.dem").write_text("error(0.1) D0 L0\nerror(0.8) D0 D1\nerror(0.9) D1 L0\nerror(1) D2\n")
+    (files / "s").write_text("111\n011\n")
+    for name in ("bposd", "serial"):
+        succeed(f"decode --decoder {name} --dem likely.dem --in s --out {name} --format 01")
+        assert (files / name).read_text() == "0\n1\n"
+    (files / "s").write_text("110\n")
+    assert "no error explains" in refuse("decode --decoder serial --dem likely.dem --in s --out q --format 01")
 
 
 def test_a_service_and_the_network_say_what_they_take(files, refuse):
