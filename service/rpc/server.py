@@ -18,7 +18,7 @@ MAX_MESSAGE_BYTES = 2**22
 """Most bytes of a message, if `max_body_bytes` is not less: the default of gRPC."""
 MAX_METADATA_BYTES = 2**14
 SPARE_CALLS = 8
-"""Calls beyond those that find a place: probes, and those that are told that there is none."""
+"""Calls, and connections, beyond those that find a place: probes, and those that are told that there is none."""
 
 
 class RpcServer:
@@ -44,7 +44,8 @@ class RpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", calls),
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                # Metadata without end takes some 50 MB a connection, whatever its limit says (measured: grpcio 1.85).
+                ("grpc.max_allowed_incoming_connections", calls + SPARE_CALLS),
                 ("grpc.max_connection_idle_ms", settings.keep_alive_seconds * 1000),
                 ("grpc.server_handshake_timeout_ms", int(settings.header_timeout_seconds * 1000)),
                 ("grpc.so_reuseport", 1),  # for several workers; `tandem serve` has seen that nobody else has the port

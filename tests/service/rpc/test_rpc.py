@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2
 
 from service.rpc.calls import PROBLEM
+from service.rpc.server import SPARE_CALLS
 from simulation.bits import pack_bits
 from tests.helpers import PATIENCE_SECONDS, eventually
 from tests.service.conftest import EchoDecoder
@@ -309,6 +311,20 @@ def test_probes_are_answered_when_no_place_is_free(served, shots):
         assert other.unary_unary(PATHS["ServerLive"])(b"") == b"\x08\x01"
         echo.gate.set()
         assert first.result().raw_output_contents
+
+
+def test_connections_beyond_those_are_closed(quick):
+    with ExitStack() as held:
+
+        def accepted() -> bool:
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", quick), timeout=PATIENCE_SECONDS))
+            with suppress(ConnectionError):
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5))
+                return connection.recv(9)[3:4] == b"\4"  # its settings
+            return False
+
+        eventually(lambda: all(accepted() for _ in range(1 + SPARE_CALLS)) or held.close())
+        assert not accepted()
 
 
 def test_what_is_no_message_is_said_to_be_none(infer, served, caplog):
