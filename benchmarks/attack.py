@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.attacks import http, websockets, work
+from benchmarks.attacks import experiments, grpc, http, websockets, work
 from benchmarks.attacks.attack import CAP_MIB, Attack, Watched, watching
 from benchmarks.harness import Report, Service
 
-ATTACKS: list[Attack] = [*http.ATTACKS, *websockets.ATTACKS, *work.ATTACKS]
+ATTACKS: list[Attack] = [*http.ATTACKS, *websockets.ATTACKS, *grpc.ATTACKS, *work.ATTACKS, *experiments.ATTACKS]
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def attack(one: Attack, fort: Fort) -> tuple[Watched, list[str]]:
     if watched.health_failures:
         reasons.append(f"/healthz failed {watched.health_failures} times")
     if watched.lost and not one.children_may_end:
-        reasons.append(f"{watched.lost} processes were lost")
+        reasons.append(f"processes were lost: {'; '.join(watched.lost)}")
     if reasons:
         fort.leave()
     return watched, reasons

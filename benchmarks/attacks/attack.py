@@ -60,8 +60,8 @@ class Watched:
     """The longest answer of /healthz, over a new connection each time."""
     health_failures: int
     """How often it was not 200."""
-    lost: int
-    """Processes of the service that ended."""
+    lost: tuple[str, ...]
+    """The commands of processes of the service that ended."""
 
 
 def family(pid: int) -> list[int]:
@@ -72,6 +72,12 @@ def family(pid: int) -> list[int]:
             for task in Path(f"/proc/{parent}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
     return found
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    return "one that had ended already"
 
 
 def resident_mib(pids: list[int]) -> float:
@@ -95,9 +101,10 @@ def ask_health(port: int, timeout: float = WAIT_SECONDS) -> bool:
 
 def _watch(pid: int, port: int, end: Connection) -> None:
     """Looks at a service until told to stop; runs in a process of its own, so that no attack slows its clock."""
-    before = set(family(pid))
+    before = {each: _command(each) for each in family(pid)}
     first = resident_mib(list(before))
     most, longest, failures = 0.0, 0.0, 0
+    end.send(None)  # it watches
     while True:
         stopping = end.poll(PROBE_SECONDS)
         pids = family(pid)
@@ -111,7 +118,8 @@ def _watch(pid: int, port: int, end: Connection) -> None:
         longest = max(longest, time.monotonic() - started)
         if stopping or most > CAP_MIB:
             break
-    end.send(Watched(first, most, longest, failures, len(before - set(family(pid)))))
+    lost = tuple(before[each] for each in before.keys() - set(family(pid)))
+    end.send(Watched(first, most, longest, failures, lost))
 
 
 @contextmanager
@@ -123,7 +131,7 @@ def watching(running: Service) -> Iterator[list[Watched]]:
     process = spawn.Process(target=_watch, args=(running.process.pid, running.port, far), daemon=True)
     process.start()
     far.close()
-    time.sleep(1)  # until it watches
+    near.recv()
     try:
         yield seen
         with suppress(OSError):

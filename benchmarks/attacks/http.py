@@ -7,6 +7,8 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 
+import numpy as np
+
 from benchmarks import harness
 from benchmarks.attacks.attack import Attack, dial, flood, together, until_closed
 from benchmarks.harness import Service
@@ -233,6 +235,62 @@ def left_pipelines(running: Service) -> str | None:
     return f"{tracebacks} tracebacks, {counted}" if tracebacks or counted else None
 
 
+def _repeated(running: Service, request: bytes, wanted: tuple[int, ...]) -> str | None:
+    """Sends a request again and again from 16 threads, each on a connection of its own: its statuses."""
+
+    def send() -> int:
+        wrong, end = 0, time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            with dial(running.port) as connection, suppress(OSError):
+                connection.sendall(request)
+                status = _status(connection)
+                wrong = status if status not in (*wanted, 503) else wrong
+        return wrong
+
+    wrong = {status for status in together(16, send) if status}
+    return f"answers: {wrong}" if wrong else None
+
+
+def many_headers(running: Service) -> str | None:
+    """As many headers as fit."""
+    return _repeated(running, GET + b"a:b\r\n" * 13_000 + b"\r\n", (431, 0))
+
+
+def long_targets(running: Service) -> str | None:
+    """A path as long as fits."""
+    return _repeated(running, b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\nHost: t\r\n\r\n", (414, 431, 0))
+
+
+def many_parameters(running: Service) -> str | None:
+    """A query with as many parameters as fit, none of which there is."""
+    query = b"&".join(b"%x=" % number for number in range(13_000))
+    head = POST.replace(b"/decode", b"/decode?" + query)
+    return _repeated(running, head + b"Content-Length: 0\r\n\r\n", (414, 422, 431, 0))
+
+
+def folded_headers(running: Service) -> str | None:
+    """Headers that go on on the next line, which HTTP/1.1 forbids (RFC 9112, 5.2)."""
+    return _repeated(running, GET + b"X: a\r\n" + b" b\r\n" * 1000 + b"\r\n", (400, 0))
+
+
+def bodies_that_wait(running: Service) -> str | None:
+    """Bodies whose clients wait to be told to go on, and then do not."""
+    return _hold(running, POST + b"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+
+
+def slow_pipelines(running: Service) -> str | None:
+    """Many requests behind one that takes long, on as many connections as requests may be at work."""
+    body = np.random.default_rng(0).integers(0, 256, 54 * 300, dtype=np.uint8).tobytes()
+    slow = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with ExitStack() as held:
+        for _ in range(250):
+            connection = held.enter_context(dial(running.port))
+            connection.sendall(slow + b"GET / HTTP/1.1\r\n\r\n" * 200)
+            time.sleep(0.005)
+        time.sleep(SECONDS)
+    return None
+
+
 ATTACKS = [
     Attack("trailers without end, one connection", lambda running: trailers(1, running)),
     Attack("trailers without end, 16 connections", lambda running: trailers(16, running)),
@@ -240,12 +298,18 @@ ATTACKS = [
     Attack("chunks of one byte, 64 connections", tiny_chunks),
     Attack("chunk extensions without end, 16 connections", chunk_extensions),
     Attack("a header of 70 kB at once", long_header),
+    Attack("13,000 headers, 16 connections", many_headers),
+    Attack("a path of 60 kB, 16 connections", long_targets),
+    Attack("a query of 20,000 parameters, 16 connections", many_parameters),
+    Attack("folded headers", folded_headers),
     Attack("pipelines that nobody reads, 32 connections", pipelines),
+    Attack("pipelines behind slow requests, 250 connections", slow_pipelines, growth_mib=512),
     Attack("1,030 connections with a bare newline", bare_newlines, BRIEF),
     Attack("1,030 upgrades with a body", upgrades_with_bodies, BRIEF),
     Attack("1,030 upgrades with 140 headers", upgrades_with_many_headers, BRIEF),
     Attack("1,030 upgrades with a long header", upgrades_with_long_headers, BRIEF),
     Attack("1,030 bodies that never come", bodies_that_do_not_come, BRIEF),
+    Attack("1,030 bodies that wait for 100 Continue", bodies_that_wait, BRIEF),
     Attack("1,030 answers that nobody reads", unread_answers, BRIEF | {"write_timeout_seconds": 3}),
     Attack("bodies with a Content-Encoding", encoded_bodies),
     Attack("Upgrade: h2c", other_upgrades),

@@ -102,6 +102,27 @@ def numbers_in_json(running: Service) -> str | None:
     return None if set(said) <= {413, 422, 503} else f"answers: {dict(said)}"
 
 
+def strange_json(running: Service) -> str | None:
+    """JSON that is deep, has endless numbers, or none, half characters, or a name twice: each is refused."""
+    shot = b"[" + b"0," * 431 + b"%s]"
+    bodies = {
+        "depth": b'{"shots":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        "depth of 1 MB": b'{"a":' * 200_000,
+        "digits": b'{"shots":[' + shot % (b"1" * 50_000) + b"]}",
+        "a million digits": b'{"shots":[' + shot % (b"1" * 10**6) + b"]}",
+        "NaN": b'{"shots":[' + shot % b"NaN" + b"]}",
+        "infinity": b'{"shots":[' + shot % b"1e999999999" + b"]}",
+        "half a character": b'{"\\ud800":1}',
+        "no UTF-8": b'{"shots\xff":1}',
+        "another name": '{"\u0455hots":[]}'.encode(),  # a Cyrillic letter
+        "twice": b'{"shots":[' + shot % b"0" + b'],"shots":[' + shot % b"1" + b"]}",
+        "a megabyte of names": b"{" + b",".join(b'"%x":0' % number for number in range(100_000)) + b"}",
+    }
+    said = {name: _post(running, JSON, body) for name, body in bodies.items()}
+    wrong = {name: status for name, status in said.items() if not 400 <= status < 500}
+    return f"answers: {wrong}" if wrong else None
+
+
 def many_bodies(running: Service) -> str | None:
     """256 bodies as long as each may be, whose last byte does not come."""
     body = bytes(2**24 - 1)
@@ -249,6 +270,7 @@ ATTACKS = [
     Attack("JSON of 5.5 million lists", lambda running: lists_in_json(1, running)),
     Attack("JSON of 5.5 million lists, 24 at once", lambda running: lists_in_json(24, running), growth_mib=1500),
     Attack("JSON of 8 million numbers, 24 at once", numbers_in_json, growth_mib=1500),
+    Attack("strange JSON", strange_json),
     Attack("256 bodies of 16 MiB", many_bodies, growth_mib=1500),
     Attack("weights that ask for gigabytes", weights_that_ask_for_much, WITH_KEYS, growth_mib=1000),
     Attack(
