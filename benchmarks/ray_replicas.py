@@ -117,6 +117,7 @@ def cluster(*, replicas: int = 2) -> Iterator[Cluster]:
             "PYTHONPATH": str(REPOSITORY),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.ray_proxy:middlewares",
             "RAY_DEDUP_LOGS": "0",
+            "RAY_worker_niceness": "0",  # else a busy machine leaves replicas hardly any time
             "RAY_USAGE_STATS_ENABLED": "0",
             "TANDEM_INSECURE": "1",  # it listens on loopback
             "TANDEM_MODELS": json.dumps([MODEL]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from simulation.shots.sampling import usable_cores
 from tests.helpers import REPOSITORY
 
 # An example that takes long on a busy machine is no failure; pytest's timeout ends what hangs.
@@ -42,6 +43,11 @@ LONGEST_FIRST = (
     "service/models/test_second_opinions.py",
     "decoder/serial/test_kernels.py",
 )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more worker than cores: at any time some test waits for a process that it has started."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

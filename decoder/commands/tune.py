@@ -20,6 +20,7 @@ from decoder.console.options import (
     RatesOption,
     RoundsOption,
     WeightsOption,
+    check_outputs,
     listed,
     parse_bases,
     read_foreign,
@@ -103,10 +104,12 @@ def tune(
       tandem tune --code bb72 --rounds 6 --p 0.003 --second tesseract
     """
     from decoder.neural.decoder import NeuralDecoder
-    from decoder.tandem.tuning import SHARES, choose
+    from decoder.tandem.tuning import SHARES, check_failure_rate, choose
     from simulation.files import write_text
     from simulation.shots.sampling import fresh_seed
 
+    check_failure_rate(run.failure_rate)
+    check_outputs(out, force=True)
     name = _second_decoder(run.second)
     seed = fresh_seed() if run.seed is None else run.seed
     experiments = described.experiments()

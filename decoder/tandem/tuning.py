@@ -149,10 +149,9 @@ def choose(curves: Sequence[Curve], *, failure_rate: float | None = None) -> flo
             with the fewest failures, the smallest of several.
 
     Raises:
-        ValueError: the rate is out of range, or no share fails so rarely.
+        ValueError: see `check_failure_rate`, or no share fails so rarely.
     """
-    if failure_rate is not None and not 0 <= failure_rate <= 1:
-        raise ValueError(f"failure_rate={failure_rate} must be from 0 to 1")
+    check_failure_rate(failure_rate)
     rates = [_failure_rate(curves, share) for share in SHARES]
     if failure_rate is None:
         return SHARES[int(np.argmin(rates))]
@@ -163,6 +162,16 @@ def choose(curves: Sequence[Curve], *, failure_rate: float | None = None) -> flo
         f"no share of up to {SHARES[-1]:.0%} of the shots fails as rarely as {failure_rate:g} a shot; "
         f"the best fails {min(rates):.3g} times"
     )
+
+
+def check_failure_rate(failure_rate: float | None) -> None:
+    """Refuses a rate that is none, before the curves are measured.
+
+    Raises:
+        ValueError: it is not from 0 to 1.
+    """
+    if failure_rate is not None and not 0 <= failure_rate <= 1:
+        raise ValueError(f"failure_rate={failure_rate} must be from 0 to 1")
 
 
 def _failure_rate(curves: Sequence[Curve], share: float) -> float:

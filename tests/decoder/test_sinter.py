@@ -33,11 +33,10 @@ def run(program: str, *arguments: str, folder: Path, **environment: str) -> subp
 
 def test_sinters_own_tests_pass(tmp_path: Path) -> None:
     # One decoder of each kind, as the others of it differ by numbers alone, and XYZ ones do the same as XZ ones in
-    # models without both bases, as all of these are; the exact search where it does not take long. All kinds share the
-    # adapter, and so files ("True") and several processes (full_scale) are left to one of them.
-    kinds = "(bp or bplsd or bposd or relay-1 or tesseract-short-sparsify or mle or serial)"
-    kinds += " and not xyz and not osd0 and not serial-1 and not serial-deep"
-    cases = "(relay-1 or not (True or full_scale)) and not (mle and (surface_code or offsets))"
+    # models without both bases, as all of these are. All kinds share the adapter, and so files ("True") and several
+    # processes (full_scale) are left to one of them. That each kind decodes as its package does is tested elsewhere.
+    kinds = "(bposd or relay-1 or serial) and not xyz and not osd0 and not serial-1 and not serial-deep"
+    cases = "(relay-1 or not (True or full_scale))"
     done = run(
         "pytest",
         *("--pyargs", "sinter._decoding._decoding_test", "-q", "-p", "no:cacheprovider"),
@@ -46,7 +45,7 @@ def test_sinters_own_tests_pass(tmp_path: Path) -> None:
         SINTER_PYTEST_CUSTOM_DECODERS="decoder.sinter:general_decoders",
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "152 passed" in done.stdout
+    assert "81 passed" in done.stdout
 
 
 def test_sinter_collects_with_our_circuit(tmp_path: Path) -> None:
@@ -125,7 +124,7 @@ def test_the_network_decodes_its_experiment_for_sinter() -> None:
 @pytest.fixture(scope="module")
 def noisy() -> MemoryExperiment:
     """Noise at which some shots are decoded wrongly, and both the right and the wrong with all confidences."""
-    return MemoryExperiment.create(code="bb72", basis="Z", rounds=3, p=0.008)
+    return MemoryExperiment.create(code="bb72", basis="Z", rounds=3, p=0.006)
 
 
 def circuit_of(detections: np.ndarray, flips: np.ndarray) -> stim.Circuit:

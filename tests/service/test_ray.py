@@ -60,13 +60,13 @@ def test_a_replica_that_is_killed_is_replaced_and_costs_who_retries_nothing(clus
     assert len(cluster.replicas()) == 2
 
     async def kill_one() -> tuple[list[Request], float]:
-        callers = Callers(cluster.url, shots, model="m", once=3, retrying=3)
+        callers = Callers(cluster.url, shots, model="m", once=2, retrying=2, pause=0.1)
         asking = asyncio.create_task(callers.ask())
-        await eventually_async(lambda: len(callers.requests) > 50)
+        await eventually_async(lambda: len(callers.requests) > 20)
         os.kill(cluster.replicas()[0], signal.SIGKILL)
         await eventually_async(lambda: cluster.ready() == 3, limit=600)
         replaced = time.monotonic()
-        await eventually_async(lambda: sum(one.started > replaced for one in callers.requests) > 50)
+        await eventually_async(lambda: sum(one.started > replaced for one in callers.requests) > 20)
         callers.stop()
         await asking
         return callers.requests, replaced

@@ -25,7 +25,7 @@ SHOTS = 128
 
 @pytest.fixture(scope="module")
 def noisy() -> MemoryExperiment:
-    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.012)
+    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.008)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_failures_are_those_of_the_accepted_shots(
     for name in ("stats.csv", "blocks.csv"):
         both = sinter.stats_from_csv_files(folder / name)
         assert {one.json_metadata["discard_below"] for one in both} == {0.9}
-        stats = [one for one in both if one.json_metadata["p"] == 0.012]
+        stats = [one for one in both if one.json_metadata["p"] == 0.008]
         assert sum(one.shots for one in stats) == SHOTS
         assert sum(one.discards for one in stats) == SHOTS - accepted
         assert sum(one.errors for one in stats) == failures

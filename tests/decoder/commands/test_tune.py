@@ -34,9 +34,11 @@ def test_a_share_is_chosen(succeed, folder):
         ("--weights absent.safetensors", "absent.safetensors"),
         ("--second relay-deep", "'relay-deep' is gone: 'serial-deep' has taken its place"),
         ("--basis Y", "--basis takes"),
+        ("--out absent/curve.md", "absent"),
     ],
 )
-def test_bad_options_are_one_line(refuse, options, message):
+def test_bad_options_are_one_line_before_anything_is_measured(refuse, options, message, monkeypatch):
+    monkeypatch.setattr("decoder.tandem.tuning.sample", None)
     assert message in refuse(f"{COMMAND} {options}")
 
 

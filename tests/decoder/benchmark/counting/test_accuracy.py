@@ -282,7 +282,7 @@ def test_killed_twice_and_resumed_the_counts_are_the_same(tmp_path: Path) -> Non
     """SIGKILL, which nothing can be done about, at two moments between the first block and the last."""
     arguments = [
         *("benchmark", "accuracy", "--code", "bb72", "--rounds", "2", "--basis", "Z", "--p", "0.003,0.004"),
-        *("--decoders", "bposd-osd0,bposd", "--shots", "600", "--seed", "6", "--processes", "2", "--json"),
+        *("--decoders", "bposd-osd0,bposd", "--shots", "600", "--seed", "6", "--processes", "1", "--json"),
     ]
 
     def start(name: str, *more: str) -> AbstractContextManager[subprocess.Popen[bytes]]:

@@ -18,6 +18,12 @@ pytestmark = pytest.mark.filterwarnings(
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Two workers on this machine."""
     pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else a busy machine leaves the workers hardly any time
+        yield from two_workers()
+
+
+def two_workers() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}

@@ -19,7 +19,7 @@ SHOTS = 30
 
 @pytest.fixture(scope="module")
 def noisy() -> MemoryExperiment:
-    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.012)
+    return MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.008)
 
 
 def test_late_shots_are_counted_and_the_deadline_named(noisy: MemoryExperiment) -> None:
