@@ -81,6 +81,7 @@ failures  = $(call measured,$(1)-p$(3)) || $(BIN)/tandem benchmark accuracy --co
 	--shots $(4) $(5) --seed $(SEED) $(call resumed,$(1)-p$(3))
 WITH     := --decoders serial,bposd
 ALONE    := --decoders serial
+comma    := ,
 plotted   = $(BIN)/python scripts/plot_failures.py $(2) --out $(RESULTS)/$(1).png --force
 
 results: results-bb72 results-bb144 results-comparison results-optimum results-foreign results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
@@ -107,10 +108,16 @@ results-optimum: $(READY) ## Which failures the most likely error shares
 	$(call measured,optimum) || $(BIN)/tandem benchmark optimum --code bb72 --basis Z,X --rounds 6 --p 0.001 \
 		--decoders serial,bposd --shots 102400 --seed $(SEED) $(call resumed,optimum)
 
-results-foreign: $(READY) ## Failures on a circuit of trmue/relay, where TANDEM_VECTORS says that it is
-	if [ -n '$(TANDEM_VECTORS)' ]; then $(call measured,foreign/relay_bb144_z_r12_p0.003) || $(BIN)/tandem benchmark accuracy \
-		--circuit $(TANDEM_VECTORS)/foreign/relay_bb144_z_r12_p0.003.stim --decoders serial --shots 20480 \
-		--seed $(SEED) $(call resumed,foreign/relay_bb144_z_r12_p0.003); fi
+# Circuits of other projects, where TANDEM_VECTORS says that they are: $(1) the table, $(2) the files, $(3) more options.
+foreign  = $(if $(TANDEM_VECTORS),$(call measured,foreign/$(1)) || $(BIN)/tandem benchmark accuracy \
+	$(foreach file,$(2),--circuit $(TANDEM_VECTORS)/foreign/$(file).stim) $(3) --seed $(SEED) $(call resumed,foreign/$(1)),@:)
+
+results-foreign: $(READY) ## Failures on circuits of trmue/relay and Tesseract, where TANDEM_VECTORS says that they are
+	$(call foreign,relay_bb144_z_r12_p0.003,relay_bb144_z_r12_p0.003,--decoders serial --shots 20480)
+	$(call foreign,bb72,tesseract_si1000_bb72_x_r6_p0.003 tesseract_nlr5wb_bb72_z_r6_p0.003,--decoders serial$(comma)neural$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
+	$(call foreign,bb144,tesseract_si1000_bb144_z_r12_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 25 --min-shots 32)
+	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 10 --min-shots 256)
+	$(call foreign,others,relay_rotated_surface_d3_x_p0.003 tesseract_superdense_colour_d3_z_p0.003,--decoders serial$(comma)bposd --shots 40960 --max-seconds 20 --min-shots 1024)
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
 	$(call measured,runtimes) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \

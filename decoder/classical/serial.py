@@ -12,6 +12,7 @@ import numpy.typing as npt
 from decoder.base import Decoding, Errors, SoftBatchDecoder, unpack_shots
 from decoder.classical.frame import Frame
 from decoder.classical.problem import Problem
+from decoder.classical.second_look import SecondLook
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
 from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
@@ -111,6 +112,7 @@ class SerialDecoder(SoftBatchDecoder):
         self.joint = joint
         self._fault_model = problem.faults
         self._schedule = schedule_for(joint, self.rules, seed=settings.seed)
+        self._second_look = SecondLook(joint)
 
     def judge(self, events: Bits) -> Decoding:
         """The likeliest coset of each shot and its probability; see `decoder.base.SoftBatchDecoder`."""
@@ -134,7 +136,9 @@ class SerialDecoder(SoftBatchDecoder):
 
         shots = np.ascontiguousarray(events ^ self._syndrome_offset)
         graph = self.joint.graph
-        return propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
+        found = propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
+        self._second_look.add(shots, found)
+        return found
 
     def compared(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
         """What decides between the cosets of shots whose solutions disagree, (B, S) as their free energies.
