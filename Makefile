@@ -116,8 +116,8 @@ results-foreign: $(READY) ## Failures on circuits of trmue/relay and Tesseract, 
 	$(call foreign,relay_bb144_z_r12_p0.003,relay_bb144_z_r12_p0.003,--decoders serial --shots 20480)
 	$(call foreign,bb72,tesseract_si1000_bb72_x_r6_p0.003 tesseract_nlr5wb_bb72_z_r6_p0.003,--decoders serial$(comma)neural$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
 	$(call foreign,bb144,tesseract_si1000_bb144_z_r12_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 25 --min-shots 32)
-	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 10 --min-shots 256)
-	$(call foreign,others,relay_rotated_surface_d3_x_p0.003 tesseract_superdense_colour_d3_z_p0.003,--decoders serial$(comma)bposd --shots 40960 --max-seconds 20 --min-shots 1024)
+	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
+	$(call foreign,others,relay_rotated_surface_d3_x_p0.003 tesseract_superdense_colour_d3_z_p0.003,--decoders serial$(comma)bposd --shots 20480 --max-seconds 12 --min-shots 1024)
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
 	$(call measured,runtimes) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \
