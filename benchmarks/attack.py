@@ -3,13 +3,14 @@
 python benchmarks/attack.py --busy 6
 
 It may hold 3 GB; one that takes more is killed, as a container would be. After an attack that was not held, the next
-one finds a fresh service. `--busy` keeps so many other processes busy meanwhile, `--only` runs the attacks whose name
-contains it.
+one finds a fresh service. `--busy` keeps so many other processes busy meanwhile, `--only` runs the attacks whose names
+match a regular expression.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,12 +88,12 @@ def attack(one: Attack, fort: Fort) -> tuple[Watched, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, default=0, help="other processes that keep the cores busy")
-    parser.add_argument("--only", default="", help="part of the names of those to run")
+    parser.add_argument("--only", default="", help="a regular expression that the names of those to run match")
     parser.add_argument("--out", type=Path, default=harness.RESULTS, help="where the report goes")
     options = parser.parse_args()
     report, fort = Report("attacks", "Attacks"), Fort()
     for one in ATTACKS:
-        if options.only not in one.name:
+        if not re.search(options.only, one.name):
             continue
         with busy(options.busy):
             watched, reasons = attack(one, fort)

@@ -141,7 +141,7 @@ def many_bodies(running: Service) -> str | None:
 
 def _post(running: Service, head: bytes, body: bytes) -> int:
     """The status of an answer; 0 without one."""
-    with dial(running.port, timeout=60) as connection:
+    with dial(running.port, timeout=150) as connection:
         with suppress(OSError):
             connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         with suppress(OSError):
