@@ -20,8 +20,8 @@ from decoder.benchmark.reporting.results import (
     ReliabilityBin,
 )
 from decoder.benchmark.reporting.styles import (
-    COLORS,
     FAILURE_RATE,
+    color_of,
     distinct,
     draw_curve,
     error_bar,
@@ -97,7 +97,7 @@ def _draw_against_p(axes: Axes, points: Sequence[FailurePoint], *, rate: str = "
             if not curve:  # circuits of others may have no p
                 continue
             label = label_of(curve[0][1], experiment=len(experiments) > 1)
-            style = numbered_style(number) | {"color": COLORS[name], "label": label}
+            style = numbered_style(number) | {"color": color_of(name), "label": label}
             draw_curve(axes, [p for p, _ in curve], [Rate.of(point, rate) for _, point in curve], **style)
     axes.set(xscale="log", yscale="log", xlabel="physical error rate p", ylabel=_rate_label(points[0]))
     axes.legend(fontsize="small")
@@ -107,7 +107,7 @@ def _draw_rows(axes: Axes, points: Sequence[FailurePoint]) -> None:
     for row, point in enumerate(points):
         mark, bar = error_bar(Rate.of(point))
         style: dict[str, Any] = {"fmt": "o", "capsize": 3} if point.failures else {"fmt": "|", "xuplims": [True]}
-        axes.errorbar([mark], [row], xerr=bar, color=COLORS[point.decoder], **style)
+        axes.errorbar([mark], [row], xerr=bar, color=color_of(point.decoder), **style)
     axes.set_yticks(range(len(points)), [label_of(point, experiment=True, p=True) for point in points])
     axes.set(xscale="log", xlabel=_rate_label(points[0]), ylim=(len(points) - 0.5, -0.5))
 

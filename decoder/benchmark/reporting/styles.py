@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from matplotlib import color_sequences
@@ -20,6 +21,13 @@ PALETTE = tuple(to_hex(rgb) for rgb in (*_TAB20[::2], *_TAB20[1::2], *color_sequ
 """Forty colours: matplotlib's usual ten, the lighter ones of each, and others."""
 COLORS = dict(zip(DECODERS, PALETTE, strict=False)) | {OPTIMUM: "black"}
 """A decoder has the same colour in every plot, and so has the most likely error."""
+
+
+def color_of(name: str) -> str:
+    """The colour of a decoder, also of one in windows, which has a name of its own."""
+    return COLORS.get(name) or PALETTE[crc32(name.encode()) % len(PALETTE)]
+
+
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.")
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from decoder.benchmark.common import deadline_curve
 from decoder.benchmark.reporting.results import BenchmarkResult, CallTimes, LatencyPoint, Rate
 from decoder.benchmark.reporting.styles import (
-    COLORS,
     DASHES,
     FAILURE_RATE,
+    color_of,
     distinct,
     error_bar,
     experiment_label,
@@ -45,7 +45,7 @@ class _Row:
 
     @property
     def color(self) -> str:
-        return COLORS[self.point.decoder]
+        return color_of(self.point.decoder)
 
 
 def draw_times(result: BenchmarkResult[Any]) -> dict[str, Figure]:

@@ -59,6 +59,15 @@ def test_benchmarks_of_files(files, succeed):
     assert "d=3,r=3" in succeed(line)
 
 
+def test_windows_are_counted_and_drawn(files, succeed):
+    line = (
+        "benchmark accuracy --circuit d=3,r=3.stim --decoders bposd,bposd-window-3-1 --shots 64 --seed 1 --processes 1"
+    )
+    points = json.loads(succeed(f"{line} --out windows --json"))["points"]
+    assert [point["decoder"] for point in points] == ["bposd", "bposd-window-3-1"]
+    assert (files / "windows" / "ler.png").stat().st_size > 1000
+
+
 def test_a_sweep_goes_on_with_files(files, succeed):
     line = "benchmark accuracy --circuit d=3,r=3.stim --decoders bposd --seed 1 --processes 1 --out counts --json"
     succeed(f"{line} --shots 64")
