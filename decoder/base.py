@@ -63,8 +63,8 @@ class _Columns:
         """Shots."""
         return len(self.predictions)
 
-    def __getitem__(self, shots: slice) -> Self:
-        """The part of some shots, as views."""
+    def __getitem__(self, shots: slice | npt.NDArray[np.int64]) -> Self:
+        """The part of some shots; of a slice as views."""
         return type(self)(**{field.name: getattr(self, field.name)[shots] for field in fields(self)})
 
     @classmethod
@@ -179,6 +179,27 @@ class ErrorDecoder(Decoder, Protocol):
 
 class Reweighting(Protocol):
     """Decodes the shots of a decoder with other probabilities of the errors."""
+
+    @property
+    def priors(self) -> npt.NDArray[np.float64]:
+        """(errors,): the probability of each error of the detector error model, in its order without loops."""
+
+    def decoded(
+        self, events: Bits, probabilities: npt.NDArray[np.float64], *, errors: bool = False
+    ) -> Decoding | Errors | Piece:
+        """Decodes shots, at least one.
+
+        Args:
+            events: bool (shots, detectors).
+            probabilities: (1, errors) for all shots or (shots, errors), from 0 to 1.
+            errors: whether to tell the errors.
+
+        Returns:
+            Errors if they are asked for, else a `Decoding` of a decoder that says how sure it is.
+
+        Raises:
+            ValueError: the decoder cannot be made for these.
+        """
 
     def decode(
         self, events: Bits, reweights: npt.NDArray[np.generic], *, meaning: Literal["probabilities", "factors"]

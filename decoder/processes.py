@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from decoder.base import (
     Errors,
     Piece,
     PiecewiseDecoder,
+    Reweighting,
     SoftBatchDecoder,
     SoftDecoder,
     predict_packed,
@@ -90,6 +91,8 @@ class _Facts:
     soft: bool
     num_errors: int | None
     """Of a decoder that tells errors."""
+    reweights: bool
+    """Whether it can decode with other probabilities."""
     plan: WindowPlan | None
     """Of a decoder that can be asked window by window."""
     model_info: Mapping[str, Any]
@@ -250,6 +253,7 @@ class ProcessDecoder(BatchDecoder):
         super().__init__(num_detectors=facts.num_detectors, num_observables=facts.num_observables)
         self._child = child
         self._key = key
+        self.reweighting = ProcessReweighting(child, key) if facts.reweights else None
         self.num_errors = facts.num_errors
         """What `decode_to_errors` tells of; None if the decoder tells no errors."""
 
@@ -265,6 +269,31 @@ class ProcessDecoder(BatchDecoder):
     def predict(self, events: Bits) -> Bits:
         """As the decoder itself would."""
         return unpack_bits(self._child.call(decode_packed, self._key, pack_bits(events)), self.num_observables)
+
+
+@dataclass(frozen=True)
+class ProcessReweighting:
+    """The `decoder.base.Reweighting` of a decoder in a child process."""
+
+    child: ChildProcess
+    key: DecoderKey
+
+    @property
+    def priors(self) -> npt.NDArray[np.float64]:
+        """As the decoder's own; sent from there each time."""
+        return self.child.call(_priors, self.key)
+
+    def decoded(
+        self, events: Bits, probabilities: npt.NDArray[np.float64], *, errors: bool = False
+    ) -> Decoding | Errors | Piece:
+        """As the decoder's own."""
+        return self.child.call(_decoded_reweighted, self.key, pack_bits(events), probabilities, errors=errors)
+
+    def decode(
+        self, events: Bits, reweights: npt.NDArray[np.generic], *, meaning: Literal["probabilities", "factors"]
+    ) -> Bits:
+        """As the decoder's own."""
+        return self.child.call(_decode_reweighted, self.key, pack_bits(events), reweights, meaning=meaning)
 
 
 class SoftProcessDecoder(ProcessDecoder, SoftBatchDecoder):
@@ -334,6 +363,7 @@ def _facts(key: DecoderKey) -> _Facts:
         num_observables=decoder.num_observables,
         soft=isinstance(decoder, SoftDecoder),
         num_errors=decoder.num_errors if isinstance(decoder, ErrorDecoder) else None,
+        reweights=getattr(decoder, "reweighting", None) is not None,
         plan=decoder.plan if isinstance(decoder, WindowByWindow) else None,
         model_info=dict(getattr(decoder, "model_info", {})),
     )
@@ -356,6 +386,34 @@ def _decode_to_errors(key: DecoderKey, shots: PackedBits) -> Errors:
     decoder = _decoder(key)
     assert isinstance(decoder, ErrorDecoder)
     return decoder.decode_to_errors(shots, bit_packed_shots=True)
+
+
+def _reweighting(key: DecoderKey) -> Reweighting:
+    found: Reweighting | None = getattr(_decoder(key), "reweighting", None)
+    assert found is not None
+    return found
+
+
+def _priors(key: DecoderKey) -> npt.NDArray[np.float64]:
+    return _reweighting(key).priors
+
+
+def _decoded_reweighted(
+    key: DecoderKey, shots: PackedBits, probabilities: npt.NDArray[np.float64], *, errors: bool
+) -> Decoding | Errors | Piece:
+    events = unpack_bits(shots, _decoder(key).num_detectors)
+    return _reweighting(key).decoded(events, probabilities, errors=errors)
+
+
+def _decode_reweighted(
+    key: DecoderKey,
+    shots: PackedBits,
+    reweights: npt.NDArray[np.generic],
+    *,
+    meaning: Literal["probabilities", "factors"],
+) -> Bits:
+    events = unpack_bits(shots, _decoder(key).num_detectors)
+    return _reweighting(key).decode(events, reweights, meaning=meaning)
 
 
 def _prepare(key: DecoderKey) -> None:

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
         default=128 * 2**20, ge=1, description="Most bytes of all bodies that are held at once; more get 503."
     )
     max_shots_per_request: int = Field(default=10_000, ge=1, description="More are refused with 413.")
+    max_reweighted_shots: int = Field(
+        default=100, ge=1, description="Most shots of a request whose errors have probabilities for each shot."
+    )
     max_batch_shots: int = Field(default=256, ge=1, description="Most shots that a network decodes at once.")
     device: Device = Field(
         default="cpu",

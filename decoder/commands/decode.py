@@ -144,8 +144,8 @@ def decode_files(
         )
     if files.confidence_out is not None and (files.errors_out is not None or not isinstance(decoder, SoftDecoder)):
         raise ValueError(
-            "--confidence-out needs a decoder that says how sure it is: neural, serial or tandem, without --url "
-            "and --errors-out"
+            "--confidence-out needs a decoder that says how sure it is, neural, serial or tandem, and comes without "
+            "--errors-out"
         )
     begun = time.perf_counter()
     with ProgressBar("decoding", total=len(shots), unit="shots", json_output=output.json_output) as bar:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, cast
 from urllib.request import proxy_bypass
 
 import numpy as np
@@ -22,11 +22,13 @@ from service.wire.schemas import (
     DecodeResponse,
     ExperimentList,
     ExperimentRecord,
+    Limits,
+    Meaning,
     ModelInfo,
     ModelList,
 )
 from simulation.bases import Basis
-from simulation.bits import Bits, pack_bits, packed_size, unpack_bits
+from simulation.bits import Bits, PackedBits, pack_bits, unpack_bits
 from simulation.files import Kind
 
 if TYPE_CHECKING:
@@ -55,6 +57,18 @@ class ExperimentOptions(TypedDict, total=False):
     """Physical error rate."""
     experiment: str | None
     """The id of an experiment that was sent, see `Exchange.add_experiment`, in the place of all these."""
+
+
+class DecodeOptions(ExperimentOptions, total=False):
+    """The same, and what else there is to say of shots."""
+
+    errors: bool
+    """Whether to answer the errors found, in the place of probabilities; of models that `gives_errors`."""
+    reweights: npt.NDArray[np.generic] | None
+    """Probabilities of the errors, float (errors,) for all shots or (shots, errors), in the order of the detector error
+    model without loops; of models with a classical decoder. The answer is that of the decoder of such a model."""
+    reweights_are: Meaning
+    """Whether these are the probabilities, or factors for those of the detector error model."""
 
 
 class ServiceError(OSError):
@@ -102,6 +116,11 @@ class RemoteDecoding:
     """(shots, observables); None in the same cases."""
     opinions: npt.NDArray[np.uint8] | None = None
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
+    errors: Bits | None = None
+    """bool (shots, errors): which of the errors of the detector error model happened, in its order without loops; None
+    if not asked for."""
+    converged: Bits | None = None
+    """bool (shots,): whether these explain the shot; None likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +201,7 @@ class Exchange:
         flip_probabilities: bool = False,
         deadline_ms: float | None = None,
         bit_packed_shots: bool = False,
-        **experiment: Unpack[ExperimentOptions],
+        **options: Unpack[DecodeOptions],
     ) -> Flow[RemoteDecoding]:
         """Decodes shots, in as many requests as the service's limits ask for.
 
@@ -195,30 +214,34 @@ class Exchange:
             deadline_ms: of pairs: milliseconds after which a shot keeps the network's answer if its second opinion is
                 not there; None: the model's own. The answer's `opinions` tell which shots did.
             bit_packed_shots: whether `shots` is bit-packed.
-            **experiment: which experiment the shots come from; see `ExperimentOptions`.
+            **options: which experiment the shots come from, and more; see `DecodeOptions`.
 
         Raises:
             ServiceError: no answer, or an error.
-            ValueError: the shape, the dtype or a value of `shots` is not as above.
+            ValueError: the shape, the dtype or a value of `shots` is not as above, or the shape of reweights.
 
         Returns:
             The predictions, and what else was asked for.
         """
+        errors, meaning = options.get("errors", False), options.get("reweights_are", "probabilities")
+        own = {"errors", "reweights", "reweights_are"}
+        experiment = cast(ExperimentOptions, {name: value for name, value in options.items() if name not in own})
         info = yield from self.model(model_id, **experiment)
         num_detectors = info.experiment.num_detectors
         packed = pack_bits(unpack_shots(shots, num_detectors=num_detectors, bit_packed=bit_packed_shots))
-        params = experiment_params(**experiment)
+        bodies = Bodies.of(packed, options.get("reweights"), limits=info.limits)
+        params = experiment_params(**experiment) | bodies.params(meaning)
         params |= {"confidence": confidence, "flip_probabilities": flip_probabilities}
+        if errors:
+            params["errors"] = True
         if deadline_ms is not None:
             params["deadline_ms"] = deadline_ms
         if info.pair is not None:
             params["opinions"] = True
         # Probabilities come as JSON, which keeps all bits of a confidence.
-        headers = {"Content-Type": B8, "Accept": JSON if confidence or flip_probabilities else B8}
-        most = max(1, min(info.limits.max_shots_per_request, info.limits.max_body_bytes // packed.shape[1]))
+        headers = {"Content-Type": B8, "Accept": JSON if (confidence or flip_probabilities) and not errors else B8}
         parts = []
-        for start in range(0, len(packed), most):
-            content = packed[start : start + most].tobytes()
+        for content in bodies:
             request = self.build_request(
                 "POST", f"{model_path(info.id)}/decode", params=params, headers=headers, content=content
             )
@@ -334,14 +357,73 @@ def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:
             _array(answer.flip_probabilities, np.float32),
             _array(opinions, np.uint8),
         )
-    size = packed_size(num_observables)
-    each = size + (info.pair is not None)  # a pair's answer ends with a byte a shot
-    if response.headers.get("content-type") != B8 or len(response.content) % each:
+    if response.headers.get("content-type") != B8:
         raise _foreign(response)
-    content = np.frombuffer(response.content, dtype=np.uint8)
-    end = len(content) // each * size
-    predictions = unpack_bits(content[:end].reshape(-1, size), num_observables)
-    return RemoteDecoding(predictions, opinions=None if info.pair is None else content[end:])
+    try:
+        shots = int(response.headers["x-tandem-num-shots"])
+        parts = dict(part.split("=") for part in response.headers["x-tandem-parts"].split(", "))
+        ends = np.cumsum([int(length) for length in parts.values()])
+        content = np.split(np.frombuffer(response.content, dtype=np.uint8), ends)
+        if len(content.pop()):
+            raise ValueError("more than the parts")
+        columns = {name: part.reshape(shots, -1) for name, part in zip(parts, content, strict=True)}
+        found = RemoteDecoding(
+            unpack_bits(columns["predictions"], num_observables),
+            opinions=columns["opinions"].ravel() if "opinions" in columns else None,
+        )
+        if "errors" not in columns:
+            return found
+        errors = unpack_bits(columns["errors"], int(response.headers["x-tandem-num-errors"]))
+        return replace(found, errors=errors, converged=columns["converged"].ravel().astype(np.bool_))
+    except (KeyError, ValueError):
+        raise _foreign(response) from None
+
+
+@dataclass(frozen=True, eq=False)
+class Bodies:
+    """The bodies of the requests for some shots."""
+
+    shots: PackedBits
+    """(shots, bytes)."""
+    reweights: npt.NDArray[np.float64] | None
+    """(errors,) or (shots, errors)."""
+    most: int
+    """Shots in each."""
+
+    @classmethod
+    def of(cls, shots: PackedBits, reweights: npt.NDArray[np.generic] | None, *, limits: Limits) -> Bodies:
+        """As large as the service's limits allow.
+
+        Raises:
+            ValueError: the shape of the reweights.
+        """
+        values = None if reweights is None else np.asarray(reweights, dtype=np.float64)
+        most, room, each = limits.max_shots_per_request, limits.max_body_bytes, shots.shape[1]
+        if values is not None and values.ndim == 1:
+            room -= values.nbytes
+        elif values is not None:
+            if values.ndim != 2 or len(values) != len(shots):
+                raise ValueError(
+                    f"reweights of the shape {values.shape} for {len(shots)} shots: give (errors,) for all of them, or "
+                    f"({len(shots)}, errors)"
+                )
+            each += values[:1].nbytes
+            most = min(most, limits.max_reweighted_shots)
+        return cls(shots, values, max(1, min(most, room // each)))
+
+    def params(self, meaning: Meaning) -> dict[str, object]:
+        """What the query says of them."""
+        if self.reweights is None:
+            return {}
+        return {"reweights": "all" if self.reweights.ndim == 1 else "each", "reweights_are": meaning}
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self.shots), self.most):
+            some = slice(start, start + self.most)
+            values = b""
+            if self.reweights is not None:
+                values = (self.reweights if self.reweights.ndim == 1 else self.reweights[some]).astype("<f8").tobytes()
+            yield self.shots[some].tobytes() + values
 
 
 def joined(info: ModelInfo, parts: Sequence[RemoteDecoding], *, num_shots: int) -> RemoteDecoding:

@@ -103,7 +103,7 @@ def _make_there(
 ) -> tuple[Decoder, Mapping[str, object]]:
     from service.client.remote import RemoteDecoder
 
-    remote = RemoteDecoder(client, model, experiment)
+    remote = RemoteDecoder.of(client, model, experiment)
     found = remote.info.decoder
     if decoder not in (None, found):
         raise ValueError(f"model {model} decodes with {found}, not {decoder}; choose another with --model")

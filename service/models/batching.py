@@ -340,17 +340,17 @@ class InPieces(BatchDecoder):
 
     def __init__(self, *, num_detectors: int, num_observables: int, at_once: int) -> None:
         super().__init__(num_detectors=num_detectors, num_observables=num_observables)
-        self._at_once = at_once
+        self.at_once = at_once
 
     def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
         """See `decoder.base.PiecewiseDecoder`."""
         ends = time.perf_counter() + seconds
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True)
-        rows = [self.predict(events[: self._at_once])]
-        for first in range(self._at_once, len(events), self._at_once):
+        rows = [self.predict(events[: self.at_once])]
+        for first in range(self.at_once, len(events), self.at_once):
             if time.perf_counter() >= ends:
                 break
-            rows.append(self.predict(events[first : first + self._at_once]))
+            rows.append(self.predict(events[first : first + self.at_once]))
         decoded = np.concatenate(rows)
         return Piece(decoded, np.zeros(len(decoded), dtype=np.bool_))
 

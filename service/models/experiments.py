@@ -32,7 +32,8 @@ MOST_DETECTORS, MOST_OBSERVABLES, MOST_LAYERS = 200_000, 10_000, 10_000
 """Of an experiment."""
 MOST_WAITING = 16
 """Experiments that may wait to be read."""
-WARM_UP_SHOTS = 4
+SAMPLES = 32
+"""Shots that are kept of an experiment."""
 NICENESS = 10
 """Of the processes that read experiments: the event loop and the decoders go first."""
 NO_KEY = "_"
@@ -47,7 +48,7 @@ class _Entry(ExperimentRecord):
     order: list[int] | None
     """The detectors layer by layer, if that is not their own order."""
     samples_b8: str
-    """Base64 of a few shots, which warm its decoders up."""
+    """Base64 of a few shots, which warm its decoders up, and show how sure these are."""
 
 
 class Kept:
@@ -213,7 +214,7 @@ def keep(content: bytes, kind: Kind, folder: Path, *, most: int) -> str:
         layers=np.bincount(layers).tolist(),
         inspection=inspect(experiment),
         order=None if (np.diff(order) > 0).all() else order.tolist(),
-        samples_b8=base64.b64encode(sample(source, shots=WARM_UP_SHOTS, seed=0).detection_events.tobytes()).decode(),
+        samples_b8=base64.b64encode(sample(source, shots=SAMPLES, seed=0).detection_events.tobytes()).decode(),
     )
     for file, text in ((path.with_suffix(".txt"), f"{experiment.text}\n"), (path, entry.model_dump_json())):
         with atomic_write(file, force=True) as partial_path:

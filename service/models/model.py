@@ -11,8 +11,9 @@ from copy import copy
 from functools import lru_cache, partial
 
 import numpy as np
+import numpy.typing as npt
 
-from decoder.base import Decoder, SoftBatchDecoder, SoftDecoder
+from decoder.base import Decoder, Reweighting, SoftBatchDecoder, SoftDecoder
 from decoder.catalog import decoder_spec
 from decoder.making import NamedDecoder
 from decoder.processes import ChildEndedError, ChildProcess
@@ -26,9 +27,9 @@ from service.errors import (
     RequestError,
     UnknownExperimentError,
 )
-from service.models.batching import BatchWorker, decode_some
+from service.models.batching import BatchWorker, decode_some, kept_with
 from service.models.building import Builder, DecoderCache, in_time
-from service.models.experiments import ExperimentStore, kept_of
+from service.models.experiments import SAMPLES, ExperimentStore, kept_of
 from service.models.memory import Room, taken
 from service.models.second_opinions import SecondOpinions
 from service.models.windows import InWindows
@@ -96,6 +97,7 @@ class Model:
         self.device = settings.device or (bounds.device if settings.network else "cpu")
         self.ready = False
         self.gives_confidence: bool | None = None
+        self.gives_errors: bool | None = None
         self.details: Mapping[str, object] = {}
         self.second: SecondOpinions | None = None
         """The second decoder of a pair, once the model is ready; None for models that are no pairs."""
@@ -203,6 +205,30 @@ class Model:
                 raise UnknownExperimentError(f"experiment {experiment.sha256} was deleted; send it again") from None
             raise
 
+    async def samples(self, experiment: Experiment) -> PackedBits:
+        """A few shots of an experiment, bit-packed (shots, bytes).
+
+        Raises:
+            BusyError, DecodeTimeoutError: see `Builder.run`.
+            UnknownExperimentError: it was sent, and has been deleted.
+        """
+        if isinstance(experiment, KeptExperiment):
+            return kept_of(experiment).samples
+        drawn = partial(sample, shots=SAMPLES, seed=1)
+        return await self.circuits.run(lambda: drawn(copy(experiment).source).detection_events)
+
+    async def priors(self, decoder: Decoder) -> npt.NDArray[np.float64]:
+        """The probabilities of the errors (errors,) of a decoder that takes others.
+
+        Raises:
+            BusyError, DecodeTimeoutError: see `Builder.run`.
+        """
+        known: dict[str, npt.NDArray[np.float64]] = kept_with(decoder, "priors", dict)
+        if "priors" not in known:
+            reweighting: Reweighting = decoder.reweighting  # type: ignore[attr-defined]
+            known["priors"] = await self._decoders.builder.run(lambda: reweighting.priors)
+        return known["priors"]
+
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Keeps the model open for as long as the `with` block lasts, even if it is replaced meanwhile."""
@@ -226,6 +252,7 @@ class Model:
         decoder = await self._decoders.get(self.default, seconds=None)
         self._child_bytes = {child: taken([child.pid]) for child in self._children if child.pid is not None}
         self.gives_confidence = isinstance(decoder, SoftDecoder)
+        self.gives_errors = getattr(decoder, "num_errors", None) is not None
         self.details = getattr(decoder, "model_info", {})
         second = decoder_spec(self.settings.decoder).second
         if second is not None:
@@ -322,7 +349,7 @@ class Model:
         with self._room.take() if self.ready else nullcontext(), self._child.patient(BUILD_PATIENCE_SECONDS):
             decoder = self._make(self.settings, experiment)
             if isinstance(experiment, KeptExperiment):  # what it means is known in the child alone
-                shots = kept_of(experiment).samples
+                shots = kept_of(experiment).samples[:WARM_UP_SHOTS]
                 hard = shots[[np.argmax(np.bitwise_count(shots).sum(axis=1))]]
                 decode_some(decoder, shots)
             else:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from decoder.base import Decoder
+from decoder.base import Decoder, Reweighting
 from decoder.tandem.rule import seconds_left
 from decoder.windows.decoder import WindowByWindow
-from service.errors import DecodeTimeoutError, InvalidParametersError
+from service.errors import DecodeTimeoutError, InvalidParametersError, RequestError, TooManyShotsError
+from service.models.batching import kept_with
 from service.models.model import Model
+from service.models.reweighted import ReweightedShots
 from service.models.second_opinions import AskedOpinions
 from service.models.telling import telling_errors
 from service.models.windows import InWindows, Windows, fixing_window
 from service.telemetry.record import current_record
+from service.wire.reweights import Reweights
 from service.wire.schemas import AnyExperimentQuery
-from service.wire.shots import DecodeResult, ExpectedShots
+from service.wire.shots import DecodeResult, ExpectedShots, Sureness
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.experiments import Experiment
 
@@ -72,7 +76,12 @@ class Prepared:
         return cls(model, experiment, decoder, ExpectedShots(decoder.num_detectors, decoder.num_observables, most))
 
     async def decode(
-        self, shots: PackedBits, *, deadline_ms: float | None = None, errors: bool = False
+        self,
+        shots: PackedBits,
+        *,
+        deadline_ms: float | None = None,
+        errors: bool = False,
+        reweights: Reweights | None = None,
     ) -> DecodeResult:
         """Decodes shots. A pair passes those that its network is unsure of on to its second decoder.
 
@@ -80,19 +89,26 @@ class Prepared:
             shots: see above.
             errors: whether to tell the errors, without probabilities.
             deadline_ms: milliseconds from now after which a second opinion is late; None takes the model's default.
+            reweights: other probabilities of the errors; the answer is that of the decoder of such a model.
 
         Raises:
-            InvalidParametersError: a deadline for a model that is no pair, or errors of a decoder that has none.
-            TooManyShotsError: their answers are too long for one request.
+            InvalidParametersError: a deadline for a model that is no pair, errors of a decoder that has none, or
+                reweights for one that takes none.
+            InvalidShotsError: reweights of a wrong shape, or that make no probabilities.
+            TooManyShotsError: their answers are too long for one request, or reweights for each are too many.
         """
         record, began = current_record(), time.perf_counter()
-        if errors:
+        if reweights is not None:
+            result = await self._decode_reweighted(shots, reweights, errors=errors)
+        elif errors:
             telling = telling_errors(self.decoder, model_id=self.model.id)
             result = telling.told(await replace(self, decoder=telling).decode_first(shots))
         elif self.model.second is None and deadline_ms is None:
             result = await self.decode_first(shots)
         else:
             result = await (await self.ask(shots, deadline_ms=deadline_ms)).all()
+        if result.doubtful:
+            result = replace(result, usual=await self._usual())
         began = began if record is None else record.started
         self.model.metrics.answered(self.model.id, seconds=time.perf_counter() - began)
         return result
@@ -113,6 +129,54 @@ class Prepared:
         if (record := current_record()) is not None:
             record.decoded(shots=len(shots), queue_seconds=result.queue_seconds, compute_seconds=result.compute_seconds)
         return result
+
+    async def _usual(self) -> Sureness | None:
+        """How sure the decoder is of shots of the experiment, found out when first asked for; None if it cannot be."""
+        known: list[Sureness] = kept_with(self.decoder, Sureness, list)
+        if not known:
+            with suppress(RequestError):
+                samples = await self.model.samples(self.experiment)
+                found = (await self.decode_first(samples)).confidence
+                if found is not None:
+                    known.append(Sureness.of(found))
+        return known[0] if known else None
+
+    @property
+    def num_errors(self) -> int:
+        """Errors of the detector error model.
+
+        Raises:
+            InvalidParametersError: see `require_reweighting`.
+        """
+        self.require_reweighting()
+        return int(self.decoder.num_errors)  # type: ignore[attr-defined]
+
+    def require_reweighting(self) -> None:
+        """Refuses reweights where the decoder takes none.
+
+        Raises:
+            InvalidParametersError: it does not.
+        """
+        if getattr(self.decoder, "num_errors", None) is None or getattr(self.decoder, "reweighting", None) is None:
+            detail = f"model {self.model.id} takes no reweights; ask one with a classical decoder of whole shots"
+            raise InvalidParametersError.of(detail, parameter="reweights")
+
+    async def _decode_reweighted(self, shots: PackedBits, reweights: Reweights, *, errors: bool) -> DecodeResult:
+        self.require_reweighting()
+        most = self.model.bounds.max_reweighted_shots
+        if reweights.values.ndim > 1 and len(shots) > most:
+            detail = f"{len(shots)} shots with reweights for each in one request, at most {most} are allowed"
+            raise TooManyShotsError(f"{detail}; send them in parts")
+        reweighting: Reweighting = self.decoder.reweighting  # type: ignore[attr-defined]
+        reweighted = ReweightedShots(
+            reweighting,
+            reweights.probabilities(await self.model.priors(self.decoder), shots=len(shots)),
+            num_detectors=self.expected.num_detectors,
+            num_observables=self.expected.num_observables,
+            errors=errors,
+        )
+        result = await replace(self, decoder=reweighted).decode_first(reweighted.rows(shots))
+        return reweighted.told(result)
 
     async def fix(self, start: int, layers: Sequence[Bits]) -> tuple[Bits, list[Bits], bool]:
         """Decodes one window of one shot; see `Prepared.of`.

@@ -7,19 +7,19 @@ from contextlib import nullcontext
 from service.http.bounds import deadline
 from service.models.model import Model
 from service.models.prepared import Prepared
-from service.oip.requests import Values, parse_shots
+from service.oip.requests import Values, shots_and_reweights
 from service.oip.responses import OF_ERRORS, chosen_outputs
 from service.oip.schemas import InferParameters, InferRequest, OutputName
 from service.wire.shots import DecodeResult
 
 
-async def infer(model: Model, sent: InferRequest, values: Values) -> tuple[DecodeResult, dict[OutputName, bool]]:
+async def infer(model: Model, sent: InferRequest, values: list[Values]) -> tuple[DecodeResult, dict[OutputName, bool]]:
     """Decodes the shots of a request.
 
     Args:
         model: decodes; leased by the caller.
         sent: the request.
-        values: of its tensor.
+        values: of its tensors.
 
     Raises:
         RequestError: those of `Prepared`, and what is wrong with the request.
@@ -32,6 +32,7 @@ async def infer(model: Model, sent: InferRequest, values: Values) -> tuple[Decod
     async with nullcontext() if asked.timeout_ms is None else deadline(asked.timeout_ms, most_seconds=most):
         prepared = await Prepared.of(model, asked)
         outputs = chosen_outputs(sent, model)
-        shots = parse_shots(sent.inputs[0], values, prepared.expected)
+        shots, reweights = shots_and_reweights(sent, values, prepared.expected)
         told = not OF_ERRORS.isdisjoint(outputs)
-        return await prepared.decode(shots, deadline_ms=asked.deadline_ms, errors=told), outputs
+        result = await prepared.decode(shots, deadline_ms=asked.deadline_ms, errors=told, reweights=reweights)
+        return result, outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import chain
 from typing import Any
@@ -12,19 +13,22 @@ from jiter import from_json
 from pydantic import ValidationError
 
 from service.errors import InvalidParametersError, InvalidShotsError
-from service.oip.schemas import VERSION, InferInput, InferRequest
+from service.oip.schemas import VERSION, InferInput, InferParameters, InferRequest
+from service.wire.reweights import Reweights, listed_values
 from service.wire.shots import ExpectedShots, check_lists, parse_b8
 from simulation.bits import PackedBits, pack_bits, packed_size
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
-Values = npt.NDArray[np.uint8]
-"""Those of a tensor in one row, 0 to 255."""
+Values = npt.NDArray[np.uint8] | npt.NDArray[np.float64]
+"""Those of a tensor in one row: bytes, or reweights."""
+BINARY_TYPES = {"BOOL": "u1", "UINT8": "u1", "FP32": "<f4", "FP64": "<f8"}
+REWEIGHT_TYPES = ("FP32", "FP64")
 
 
-def parse_request(body: bytes, *, header_length: str | None, most_shots: int) -> tuple[InferRequest, Values]:
-    """Reads the JSON of a body, and the values of its tensor, which are in it or after it.
+def parse_request(body: bytes, *, header_length: str | None, most_shots: int) -> tuple[InferRequest, list[Values]]:
+    """Reads the JSON of a body, and the values of its tensors, which are in it or after it.
 
     Args:
         body: JSON, and binary tensors after it.
@@ -32,7 +36,7 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
         most_shots: that a request may have.
 
     Returns:
-        The request without its values, and these.
+        The request without its values, and these for each input.
 
     Raises:
         InvalidParametersError: a length that cannot be, or parameters that are unknown or out of range.
@@ -47,7 +51,7 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
             raise InvalidParametersError(
                 f"{HEADER_LENGTH}: {header_length[:20]} is not the length of the JSON in a body of {len(body)} bytes"
             )
-    check_lists(body[:length], most_shots=most_shots)
+    check_lists(body[:length], most_shots=2 * most_shots)  # a list of events, and one of reweights
     try:
         header = InferRequest.model_validate_json(body[:length])
         from_json(body[:length], catch_duplicate_keys=True)  # pydantic would take the last of two values
@@ -55,9 +59,45 @@ def parse_request(body: bytes, *, header_length: str | None, most_shots: int) ->
         raise refusal_of(error) from None
     except ValueError as error:
         raise InvalidShotsError(str(error)) from None
-    (tensor,) = header.inputs
-    values = _values(tensor, body[length:])
-    return header.model_copy(update={"inputs": [tensor.model_copy(update={"data": None})]}), values
+    values = _values(header.inputs, body[length:])
+    return header.model_copy(
+        update={"inputs": [tensor.model_copy(update={"data": None}) for tensor in header.inputs]}
+    ), values
+
+
+def shots_and_reweights(
+    request: InferRequest, values: list[Values], expected: ExpectedShots
+) -> tuple[PackedBits, Reweights | None]:
+    """Makes shots of the inputs of a request, and of what they say of the errors' probabilities.
+
+    Args:
+        request: without its values.
+        values: of each of its inputs.
+        expected: what the shots have to look like.
+
+    Returns:
+        Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)), and reweights if there are any.
+
+    Raises:
+        InvalidShotsError: see `parse_shots`, or inputs that do not go together.
+        TooManyShotsError: more than `expected.max_shots`.
+    """
+    given = list(zip(request.inputs, values, strict=True))
+    events = [one for one in given if one[0].name != "reweights"]
+    others = [one for one in given if one[0].name == "reweights"]
+    if len(events) != 1 or len(others) > 1:
+        raise InvalidShotsError("inputs: give detection_events or detection_events_b8, and at most one of reweights")
+    tensor, numbers = events[0]
+    shots = parse_shots(tensor, numbers.astype(np.uint8, copy=False), expected)
+    if not others:
+        return shots, None
+    tensor, numbers = others[0]
+    if tensor.datatype not in REWEIGHT_TYPES:
+        raise InvalidShotsError(f"reweights: datatype {tensor.datatype}; they are FP32 or FP64")
+    if min(tensor.shape) < 1 or len(numbers) != math.prod(tensor.shape):
+        raise InvalidShotsError(f"reweights: {len(numbers)} values do not have the shape {tensor.shape}")
+    meaning = (request.parameters or InferParameters()).reweights_are
+    return shots, Reweights(numbers.reshape(tensor.shape).astype(np.float64), meaning)
 
 
 def refusal_of(error: ValidationError) -> InvalidParametersError | InvalidShotsError:
@@ -83,7 +123,7 @@ def check_addressee(request: InferRequest, model_id: str) -> None:
             raise InvalidParametersError(f"{name} is {value[:80]!r}, and the URL means {meant!r}; name the same one")
 
 
-def parse_shots(tensor: InferInput, values: Values, expected: ExpectedShots) -> PackedBits:
+def parse_shots(tensor: InferInput, values: npt.NDArray[np.uint8], expected: ExpectedShots) -> PackedBits:
     """Makes shots of the values of a tensor.
 
     Args:
@@ -102,11 +142,13 @@ def parse_shots(tensor: InferInput, values: Values, expected: ExpectedShots) -> 
     packed = tensor.name == "detection_events_b8"
     columns = packed_size(num_detectors) if packed else num_detectors
     shape = tensor.shape
-    if shape[0] < 1 or shape[1] != columns:
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != columns:
         raise InvalidShotsError(
             f"{tensor.name}: shape {shape}, but it must be [shots, {columns}], with at least one shot; "
             f"this experiment has {num_detectors} detectors"
         )
+    if tensor.datatype in REWEIGHT_TYPES:
+        raise InvalidShotsError(f"{tensor.name}: datatype {tensor.datatype}; events are BOOL or UINT8")
     if packed and tensor.datatype != "UINT8":
         raise InvalidShotsError(f"{tensor.name}: datatype {tensor.datatype}; bytes are UINT8")
     if len(values) != shape[0] * columns:
@@ -122,24 +164,47 @@ def parse_shots(tensor: InferInput, values: Values, expected: ExpectedShots) -> 
     return parse_b8(values.tobytes(), expected)
 
 
-def _values(tensor: InferInput, binary: bytes) -> Values:
-    size = tensor.parameters.binary_data_size if tensor.parameters is not None else None
-    if (size is None) == (tensor.data is None):
-        raise InvalidShotsError(f"{tensor.name}: give either data or the parameter binary_data_size")
-    if len(binary) != (size or 0):
+def _values(tensors: list[InferInput], binary: bytes) -> list[Values]:
+    """The values of each tensor; those that are binary follow one another behind the JSON."""
+    sizes = [tensor.parameters.binary_data_size if tensor.parameters is not None else None for tensor in tensors]
+    for tensor, size in zip(tensors, sizes, strict=True):
+        if (size is None) == (tensor.data is None):
+            raise InvalidShotsError(f"{tensor.name}: give either data or the parameter binary_data_size")
+    if len(binary) != (declared := sum(size or 0 for size in sizes)):
         raise InvalidShotsError(
-            f"{len(binary)} bytes follow the JSON, but its input has {size or 0} as its binary_data_size; "
+            f"{len(binary)} bytes follow the JSON, but its inputs have {declared} as their binary_data_size; "
             f"the header {HEADER_LENGTH} says where the JSON ends"
         )
-    if tensor.data is None:
-        return np.frombuffer(binary, dtype=np.uint8)
-    return _listed_values(tensor.name, tensor.data, tensor.shape)
+    values: list[Values] = []
+    begin = 0
+    for tensor, size in zip(tensors, sizes, strict=True):
+        if tensor.data is None:
+            values.append(binary_values(tensor, binary[begin : begin + (size or 0)]))
+            begin += size or 0
+        elif tensor.name == "reweights":
+            values.append(listed_values(tensor.data).ravel())
+        else:
+            values.append(_listed_values(tensor.name, tensor.data, tensor.shape))
+    return values
 
 
-def _listed_values(name: str, data: list[Any], shape: list[int]) -> Values:
+def binary_values(tensor: InferInput, content: bytes) -> Values:
+    """The values of a tensor that came as bytes.
+
+    Raises:
+        InvalidShotsError: these are no whole values.
+    """
+    dtype = np.dtype(BINARY_TYPES[tensor.datatype])
+    if len(content) % dtype.itemsize:
+        raise InvalidShotsError(f"{tensor.name}: {len(content)} bytes are no whole values of {tensor.datatype}")
+    found = np.frombuffer(content, dtype=dtype)
+    return found if dtype == np.uint8 else found.astype(np.float64)
+
+
+def _listed_values(name: str, data: list[Any], shape: list[int]) -> npt.NDArray[np.uint8]:
     # The types are looked at before numpy sees the list: one long string would make every element as long.
     kinds = set(map(type, data))
-    if kinds == {list}:
+    if kinds == {list} and len(shape) == 2:
         if len(data) != shape[0] or set(map(len, data)) != {shape[1]}:
             raise InvalidShotsError(f"{name}: the lists in data are not {shape[0]} lists of {shape[1]} values")
         data = list(chain.from_iterable(data))

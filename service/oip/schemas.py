@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from service.wire.schemas import AnyExperimentQuery, Milliseconds, Sent
+from service.wire.schemas import AnyExperimentQuery, Meaning, Milliseconds, Sent
 
 VERSION = "1"
 """The one version of every model: a model that is replaced is gone."""
 
-InputDatatype = Literal["BOOL", "UINT8"]
+InputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
 OutputDatatype = Literal["BOOL", "UINT8", "FP32", "FP64"]
-InputName = Literal["detection_events", "detection_events_b8"]
+InputName = Literal["detection_events", "detection_events_b8", "reweights"]
 OutputName = Literal[
     "predictions", "predictions_b8", "confidence", "flip_probabilities", "opinions", "errors_b8", "converged"
 ]
@@ -81,6 +81,10 @@ class InferParameters(_Sent, AnyExperimentQuery):
     deadline_ms: Milliseconds | None = Field(
         default=None, description="Pairs alone: milliseconds after which a second opinion is late."
     )
+    reweights_are: Meaning = Field(
+        default="probabilities",
+        description="Whether the input `reweights` are the errors' probabilities, or factors for those of the model.",
+    )
     binary_data_output: bool | None = Field(default=None, description="Whether outputs are binary unless they say.")
 
 
@@ -91,10 +95,13 @@ class InputParameters(_Sent):
 class InferInput(_Sent):
     name: InputName = Field(
         description="`detection_events`: one value, 0 or 1, a detector. `detection_events_b8`: stim's b8, each shot "
-        "starts on a byte, the first detector is the lowest bit."
+        "starts on a byte, the first detector is the lowest bit. `reweights`: of classical decoders, beside one of "
+        "these, probabilities of the errors."
     )
-    datatype: InputDatatype = Field(description="BOOL or UINT8 for `detection_events`, UINT8 for b8.")
-    shape: list[int] = Field(min_length=2, max_length=2, description="[shots, detectors] or [shots, bytes].")
+    datatype: InputDatatype = Field(description="BOOL or UINT8 for events, UINT8 for b8, FP32 or FP64 for reweights.")
+    shape: list[int] = Field(
+        min_length=1, max_length=2, description="[shots, detectors], [shots, bytes], [errors] or [shots, errors]."
+    )
     parameters: InputParameters | None = None
     data: list[Any] | None = Field(
         default=None, description="The values row by row, in one list or one list a shot; unless they are binary."
@@ -115,7 +122,7 @@ class InferRequest(_Sent):
     model_name: str | None = Field(default=None, description="As in the URL; KServe's clients send it.")
     model_version: str | None = Field(default=None, description="As in the URL.")
     parameters: InferParameters | None = None
-    inputs: Annotated[list[InferInput], FailFast()] = Field(min_length=1, max_length=1)
+    inputs: Annotated[list[InferInput], FailFast()] = Field(min_length=1, max_length=2)
     outputs: Annotated[list[InferRequestedOutput], FailFast()] = Field(
         default_factory=list, description="Default: those of the metadata."
     )

@@ -79,6 +79,7 @@ def model_info(engine: Engine, model: Model, experiment: MemoryExperiment | Kept
         detectors=model.detectors,
         ready=model.ready,
         gives_confidence=model.gives_confidence,
+        gives_errors=model.gives_errors,
         experiment=_experiment_info(experiment),
         limits=Limits(**{name: getattr(engine.settings, name) for name in Limits.model_fields}),
         pair=None if model.second is None else model.second.info,

@@ -14,20 +14,22 @@ from pydantic import ValidationError
 from tritonclient.grpc import service_pb2
 
 from service.errors import InvalidParametersError, InvalidShotsError
-from service.oip.requests import Values, refusal_of
+from service.oip.requests import REWEIGHT_TYPES, Values, binary_values, refusal_of
 from service.oip.responses import DATATYPES, wire_bytes
-from service.oip.schemas import VERSION, InferRequest, OutputName
+from service.oip.schemas import VERSION, InferInput, InferRequest, OutputName
 from service.wire.shots import DecodeResult
 
+CONTENTS = {"BOOL": "bool_contents", "UINT8": "uint_contents", "FP32": "fp32_contents", "FP64": "fp64_contents"}
+"""Where values of each type are."""
 MAX_LISTED_VALUES = 2**20
 """Most values in `contents`: numpy reads them one by one, 30 ms of the event loop."""
 
 
-def read_request(message: Any) -> tuple[InferRequest, Values]:
+def read_request(message: Any) -> tuple[InferRequest, list[Values]]:
     """Reads a ModelInferRequest.
 
     Returns:
-        The request without its values, and these.
+        The request without its values, and these for each input.
 
     Raises:
         InvalidParametersError: parameters that are unknown or out of range.
@@ -53,7 +55,7 @@ def read_request(message: Any) -> tuple[InferRequest, Values]:
         request = InferRequest.model_validate(content)
     except ValidationError as error:
         raise refusal_of(error) from None
-    return request, _values(message)
+    return request, _values(request, message)
 
 
 def write_response(
@@ -78,21 +80,26 @@ def _parameters(parameters: Any) -> dict[str, object]:
     return found
 
 
-def _values(message: Any) -> Values:
-    (tensor,) = message.inputs
-    raw = message.raw_input_contents
-    listed = tensor.contents.ListFields()
-    if len(raw) + len(listed) != 1:
-        raise InvalidShotsError(f"{tensor.name}: give its values either in raw_input_contents or in contents, once")
-    if raw:
-        return np.frombuffer(raw[0], dtype=np.uint8)
-    field, values = listed[0]
-    wanted = "bool_contents" if tensor.datatype == "BOOL" else "uint_contents"
-    if field.name != wanted:
+def _values(request: InferRequest, message: Any) -> list[Values]:
+    raw, listed = message.raw_input_contents, [tensor.contents.ListFields() for tensor in message.inputs]
+    if any(listed) if raw else not all(len(one) == 1 for one in listed):
+        raise InvalidShotsError("inputs: give all values either in raw_input_contents or in contents, once")
+    if not raw:
+        return [_listed(tensor, *one[0]) for tensor, one in zip(request.inputs, listed, strict=True)]
+    if len(raw) != len(request.inputs):
+        raise InvalidShotsError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs; give one for each")
+    return [binary_values(tensor, one) for tensor, one in zip(request.inputs, raw, strict=True)]
+
+
+def _listed(tensor: InferInput, field: Any, values: Any) -> Values:
+    """The values in one field of `contents`."""
+    if field.name != (wanted := CONTENTS[tensor.datatype]):
         raise InvalidShotsError(f"{tensor.name}: {field.name}; values of {tensor.datatype} are {wanted}")
     if len(values) > MAX_LISTED_VALUES:
         detail = f"{len(values)} values in contents, and at most {MAX_LISTED_VALUES} are read"
         raise InvalidShotsError(f"{tensor.name}: {detail}; send raw_input_contents")
+    if tensor.datatype in REWEIGHT_TYPES:
+        return np.fromiter(values, dtype=np.float64, count=len(values))
     numbers = np.fromiter(values, dtype=np.uint32, count=len(values))
     if numbers.max(initial=0) > 255:
         raise InvalidShotsError(f"{tensor.name}: values must be within 0 and 255")

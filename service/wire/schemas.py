@@ -60,6 +60,10 @@ class AnyExperimentQuery(ExperimentQuery):
 
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Meaning = Literal["probabilities", "factors"]
+"""Of reweights."""
+Form = Literal["all", "each"]
+"""Whether one row of reweights is for all shots, or each has its own."""
 AnsweredBy = Literal["first", "second", "late", "failed"]
 
 
@@ -87,6 +91,15 @@ class DecodeQuery(AnyExperimentQuery):
         default=False,
         description="Whether to answer the error that the decoder found, in the order of the detector error model, and "
         "whether it explains the shot. Classical decoders alone.",
+    )
+    reweights: Form | None = Field(
+        default=None,
+        description="Classical decoders and b8 alone: behind the shots there are probabilities of the errors, float64, "
+        "a row for all shots or one for each. In JSON `reweights` of the body says it.",
+    )
+    reweights_are: Meaning = Field(
+        default="probabilities",
+        description="Whether reweights are the errors' probabilities, or factors for those of the error model.",
     )
     opinions: bool = Field(
         default=False, description="Pairs alone: whether a b8 answer tells who answered each shot. JSON always does."
@@ -119,6 +132,12 @@ class DecodeRequest(Sent):
     )
     num_shots: int = Field(
         default_factory=int, ge=1, description="How many shots `shots_b8` holds, to have it checked."
+    )
+
+    reweights: list[Any] = Field(
+        default_factory=list,
+        description="Probabilities of the errors of the detector error model, in its order without loops, or factors "
+        "for them (`reweights_are`): a list of numbers for all shots, or one list a shot.",
     )
 
     @model_validator(mode="after")
@@ -171,6 +190,7 @@ class CodeInfo(BaseModel):
 class Limits(BaseModel):
     max_body_bytes: int
     max_shots_per_request: int
+    max_reweighted_shots: int = Field(description="Shots of a request with probabilities of errors for each shot.")
     max_rounds: int
     max_window_rounds: int = Field(description="Of streams that are decoded in windows.")
     max_stream_connections: int = Field(description="Connections with streams, all clients together.")
@@ -196,6 +216,7 @@ class ModelInfo(BaseModel):
     )
     ready: bool
     gives_confidence: bool | None = Field(description="Whether answers have probabilities; null until ready.")
+    gives_errors: bool | None = Field(description="Whether it tells the errors that it finds; null until ready.")
     experiment: ExperimentInfo = Field(description="The experiment asked for, by default the model's own.")
     limits: Limits
     pair: PairInfo | None = Field(default=None, description="Of pairs, when they are ready.")

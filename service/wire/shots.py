@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +14,41 @@ from pydantic import ValidationError
 
 from decoder.tandem.rule import Opinion
 from service.errors import Flaw, InvalidShotsError, TooManyShotsError
+from service.wire.reweights import Values, listed_values
 from service.wire.schemas import Bit, DecodeQuery, DecodeRequest
 from simulation.bits import Bits, PackedBits, pack_bits, packed_size, set_past
 
 HURRIED_HEADER = "X-Tandem-Hurried-Shots"
 WARNING_HEADER = "X-Tandem-Warning"
+ERRORS_HEADER = "X-Tandem-Num-Errors"
 LOW_CONFIDENCE = 0.9
 LEAST_SHOTS = 20
 """With fewer, a low mean of their confidence may be chance."""
+LEAST_DIFFERENCE = 0.05
+SIGMAS = 6.0
 ANSWERED_BY = tuple(opinion.name.lower() for opinion in Opinion)
 SPARE_LISTS = 1000
 """So many lists and objects a body of JSON may have beside one list a shot."""
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """How sure a decoder is of shots that are an experiment's for certain."""
+
+    mean: float
+    """Of the confidence."""
+    variance: float
+    shots: int
+
+    @classmethod
+    def of(cls, confidence: npt.NDArray[np.floating]) -> Sureness:
+        """That of some shots, at least one."""
+        return cls(float(confidence.mean()), float(confidence.var()), len(confidence))
+
+    def is_above(self, other: Sureness) -> bool:
+        """Whether another mean is lower by more than chance, and by more than `LEAST_DIFFERENCE`."""
+        error = math.sqrt(self.variance / self.shots + other.variance / other.shots)
+        return self.mean - other.mean > max(LEAST_DIFFERENCE, SIGMAS * error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +73,8 @@ class DecodeResult:
     """(shots, errors of the detector error model): which happened; None if that was not asked for."""
     converged: Bits | None = None
     """(shots,): whether these explain the shot; None likewise."""
+    usual: Sureness | None = None
+    """How sure the decoder is of other shots of the experiment, if that is known."""
 
     @property
     def errors_b8(self) -> PackedBits | None:
@@ -60,19 +87,30 @@ class DecodeResult:
         return [] if self.hurried is None else np.flatnonzero(self.hurried).tolist()
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the decoder is so unsure of the shots as a whole that they may be of something else."""
+        return (
+            self.confidence is not None
+            and len(self.confidence) >= LEAST_SHOTS
+            and float(self.confidence.mean()) < LOW_CONFIDENCE
+        )
+
+    @property
     def warning(self) -> str | None:
-        """What looks wrong of the shots as a whole: so many of an experiment that a code is for are surer together."""
-        if self.confidence is None or len(self.confidence) < LEAST_SHOTS:
+        """What looks wrong of the shots as a whole: others of the experiment are surer, as far as that is known."""
+        if self.confidence is None or not self.doubtful:
             return None
-        mean = float(self.confidence.mean())
-        if mean >= LOW_CONFIDENCE:
+        found = Sureness.of(self.confidence)
+        if self.usual is not None and not self.usual.is_above(found):
             return None
-        return f"the mean confidence is {mean:.2f}; are these shots of this code, basis, noise and number of rounds?"
+        usual = "" if self.usual is None else f", where shots of this experiment have {self.usual.mean:.2f}"
+        return f"the mean confidence is {found.mean:.2f}{usual}; are these of this code, basis, noise and rounds?"
 
     @property
     def headers(self) -> dict[str, str]:
         """What headers tell of the shots in every form of answer."""
         told = {HURRIED_HEADER: str(len(hurried))} if (hurried := self.hurried_shots) else {}
+        told |= {} if self.errors is None else {ERRORS_HEADER: str(self.errors.shape[1])}
         return told | ({WARNING_HEADER: warning} if (warning := self.warning) else {})
 
 
@@ -85,17 +123,17 @@ class ExpectedShots:
     max_shots: int
 
 
-def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
+def parse_json(body: bytes, expected: ExpectedShots) -> tuple[PackedBits, Values | None]:
     """Reads a `DecodeRequest`.
 
     Returns:
-        Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)).
+        Bit-packed shots, uint8 (shots, ceil(num_detectors / 8)), and its reweights, if it has any.
 
     Raises:
         InvalidShotsError: no such JSON, a wrong length, or values other than 0 and 1.
         TooManyShotsError: more than `expected.max_shots`.
     """
-    check_lists(body, most_shots=expected.max_shots)
+    check_lists(body, most_shots=2 * expected.max_shots)  # a list of events, and one of reweights
     try:
         request = DecodeRequest.model_validate_json(body)
         from_json(body, catch_duplicate_keys=True)  # pydantic would take the last of two values
@@ -103,8 +141,9 @@ def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
         raise InvalidShotsError.of_body(error) from None
     except ValueError as error:
         raise InvalidShotsError.because(Flaw.in_body(str(error))) from None
+    reweights = listed_values(request.reweights) if "reweights" in request.model_fields_set else None
     if "shots" in request.model_fields_set:
-        return _from_lists(request.shots, expected)
+        return _from_lists(request.shots, expected), reweights
     try:
         data = base64.b64decode(request.shots_b8, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -114,7 +153,7 @@ def parse_json(body: bytes, expected: ExpectedShots) -> PackedBits:
         raise InvalidShotsError.because(
             Flaw.in_body(f"shots_b8 holds {len(shots)} shots, not {request.num_shots}", "num_shots")
         )
-    return shots
+    return shots, reweights
 
 
 def check_lists(body: bytes, *, most_shots: int) -> None:

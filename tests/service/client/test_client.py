@@ -17,12 +17,15 @@ import pytest
 import stim
 
 from decoder.base import Decoding
+from decoder.making import make_decoder
 from service.app import create_app
 from service.client import AsyncClient, Client, Retries, ServiceError
 from service.client.exchange import check
 from service.settings import ModelSettings, Settings
+from service.wire.schemas import Meaning
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
+from simulation.faults import errors_of_dem
 from tests.helpers import eventually
 
 DECODER = "neural"
@@ -50,6 +53,10 @@ def test_an_experiment_that_was_sent(url, experiment, samples, expected):
         assert sent.layers == [36, 72, 72, 36]
         decoding = client.decode("bb72", samples.detection_events, experiment=sent.id, bit_packed_shots=True)
         np.testing.assert_array_equal(decoding.predictions, expected.predictions)
+        sure = client.decode(
+            "bb72", samples.detection_events, experiment=sent.id, bit_packed_shots=True, confidence=True
+        )
+        np.testing.assert_array_equal(sure.confidence, expected.confidence)  # of its own p, and not of the model's
         other = client.add_experiment(str(others.detector_error_model()), kind="dem")
         shots = np.array([[True], [False]])
         np.testing.assert_array_equal(client.decode("bb72-bposd", shots, experiment=other.id).predictions, shots)
@@ -61,6 +68,37 @@ def test_an_experiment_that_was_sent(url, experiment, samples, expected):
         with pytest.raises(ServiceError, match="no experiment") as unknown:
             client.decode("bb72-bposd", shots, experiment=other.id)
         assert unknown.value.status == 404
+
+
+def test_errors_and_reweights(url, experiment, samples):
+    """Also in as many requests as the limits ask for."""
+    shots, some = samples.detection_events[:60], samples.detection_events[:3]
+    decoder: Any = make_decoder("bposd", experiment)
+    found = decoder.decode_to_errors(shots, bit_packed_shots=True)
+    priors = errors_of_dem(experiment.dem)[1]
+    values = np.stack([priors, priors, np.full(len(priors), 0.01)])
+    with Client(url) as client:
+        assert [model.gives_errors for model in client.models()] == [False, True]
+        told = client.decode("bb72-bposd", shots, **EXPERIMENT, bit_packed_shots=True, errors=True)
+        for column in ("predictions", "errors", "converged"):
+            np.testing.assert_array_equal(getattr(told, column), getattr(found, column))
+        given: tuple[tuple[Any, Meaning], ...] = (
+            (values, "probabilities"),
+            (values / priors, "factors"),
+            (values[2], "probabilities"),
+        )
+        for reweights, meaning in given:
+            decoding = client.decode(
+                "bb72-bposd", some, **EXPERIMENT, bit_packed_shots=True, reweights=reweights, reweights_are=meaning
+            )
+            wanted = decoder.decode_batch(some, bit_packed_shots=True, reweights=reweights, reweights_are=meaning)
+            np.testing.assert_array_equal(decoding.predictions, wanted)
+        with pytest.raises(ValueError, match="for 3 shots"):
+            client.decode("bb72-bposd", some, **EXPERIMENT, bit_packed_shots=True, reweights=values[:2])
+        with pytest.raises(ServiceError, match="takes no reweights"):
+            client.decode("bb72", some, **EXPERIMENT, bit_packed_shots=True, reweights=values)
+        with pytest.raises(ServiceError, match="tells no errors"):
+            client.decode("bb72", some, **EXPERIMENT, bit_packed_shots=True, errors=True)
 
 
 @pytest.mark.parametrize("form", ["packed", "bools", "integers"])

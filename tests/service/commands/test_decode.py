@@ -61,11 +61,23 @@ def test_it_writes_and_counts_what_decoding_here_does(folder, url, chosen, decod
     assert (folder / "predictions").read_bytes() == predictions
     assert any(predictions)
     model = "bb72" if decoder == "neural" else "bb72-bposd"
-    how_sure = {here.pop(name, None) for name in ("mean_confidence", "below_0.9")}  # a service is not asked for it
-    assert (None in how_sure) == (decoder == "bposd")
+    assert ("mean_confidence" in here) == (decoder == "neural")
     assert there == here | {"model": model, "url": url, "seconds": there["seconds"]}
     assert there["shots"] == 120
     assert "failures" in there
+
+
+def test_errors_and_confidence_are_those_of_decoding_here(folder, url):
+    for options, name in (
+        ("--decoder bposd --errors-out", "errors.b8"),
+        ("--decoder neural --confidence-out", "sure.csv"),
+    ):
+        succeed(f"decode {options} here-{name} {EXPERIMENT} {FILES} --force")
+        succeed(f"decode --url {url} {options} there-{name} {EXPERIMENT} {FILES} --force")
+        assert (folder / f"here-{name}").read_bytes() == (folder / f"there-{name}").read_bytes() != b""
+    (folder / "predictions").unlink()
+    assert "tells no errors" in refuse(f"decode --url {url} --decoder neural --errors-out e {EXPERIMENT} {FILES}")
+    assert "how sure it is" in refuse(f"decode --url {url} --decoder bposd --confidence-out c.csv {EXPERIMENT} {FILES}")
 
 
 @pytest.mark.parametrize("format", ["01", "dets"])

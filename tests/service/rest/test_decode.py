@@ -141,10 +141,24 @@ async def test_shots_that_are_hardly_the_experiments_are_warned_of(serve, shots,
         body = {"shots": [[1] * loud + [0] * (72 - loud)] * shots}
         answer = await client.post("/v1/models/m/decode", json=body)
         b8 = await client.post("/v1/models/m/decode", json=body, headers={"accept": "application/octet-stream"})
-    expected = "the mean confidence is 0.89; are these shots of this code, basis, noise and number of rounds?"
-    warned = (shots, loud) == (20, 8)
-    assert answer.json().get("warning") == (expected if warned else None)
-    assert b8.headers.get("x-tandem-warning") == (expected if warned else None)
+    warning = answer.json().get("warning")
+    assert b8.headers.get("x-tandem-warning") == warning
+    if (shots, loud) == (20, 8):
+        assert warning.startswith("the mean confidence is 0.89, where shots of this experiment have 0.9")
+    else:
+        assert warning is None
+
+
+async def test_shots_of_a_noisy_experiment_are_not_warned_of(serve):
+    """It is as unsure of all that are sampled of it."""
+    experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=1, p=0.05)
+    shots = sample(experiment.circuit, shots=40, seed=3)
+    async with serve(lambda model, experiment: Sure(experiment)) as client:
+        for p, warned in ((0.05, False), (0.001, True)):
+            sent = {"shots": shots.unpacked_detection_events().astype(int).tolist()}
+            answer = (await client.post("/v1/models/m/decode", params={"p": p}, json=sent)).json()
+            assert np.mean(answer["confidence"]) < 0.9
+            assert ("warning" in answer) == warned
 
 
 async def test_parts_that_a_decoder_does_not_have_are_left_out(client):
