@@ -99,6 +99,7 @@ def inspect(experiment: ForeignExperiment) -> Inspection:
     found = None if experiment.circuit is None else code_of(experiment.circuit, types.memory)
     placed = _placement(experiment)
     code, basis, rounds = _memory(found, placed)
+    network = _network(experiment)  # the same one in all decoders that have one
     return Inspection(
         kind=experiment.kind,
         sha256=experiment.sha256,
@@ -121,7 +122,7 @@ def inspect(experiment: ForeignExperiment) -> Inspection:
         decoders=[
             Applicability(decoder=name, applies=applies, why=why)
             for name, spec in DECODERS.items()
-            for applies, why in [_network(experiment) if spec.settings is None else _classical(spec, experiment)]
+            for applies, why in [network if spec.settings is None else _classical(spec, experiment)]
         ],
     )
 
