@@ -17,6 +17,7 @@ from decoder.serial.graph import JointFaults, JointGraph
 from decoder.serial.kernels import Beliefs
 from decoder.serial.lightening import MOST_MECHANISMS, degeneracy, lighten
 from decoder.serial.mechanisms import Mechanisms, joint_mechanisms
+from decoder.serial.recombination import share_parts
 from decoder.serial.rules import Schedule, SerialResult, SerialRules, rules_for
 from simulation.faults import FaultModel
 
@@ -26,11 +27,15 @@ NOT_WHOLE = 1e30
 """The weight of a candidate that could not be made a joint error; not infinite, which compiled code does not know."""
 MOST_CANDIDATES = 6
 """So many solutions of a shot are made whole at most."""
-LEAST_CANDIDATES = 2
+LEAST_CANDIDATES = 3
 """So many are in any case."""
-CANDIDATE = 25
+CANDIDATE = 15
 """What a candidate costs, in passes. Shots that needed many passes get fewer candidates, so that the longest shot takes
-about as long as its most passes and two candidates."""
+about as long as its most passes and three candidates."""
+SPARE = 8
+"""A solution of more than twice the faults of another one, and so many, is left out: to lighten it would take long."""
+HOPELESS = 12.0
+"""Of candidates that weigh so much more than the lightest one, degeneracy is not counted: it is never as large."""
 
 
 class JointProblem(NamedTuple):
@@ -96,17 +101,22 @@ def _compare_all(events, result, problem, beliefs, energies):  # type: ignore[no
     errors = np.zeros((MOST_CANDIDATES + 1, MOST_MECHANISMS + 64), np.int32)
     sizes = np.zeros(MOST_CANDIDATES, np.int64)
     weights = np.zeros(MOST_CANDIDATES, np.float64)
+    owner = np.full(len(problem.table.near), -1)
     for b in range(len(events)):
         chosen = _choose(result, b, problem)
-        known, passes = -1, problem.rules.passes
-        for n in range(len(chosen)):
+        count = len(chosen)
+        known, passes, fewest = -1, problem.rules.passes, len(problem.alone)
+        for n in range(count):
             faults[n] = result.faults[b, chosen[n]]
             sizes[n], weights[n] = 0, NOT_WHOLE
-            known, taken = complete(events[b], faults[n], problem, beliefs, known, passes)
+            whole, known, taken = complete(events[b], faults[n], problem, beliefs, known, passes)
             passes -= taken
-            if known >= 0:
+            size = np.sum(faults[n])
+            if whole and size <= 2 * fewest + SPARE:
+                fewest = min(fewest, size)
                 sizes[n], weights[n] = joint_error(faults[n], faults[n], errors[n], problem)
-        _share_other_side(faults, errors, sizes, weights[: len(chosen)], problem)
+        _share_other_side(faults, errors, sizes, weights[:count], problem)
+        _share_parts(errors, sizes, weights[:count], owner, problem)
         _report(chosen, errors, sizes, weights, result.cosets[b], result.weights[b], problem, energies[b])
 
 
@@ -164,11 +174,44 @@ def _share_other_side(faults, errors, sizes, weights, problem):  # type: ignore[
             _faults_of(errors[n], sizes[n], faults[n], problem)
     trial = errors[len(errors) - 1]
     for n in range(len(weights)):
-        if not np.array_equal(faults[n, memory:], faults[best, memory:]):
-            size, weight = joint_error(faults[n], faults[best], trial, problem)
+        if sizes[n] > 0 and not np.array_equal(faults[n, memory:], faults[best, memory:]):
+            size, weight = _with_other_side(faults[n], faults[best], errors[n], sizes[n], trial, problem)
             if weight < weights[n]:
                 sizes[n], weights[n] = size, weight
                 errors[n, :size] = trial[:size]
+
+
+@compiled
+def _with_other_side(faults, other_faults, error, size, trial, problem):  # type: ignore[no-untyped-def]
+    """A light error with the other side of another one, put into `trial` and made as light as it gets."""
+    trial[:size] = error[:size]
+    after = size
+    for v in range(len(problem.graph.flips), len(problem.alone)):
+        if faults[v] != other_faults[v]:
+            if after == MOST_MECHANISMS:
+                return 0, NOT_WHOLE
+            trial[after] = problem.alone[v]
+            after += 1
+    return lighten(trial, after, problem.table, size)
+
+
+@compiled
+def _share_parts(errors, sizes, weights, owner, problem):  # type: ignore[no-untyped-def]
+    """The lightest candidate and each other one have, of each part in which they differ and that flips no observable,
+    the lighter of both; see `recombination`."""
+    for _ in range(2):  # what the lightest one has won goes to those before it
+        best = np.argmin(weights) if len(weights) > 0 else 0
+        changed = False
+        for n in range(len(weights)):
+            if n != best and sizes[n] > 0 and sizes[best] > 0:
+                sizes[best], sizes[n], mine, other = share_parts(
+                    errors[best], sizes[best], errors[n], sizes[n], problem.table, owner
+                )
+                weights[best] += mine
+                weights[n] += other
+                changed = changed or mine < 0 or other < 0
+        if not changed:
+            return
 
 
 @compiled
@@ -185,16 +228,18 @@ def _faults_of(error, size, faults, problem):  # type: ignore[no-untyped-def]
 @compiled
 def _report(chosen, errors, sizes, weights, cosets, found_weights, problem, energies):  # type: ignore[no-untyped-def]
     """The free energy of each coset at its best candidate; without any whole candidate, the weights that were found."""
-    whole = False
+    least = NOT_WHOLE
     for n in range(len(chosen)):
-        whole = whole or weights[n] < NOT_WHOLE
+        least = min(least, weights[n])
     for n in range(len(chosen)):
         best = True
         for other in range(len(chosen)):
             better = weights[other] < weights[n] or (weights[other] == weights[n] and other < n)
             if better and cosets[chosen[other]] == cosets[chosen[n]]:
                 best = False
-        if best and whole:
-            energies[chosen[n]] = weights[n] - degeneracy(errors[n], sizes[n], problem.table)
-        elif best:
+        if best and least == NOT_WHOLE:
             energies[chosen[n]] = found_weights[chosen[n], 1]
+        elif best:
+            energies[chosen[n]] = weights[n]
+            if weights[n] < least + HOPELESS:
+                energies[chosen[n]] -= degeneracy(errors[n], sizes[n], problem.table)

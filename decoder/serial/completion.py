@@ -13,14 +13,15 @@ from decoder.compiled import compiled
 from decoder.serial.graph import FAR, JointFaults
 from decoder.serial.kernels import explained, read_events, visit_all
 from decoder.serial.links import forget, tell
+from decoder.serial.osd import columns_of, explain_by_order
 from decoder.serial.rows import random_rows, rows_to_test
 from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 
 ORDERS = 8
 """Row orders, used in turn by the legs."""
-RULES = SerialRules(quorum=1, solutions=1, legs=3, passes=60, first_leg=20, leg=20, scale=0.97, strengths=(-0.24, 0.66))
-"""When legs end, how many legs a side gets, and how many passes all solutions of a shot together. The first solution
-takes about fourteen passes on bb72 at 0.3 %, the others a few."""
+RULES = SerialRules(quorum=1, solutions=1, legs=2, passes=30, first_leg=20, leg=10, scale=0.97, strengths=(-0.24, 0.66))
+"""When legs end, how many legs a side gets, and how many passes all solutions of a shot together; then OSD-0 completes
+them. Most solutions take a few passes."""
 CERTAIN = 60.0
 """The log-odds for a fault that is known to have happened."""
 
@@ -32,6 +33,7 @@ def other_side(faults: JointFaults) -> Schedule:
         orders=random_rows(faults.checks, detectors, orders=ORDERS, seed=7),
         test=rows_to_test(faults.checks, detectors),
         strengths=memory_strengths(faults.graph, RULES, seed=7),
+        columns=columns_of(faults.checks, detectors, first=len(faults.graph.flips), end=len(faults.graph.chance)),
     )
 
 
@@ -47,18 +49,18 @@ def complete(events, faults, problem, beliefs, known, budget):  # type: ignore[n
         faults: bool (V,): the memory side's faults, which are read; the other side's are written, if it is solved.
         problem: `candidates.JointProblem`.
         beliefs: `Beliefs`, room for its schedule.
-        known: what this function returned for the last solution of the same shot, if that was with these beliefs; -1
+        known: the leg that this function returned for the last solution of the same shot, with these beliefs; -1
             if there is none.
         budget: how many passes it may take.
 
     Returns:
-        The leg in which the other side's events are explained, 0 if there is no other side, -1 if they are not; and
-        how many passes it took.
+        Whether the other side's events are explained; the leg in which belief propagation has done so, -1 if OSD-0 had
+        to; and how many passes it took.
     """
     graph, schedule, rules = problem.graph, problem.other, problem.rules
     memory, all_faults = len(graph.flips), len(graph.chance)
     if memory == all_faults:
-        return 0, 0
+        return True, 0, 0
     read_events(events, schedule.test, 0, beliefs.test_signs)
     passes = 0
     for attempt in range(rules.legs):
@@ -84,8 +86,8 @@ def complete(events, faults, problem, beliefs, known, budget):  # type: ignore[n
             if explained(schedule.test, beliefs):
                 for v in range(memory, all_faults):
                     faults[v] = beliefs.posterior[v] < 0
-                return leg, passes
-    return -1, passes
+                return True, leg, passes
+    return explain_by_order(events, schedule.columns, beliefs.posterior, faults), -1, passes
 
 
 @compiled

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from decoder.compiled import compiled, in_pieces
 from decoder.serial.graph import FAR, Floats, JointGraph
 from decoder.serial.links import HEARERS, INFORMED, exchange, forget
+from decoder.serial.osd import explain_by_order
 from decoder.serial.rows import LANES, Rows
 from decoder.serial.rules import Schedule, SerialResult, SerialRules
 from decoder.serial.vectors import any_unexplained, visit_rows
@@ -61,6 +62,8 @@ class Beliefs(NamedTuple):
     """(G, LANES): -1 for rows with an event, of the order in use."""
     test_signs: Floats
     """(groups, LANES): the same of the rows that a solution has to explain."""
+    faults: npt.NDArray[np.bool_]
+    """(V,): those that are taken for a solution."""
 
     @classmethod
     def room(cls, graph: JointGraph, orders: Rows, test: Rows) -> Beliefs:
@@ -79,6 +82,7 @@ class Beliefs(NamedTuple):
             sent=np.zeros(orders.widest, np.float32),
             signs=np.ones(orders.detector.shape[1:], np.float32),
             test_signs=np.ones(test.detector.shape[1:], np.float32),
+            faults=np.zeros(faults, np.bool_),
         )
 
 
@@ -155,7 +159,8 @@ def _decode(b, events, graph, schedule, rules, beliefs, result):  # type: ignore
                 solved = True
                 break
         # 3. What was found, and whether it is enough.
-        if solved:
+        _likelier(beliefs)
+        if solved or (rules.osd_legs and explain_by_order(events, schedule.columns, beliefs.posterior, beliefs.faults)):
             _record(b, result.found[b], passes, graph, beliefs, result)
             result.found[b] += 1
             if _enough(result.cosets[b], result.found[b], passes, rules):
@@ -163,6 +168,8 @@ def _decode(b, events, graph, schedule, rules, beliefs, result):  # type: ignore
         if passes >= rules.passes:
             break
     if result.found[b] == 0:
+        if not explain_by_order(events, schedule.columns, beliefs.posterior, beliefs.faults):
+            _likelier(beliefs)
         _record(b, 0, passes, graph, beliefs, result)
     result.passes[b] = passes
 
@@ -257,12 +264,18 @@ def _enough(cosets, found, passes, rules):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _likelier(beliefs):  # type: ignore[no-untyped-def]
+    """Takes the likelier faults for a solution."""
+    for v in range(len(beliefs.faults)):
+        beliefs.faults[v] = beliefs.posterior[v] < 0
+
+
+@compiled
 def _record(b, n, passes, graph, beliefs, result):  # type: ignore[no-untyped-def]
-    """The likelier faults as solution n of shot b."""
-    posterior = beliefs.posterior
+    """The faults taken as solution n of shot b."""
     coset, weight, informed = np.int64(0), np.float32(0), np.float32(0)
     for v in range(len(graph.flips)):
-        if posterior[v] < 0:
+        if beliefs.faults[v]:
             coset ^= graph.flips[v]
             weight += graph.prior[v]
             informed += beliefs.prior[v]
@@ -270,4 +283,4 @@ def _record(b, n, passes, graph, beliefs, result):  # type: ignore[no-untyped-de
     result.weights[b, n, 0], result.weights[b, n, 1] = weight, informed
     result.solved_at[b, n] = passes
     for v in range(result.faults.shape[2]):
-        result.faults[b, n, v] = posterior[v] < 0
+        result.faults[b, n, v] = beliefs.faults[v]

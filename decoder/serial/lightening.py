@@ -26,7 +26,7 @@ LEAST_GAIN = 1e-9
 
 
 @compiled
-def lighten(error, size, table):  # type: ignore[no-untyped-def]
+def lighten(error, size, table, settled=0):  # type: ignore[no-untyped-def]
     """Makes an error lighter, in place, unless it has more than MOST_MECHANISMS.
 
     Each pass lists the best replacement of every pair, where one pays, and carries them out from the best one on,
@@ -37,6 +37,7 @@ def lighten(error, size, table):  # type: ignore[no-untyped-def]
         error: int32, longer than `size`, the mechanisms of the error in its first entries.
         size: how many they are.
         table: `mechanisms.Mechanisms`.
+        settled: so many of the first are light already: no pair of them is looked at.
 
     Returns:
         How many mechanisms are left, and what they weigh together.
@@ -45,6 +46,7 @@ def lighten(error, size, table):  # type: ignore[no-untyped-def]
         odd = np.zeros(len(table.near), np.bool_)
         reach = np.zeros((MOST_MECHANISMS, table.near.shape[1]), np.uint64)
         is_new = np.ones(MOST_MECHANISMS, np.bool_)
+        is_new[:settled] = False
         move = np.empty((MOST_MOVES, 4), np.int32)
         gain = np.empty(MOST_MOVES, np.float64)
         for _ in range(MOST_PASSES):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.serial.graph import Floats, Integers, JointFaults, JointGraph
+from decoder.serial.osd import Columns, columns_of
 from decoder.serial.rows import Rows, random_rows, rows_to_test
 
 ORDERS = 24
@@ -44,6 +45,8 @@ class SerialRules(NamedTuple):
     """Every later leg ends after so many passes, unless a solution ends it earlier."""
     scale: float = 1.0
     """Messages from checks are multiplied by this factor, the normalisation of min-sum."""
+    osd_legs: bool = False
+    """Whether a leg without a solution gives one as well, by OSD-0 from its last beliefs; see `decoder.serial.osd`."""
     message_cap: float = 30.0
     """Messages from checks are cut down to at most this size, before they are scaled."""
     first_strengths: tuple[float, float] = (0.0, 0.0)
@@ -58,12 +61,20 @@ class SerialRules(NamedTuple):
 
 
 SMALL_RULES = SerialRules(
-    quorum=4, solutions=9, legs=40, passes=120, first_leg=20, leg=20, scale=0.969, strengths=(-0.1, 0.4)
+    quorum=4,
+    solutions=9,
+    legs=40,
+    passes=120,
+    easy=30,
+    osd_legs=True,
+    first_leg=20,
+    leg=20,
+    scale=0.969,
+    strengths=(-0.1, 0.4),
 )
 """For codes such as bb72, whose shots are nearly all solved within a few passes without memory.
 
-The bound on passes weighs the longest shot against failures. Of 20,000 shots of bb72 (Z, 6 rounds, 0.3 %; half need at
-most 12 passes) failed: 54 with 300 passes, 56 with 200, 61 with 150 and with 120, 66 with 100.
+The bound on passes weighs the longest shot against failures; docs/results/serial-ideas.md has both.
 """
 LARGE_RULES = SerialRules(
     quorum=2, solutions=7, legs=200, passes=6000, first_strengths=(0.06, 0.06), strengths=(-0.24, 0.66)
@@ -99,13 +110,17 @@ class Schedule(NamedTuple):
     """The rows of the memory basis, in one order: those that a solution has to explain."""
     strengths: Floats
     """(1 + NUM_STRENGTHS, V + 1): gamma_j of the first leg, and of later ones in turn."""
+    columns: Columns
+    """The columns of the side that a solution has to explain."""
 
 
 def schedule_for(joint: JointFaults, rules: SerialRules, *, seed: int) -> Schedule:
     """Draws the orders and the strengths of a graph from a seed."""
     orders = random_rows(joint.checks, np.arange(len(joint.memory_basis)), orders=ORDERS, seed=seed)
-    test = rows_to_test(joint.checks, np.flatnonzero(joint.memory_basis))
-    return Schedule(orders, test, memory_strengths(joint.graph, rules, seed=seed))
+    detectors = np.flatnonzero(joint.memory_basis)
+    test = rows_to_test(joint.checks, detectors)
+    columns = columns_of(joint.checks, detectors, first=0, end=len(joint.graph.flips))
+    return Schedule(orders, test, memory_strengths(joint.graph, rules, seed=seed), columns)
 
 
 class SerialResult(NamedTuple):
