@@ -112,7 +112,8 @@ class SerialDecoder(SoftBatchDecoder):
         self.joint = joint
         self._fault_model = problem.faults
         self._schedule = schedule_for(joint, self.rules, seed=settings.seed)
-        self._second_look = SecondLook(joint)
+        # The confidence of codes on a torus was fitted without it.
+        self._second_look = None if frame is not None else SecondLook(joint)
 
     def judge(self, events: Bits) -> Decoding:
         """The likeliest coset of each shot and its probability; see `decoder.base.SoftBatchDecoder`."""
@@ -137,7 +138,8 @@ class SerialDecoder(SoftBatchDecoder):
         shots = np.ascontiguousarray(events ^ self._syndrome_offset)
         graph = self.joint.graph
         found = propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
-        self._second_look.add(shots, found)
+        if self._second_look is not None:
+            self._second_look.add(shots, found)
         return found
 
     def compared(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:

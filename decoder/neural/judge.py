@@ -20,8 +20,10 @@ from decoder.serial.choice import disagreeing
 from decoder.serial.graph import Floats, Integers
 from decoder.serial.rules import SerialResult
 from simulation.bits import Bits
+from simulation.circuits import MemoryExperiment
 from simulation.detectors import DetectorGrid
 from simulation.faults import FaultModel
+from simulation.placement import placement_of
 
 
 class Case(NamedTuple):
@@ -63,9 +65,17 @@ class CandidateDecoder(SerialDecoder):
         memory = np.zeros(fault_model.num_detectors, np.bool_)
         memory[grid.indices_of(grid.memory_basis)] = True
         super().__init__(fault_model, memory, frame=frame)
+        self._second_look = None
         self.geometry, self.most = geometry, candidates
         self.placement = EventPlacement(grid, geometry, partial=True)
         self.places = fault_places(geometry, grid, self.joint)
+
+    @classmethod
+    def of(cls, experiment: MemoryExperiment, geometry: TorusGeometry, *, candidates: int) -> CandidateDecoder:
+        """The decoder of one of our experiments with the very model that a judge's decoder has, but for shots as they
+        are, which it does not turn; see `decoder.classical.frame`."""
+        model = Frame(placement_of(experiment), experiment.fault_model).model
+        return CandidateDecoder(model, experiment.grid, geometry, candidates=candidates)
 
     def disagreeing(self, events: Bits) -> tuple[Integers, Case]:
         """Which of some shots, bool (B, detectors), have solutions that disagree, and what a judge sees of those,

@@ -149,7 +149,7 @@ class ShotStore:
     def _decoder(self, point: Point) -> CandidateDecoder:
         experiment = point.experiment
         geometry = TorusGeometry(experiment.code)
-        decoder = CandidateDecoder(experiment.fault_model, experiment.grid, geometry, candidates=self.most)
+        decoder = CandidateDecoder.of(experiment, geometry, candidates=self.most)
         decoder.threads = self.threads
         return decoder
 

@@ -41,7 +41,7 @@ class Bench:
         """The bench for shots of some points that differ in p alone."""
         experiment = points[0].experiment
         geometry = TorusGeometry(experiment.code)
-        decoder = CandidateDecoder(experiment.fault_model, experiment.grid, geometry, candidates=candidates)
+        decoder = CandidateDecoder.of(experiment, geometry, candidates=candidates)
         return cls(decoder, NETWORK_BASES.index(points[0].basis), shots)
 
     def case(self, chosen: npt.NDArray[np.integer]) -> Case:

@@ -88,10 +88,12 @@ def test_a_point_without_doubt_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_training_sees_what_decoding_sees(tmp_path: Path, shots: Shots) -> None:
-    """A judge's opinions of stored shots are those of the decoder, whose free energies they change."""
+    """A judge's opinions of stored shots are those of the decoder, whose free energies they change, of shots that it
+    takes as they are: the store does not turn them to where their events choose."""
     weights = random_weights(tmp_path / "judge.safetensors", JUDGE)
     judged = NeuralDecoder.load(POINT.experiment, weights=weights).judged
     assert judged is not None
+    judged.frame = None
     network, _ = load_weights(weights)
     judged.backend = EagerBackend(network, basis=0, calibration=Calibration(), device=torch.device("cpu"))
     bench = Bench.of([POINT], shots, candidates=8)
@@ -195,7 +197,8 @@ def test_an_untrained_judge_is_the_free_energy(tmp_path: Path, folder: Path) -> 
     _, info = load_weights(train(config, out=tmp_path))
     [counts] = info.provenance["validation"].values()
     comparison = Comparison(**counts)
-    assert comparison.judge_alone == comparison.free_energy_alone == 0
+    # Two cosets of the same free energy, to the last digit, are a tie that anything breaks.
+    assert comparison.judge_alone + comparison.free_energy_alone <= 1
     assert comparison.judge_loss == pytest.approx(comparison.free_energy_loss, rel=1e-6)
     assert comparison.p_value == 1
     assert sorted(p.name for p in tmp_path.glob("*.safetensors"))[-1] == WEIGHTS
