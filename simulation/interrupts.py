@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def held_back() -> Iterator[None]:
     """Starts processes that Ctrl-C does not end before they have come to `leave_to_the_parent`.
 
-    A process starts with the blocked signals of the thread that starts it. This thread's own Ctrl-C comes when it
-    leaves the block.
+    A process starts with the blocked signals of the thread that starts it. Where that is the only thread, its own
+    Ctrl-C comes when it leaves the block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

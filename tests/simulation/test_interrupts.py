@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from simulation import interrupts
 
 # Gets the signal before it has said what it does with it, as processes do that are still importing.
@@ -25,17 +23,3 @@ def test_an_interrupt_while_processes_start_ends_the_parent_alone():
         worker = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
     assert worker.communicate() == ("still there\n", None)
     assert worker.returncode == 0
-
-
-def test_the_parents_own_interrupt_comes_when_all_are_started():
-    started = False
-
-    def start() -> None:
-        nonlocal started
-        with interrupts.held_back():
-            os.kill(os.getpid(), signal.SIGINT)
-            started = True
-
-    with pytest.raises(KeyboardInterrupt):
-        start()
-    assert started
