@@ -1,7 +1,5 @@
 """Processes that are started for a part of the work, and Ctrl-C."""
 
-import os
-import signal
 import subprocess
 import sys
 
