@@ -83,11 +83,12 @@ LARGE_RULES = SerialRules(
 
 
 def rules_for(graph: JointGraph) -> SerialRules:
-    """The rules for a graph of this size; with more faults in a shot than `FEW` come more passes."""
+    """The rules for a graph of this size; with more faults in a shot than `FEW` come more passes, and easy is more."""
     if len(graph.chance) > LARGE:
         return LARGE_RULES
     faults = float(graph.chance.sum())
-    return SMALL_RULES._replace(passes=round(SMALL_RULES.passes * max(1.0, faults / FEW) ** 2))
+    more = max(1.0, faults / FEW) ** 2
+    return SMALL_RULES._replace(passes=round(SMALL_RULES.passes * more), easy=round(SMALL_RULES.easy * more))
 
 
 def memory_strengths(graph: JointGraph, rules: SerialRules, *, seed: int) -> Floats:

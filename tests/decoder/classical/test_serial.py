@@ -39,6 +39,14 @@ def test_large_codes_get_other_rules() -> None:
     assert (small.rules, large.rules) == (SMALL_RULES, LARGE_RULES)
 
 
+def test_more_faults_get_more_passes_and_more_of_them_are_easy() -> None:
+    decoder = make_decoder("serial", MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.006))
+    assert isinstance(decoder, SerialDecoder)
+    passes, easy = decoder.rules.passes, decoder.rules.easy
+    assert passes > 3 * SMALL_RULES.passes
+    assert easy / passes == pytest.approx(SMALL_RULES.easy / SMALL_RULES.passes, rel=0.02)
+
+
 def test_bb144_is_solved() -> None:
     experiment = MemoryExperiment.create(code="bb144", basis="X", rounds=6, p=0.003)
     assert failures(experiment, "serial-1", shots=400, seed=1) <= 4  # over 12 rounds 1 of 50,000 failed
