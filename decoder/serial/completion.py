@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from decoder.compiled import compiled
+from decoder.serial.columns import columns_of
 from decoder.serial.graph import FAR, JointFaults
 from decoder.serial.kernels import explained, read_events, visit_all
 from decoder.serial.links import forget, tell
-from decoder.serial.osd import columns_of, explain_by_order
+from decoder.serial.osd import explain_by_order
 from decoder.serial.rows import random_rows, rows_to_test
 from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from decoder.serial.columns import Columns, columns_of
 from decoder.serial.graph import Floats, Integers, JointFaults, JointGraph
-from decoder.serial.osd import Columns, columns_of
 from decoder.serial.rows import Rows, random_rows, rows_to_test
 
 ORDERS = 24

@@ -49,7 +49,7 @@ def test_confidence_and_flips_are_written_to_the_last_bit(folder, succeed):
 def test_decoders_without_confidence_write_none(folder, refuse):
     (folder / "s").write_bytes(bytes(54))
     line = f"decode --decoder bposd {EXPERIMENT} --in s --out p --confidence-out c.npz"
-    assert "needs a decoder that says how sure it is: neural" in refuse(line)
+    assert "needs a decoder that says how sure it is, neural, serial or tandem" in refuse(line)
     assert not (folder / "p").exists()
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import scipy.sparse as sp
 
-from decoder.serial.osd import columns_of, explain_by_order
+from decoder.serial.columns import columns_of
+from decoder.serial.osd import explain_by_order
 
 
 def explained(checks: np.ndarray, events: np.ndarray, posterior: np.ndarray) -> tuple[bool, np.ndarray]:
