@@ -100,7 +100,7 @@ async def test_a_circuit_of_the_clients_own_and_a_model_with_windows_of_its_own(
     circuit = stim.Circuit.generated(
         "surface_code:rotated_memory_z", distance=3, rounds=9, after_clifford_depolarization=0.01
     )
-    model = MODEL.model_copy(update={"decoder": "bposd-osd0-window-4-2"})
+    model = MODEL.model_copy(update={"decoder": "bposd-osd0-window-4-2", "rounds": 4})
     layer_of, shots = layer_of_detectors(circuit), sample(circuit, shots=40, seed=1).unpacked_detection_events()
     expected = make_decoder(model.decoder, circuit).decode_batch(shots)
     assert expected.any()
@@ -168,7 +168,7 @@ async def test_what_is_refused(lab_server, members, says):
 
 
 async def test_a_model_with_windows_takes_no_others_and_tells_no_running_probabilities(lab_server):
-    model = MODEL.model_copy(update={"decoder": "bposd-osd0-window-4-2"})
+    model = MODEL.model_copy(update={"decoder": "bposd-osd0-window-4-2", "rounds": 4})
     async with lab_server(model) as server, server.lab() as lab:
         await lab.open(1, window=4)
         assert "windows of its own" in (await lab.until("problem"))[0]["detail"]
