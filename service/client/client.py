@@ -13,17 +13,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from service.client.exchange import (
-    Exchange,
-    Flow,
-    Outcome,
-    Retries,
-    authorization,
-    checked_url,
-    model_path,
-    socket_path,
-    unproxied,
-)
+from service.client.addresses import authorization, checked_url, model_path, socket_path, unproxied
+from service.client.exchange import Exchange, Flow, Outcome, Retries
 from service.client.streams import (
     AsyncLayerStream,
     LayerStream,

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from decoder.base import BatchDecoder, Decoding, Errors, SoftBatchDecoder
 from decoder.tandem.decoder import TandemDecoding
+from service.client.addresses import ExperimentOptions
+from service.client.answers import ServiceError
 from service.client.client import Client
-from service.client.exchange import ExperimentOptions, ServiceError
 from service.wire.schemas import ModelInfo
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.base import unpack_shots
-from service.client.exchange import ExperimentOptions, ServiceError, problem_error, socket_path, unproxied
+from service.client.addresses import ExperimentOptions, socket_path, unproxied
+from service.client.answers import ServiceError, problem_error
 from service.wire.layers import HEADER, LAST, SUBPROTOCOL
 from simulation.bits import Bits, pack_bits
 

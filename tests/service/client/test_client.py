@@ -20,7 +20,7 @@ from decoder.base import Decoding
 from decoder.making import make_decoder
 from service.app import create_app
 from service.client import AsyncClient, Client, Retries, ServiceError
-from service.client.exchange import check
+from service.client.answers import check
 from service.settings import ModelSettings, Settings
 from service.wire.schemas import Meaning
 from simulation.bits import pack_bits

@@ -15,7 +15,7 @@ from websockets import Subprotocol
 from websockets.sync.client import unix_connect
 
 from service.client import Client
-from service.client.exchange import ServiceError
+from service.client.answers import ServiceError
 from service.processes.listening import listen_on_path
 
 
