@@ -12,7 +12,6 @@ import numpy.typing as npt
 from decoder.base import Decoding, Errors, SoftBatchDecoder, unpack_shots
 from decoder.classical.frame import Frame
 from decoder.classical.problem import Problem
-from decoder.classical.second_look import SecondLook
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
 from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
@@ -112,8 +111,7 @@ class SerialDecoder(SoftBatchDecoder):
         self.joint = joint
         self._fault_model = problem.faults
         self._schedule = schedule_for(joint, self.rules, seed=settings.seed)
-        # The confidence of codes on a torus was fitted without it.
-        self._second_look = None if frame is not None else SecondLook(joint)
+        self._has_compared = False
 
     def judge(self, events: Bits) -> Decoding:
         """The likeliest coset of each shot and its probability; see `decoder.base.SoftBatchDecoder`."""
@@ -137,10 +135,7 @@ class SerialDecoder(SoftBatchDecoder):
 
         shots = np.ascontiguousarray(events ^ self._syndrome_offset)
         graph = self.joint.graph
-        found = propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
-        if self._second_look is not None:
-            self._second_look.add(shots, found)
-        return found
+        return propagate(shots, graph, self._schedule, self.rules, keep_faults=keep_faults, threads=self.threads)
 
     def compared(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
         """What decides between the cosets of shots whose solutions disagree, (B, S) as their free energies.
@@ -187,6 +182,11 @@ class SerialDecoder(SoftBatchDecoder):
         """(B, S): the probability of each coset, at one of its solutions."""
         energies = np.full(result.cosets.shape, np.inf)
         differ = np.flatnonzero(disagreeing(result))
+        if not self._has_compared and self.rules.solutions > 1 and len(events) and result.found[0]:
+            # Compiling takes half a minute, once on a machine: now, while first shots are waited for, and not for
+            # the first of a hundred later ones whose solutions disagree.
+            self.compared(events[:1], result.of(slice(1)))
+            self._has_compared = True
         if len(differ):
             energies[differ] = self.compared(events[differ], result.of(differ))
         return posterior(result, energies, self.doubt)

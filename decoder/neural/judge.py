@@ -65,7 +65,6 @@ class CandidateDecoder(SerialDecoder):
         memory = np.zeros(fault_model.num_detectors, np.bool_)
         memory[grid.indices_of(grid.memory_basis)] = True
         super().__init__(fault_model, memory, frame=frame)
-        self._second_look = None
         self.geometry, self.most = geometry, candidates
         self.placement = EventPlacement(grid, geometry, partial=True)
         self.places = fault_places(geometry, grid, self.joint)

@@ -1,15 +1,17 @@
 import pickle
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import stim
 
 from decoder.catalog import detectors_used
 from decoder.classical.serial import SerialDecoder, SerialSettings
 from decoder.making import make_decoder
-from decoder.serial.rules import LARGE_RULES, SMALL_RULES
+from decoder.serial.rules import LARGE_RULES, SMALL_RULES, SerialResult
 from decoder.sinter import decoders
 from simulation.bases import Basis
+from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.codes import parse_code
 from simulation.faults import FaultModel
@@ -118,3 +120,21 @@ def test_mechanisms_that_are_likelier_than_not() -> None:
     np.testing.assert_array_equal(other.predictions, one.predictions ^ flipped)
     np.testing.assert_array_equal(other.confidence, one.confidence)
     np.testing.assert_allclose(other.flip_probabilities, np.abs(one.flip_probabilities - flipped), atol=1e-7)
+
+
+def test_what_compares_solutions_is_compiled_with_the_first_shot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not with the first one whose solutions disagree, which may come much later."""
+    decoder = make_decoder("serial", MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.002))
+    assert isinstance(decoder, SerialDecoder)
+    compared: list[int] = []
+    real = decoder.compared
+
+    def count(events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
+        compared.append(len(events))
+        return real(events, result)
+
+    monkeypatch.setattr(decoder, "compared", count)
+    quiet = np.zeros((3, decoder.num_detectors), np.bool_)
+    found = [decoder.decode_soft(quiet[:1]), decoder.decode_soft(quiet)]
+    assert compared == [1]
+    assert not any(one.predictions.any() for one in found)
