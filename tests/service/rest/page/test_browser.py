@@ -1,53 +1,23 @@
-"""The page at /: its files over HTTP, and in Debian's Chromium what a visitor sees and does."""
+"""What a visitor of the page sees and does, in Debian's Chromium."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from decoder.making import make_decoder
 from service.app import create_app
-from service.settings import ModelSettings, Settings, default_models
-from simulation.circuits import MemoryExperiment
-from simulation.shots.sampling import Samples, sample
-from tests.helpers import PATIENCE_SECONDS, eventually
+from service.settings import ModelSettings, Settings
+from tests.service.rest.page.visits import EXPERIMENT, SEED, Visit, served
 
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-TIMEOUT_MS = 60_000
-EXPERIMENT = MemoryExperiment.create(code="bb72", basis="X", rounds=3, p=0.02)
-SEED = 5
-KEY = "a key of this test"
-
-# Violations of the policy reach the console as errors too, but these name the directive.
-RECORD_VIOLATIONS = """
-window.violations = [];
-addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
-"""
 FOCUSED = """() => {
   const at = document.activeElement;
   const name = (at.labels?.[0] ?? at).textContent.trim().split("\\n")[0].trim();
@@ -83,6 +53,9 @@ CONTRASTS = """() => {
 }"""
 
 
+KEY = "a key of this test"
+
+
 class KeyNeeded:
     """Answers 401 to requests for the API that lack the key, as a service or a proxy with keys does."""
 
@@ -99,170 +72,9 @@ class KeyNeeded:
             await self.app(scope, receive, send)
 
 
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of an application on a free loopback port, when it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            eventually(lambda: httpx.get(f"{url}readyz", timeout=PATIENCE_SECONDS).is_success)
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    network = next(model for model in default_models() if model.id == "bb72").model_copy(update={"rounds": 3})
-    bposd = ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=3)
-    with served(create_app(Settings(models=(network, bposd), max_rounds=4))) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine; Debian's package of that name has it")
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    """A page, and what was noticed while it was open."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-    answers: list[Any] = field(default_factory=list)
-
-    def _keep_decoded(self, response: Response) -> None:
-        if "/decode" in response.url:
-            self.answers.append(response)
-
-    def open(self, url: str) -> None:
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("response", self._keep_decoded)
-        self.page.add_init_script(RECORD_VIOLATIONS)
-        self.page.goto(url)
-
-    def choose(self, *, first: int = 0) -> None:
-        """Sets EXPERIMENT and one of its shots."""
-        self.page.get_by_label("Basis").select_option(EXPERIMENT.basis)
-        for label, value in (("Error rate p", "0.02"), ("Seed", str(SEED)), ("Next shot", str(first))):
-            self.page.get_by_label(label).fill(value)
-
-    def sample(self, *, first: int = 0) -> None:
-        self.choose(first=first)
-        self.page.get_by_role("button", name="Sample a shot").click()
-        self.shows(f"Shot {first} of seed {SEED}:")
-
-    def shows(self, text: str | re.Pattern[str]) -> None:
-        expect(self.page.get_by_role("status")).to_contain_text(text)
-
-
-@pytest.fixture
-def visit(url: str, browser: Browser) -> Iterator[Visit]:
-    """The page of the service, which must not complain, nor ask any other host."""
-    context = browser.new_context(viewport={"width": 1180, "height": 900})
-    visit = Visit(context.new_page())
-    visit.open(url)
-    expect(visit.page.get_by_label("Model")).to_have_value("bb72")
-    visit.shows("Shot 0 of seed")  # which comes by itself
-    visit.answers.clear()
-    yield visit
-    assert visit.page.evaluate("violations") == []
-    assert visit.complaints == []
-    assert {httpx.URL(request).netloc for request in visit.requests} == {httpx.URL(url).netloc}
-    context.close()
-
-
-@pytest.fixture(scope="module")
-def samples() -> Samples:
-    return sample(EXPERIMENT.circuit, shots=300, seed=SEED)
-
-
-@pytest.fixture(scope="module")
-def wrong_shot(samples: Samples) -> int:
-    """The first shot that BP-OSD gets wrong."""
-    decoder = make_decoder("bposd", EXPERIMENT)
-    shots = samples.unpacked_detection_events()
-    truth = samples.unpacked_observable_flips()
-    return next(i for i in range(len(shots)) if (decoder.decode_batch(shots[i : i + 1])[0] != truth[i]).any())
-
-
 def table(page: Page) -> list[list[str]]:
     rows = page.locator("#observables tbody tr").all()
     return [row.locator("th, td").all_inner_texts() for row in rows]
-
-
-# --- Files ---
-
-
-@pytest.mark.parametrize(
-    ("path", "name", "media_type"),
-    [
-        ("", "index.html", "text/html; charset=utf-8"),
-        ("style.css", "style.css", "text/css; charset=utf-8"),
-        ("script.js", "script.js", "text/javascript; charset=utf-8"),
-        ("common.js", "common.js", "text/javascript; charset=utf-8"),
-        ("docs", "docs.html", "text/html; charset=utf-8"),
-        ("docs.js", "docs.js", "text/javascript; charset=utf-8"),
-        ("icon.svg", "icon.svg", "image/svg+xml"),
-    ],
-)
-def test_files(url, path, name, media_type):
-    response = httpx.get(url + path)
-    assert response.status_code == 200
-    assert response.content == (resources.files("service.rest") / "web" / name).read_bytes()
-    assert response.headers["content-type"] == media_type
-    assert response.headers["x-content-type-options"] == "nosniff"
-    policy = response.headers["content-security-policy"]
-    assert policy.startswith("default-src 'self';")
-    assert "unsafe" not in policy
-    head = httpx.head(url + path)
-    assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-length"] == response.headers["content-length"]
-
-
-def test_an_unchanged_file_is_not_sent_again(url):
-    etag = httpx.get(f"{url}script.js").headers["etag"]
-    for known in (etag, f'"other", W/{etag}', "*"):
-        again = httpx.get(f"{url}script.js", headers={"If-None-Match": known})
-        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
-    assert httpx.get(f"{url}script.js", headers={"If-None-Match": '"other"'}).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "path", ["/../app.py", "/web/index.html", "/index.html", "/%2e%2e/app.py", "/..%2fapp.py", "//etc/passwd", "/web/"]
-)
-def test_no_path_leads_to_another_file(url, path):
-    with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 404")
-    assert b"application/problem+json" in answer
-
-
-def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
-    files = resources.files("service.rest") / "web"
-    for name in ("index.html", "docs.html"):
-        assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=", (files / name).read_text())
-    for name in ("index.html", "docs.html", "style.css", "script.js", "common.js", "docs.js"):
-        addresses = re.findall(r"https?://[^\"'\s)]+", (files / name).read_text())
-        assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, which nobody fetches
-
-
-# --- In a browser ---
 
 
 def test_the_events_drawn_are_those_of_the_circuit(visit, samples):
