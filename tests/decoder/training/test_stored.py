@@ -15,7 +15,7 @@ from decoder.neural.judge import CandidateDecoder
 from decoder.neural.network import Network
 from decoder.neural.weights import load_weights, read_safetensors
 from decoder.training import store as store_module
-from decoder.training.comparison import Comparison
+from decoder.training.comparison import Comparison, HeldOut
 from decoder.training.config import TrainingConfig
 from decoder.training.store import Point, Shots, ShotStore
 from decoder.training.stored import Bench, StoredShots, sharing
@@ -197,8 +197,12 @@ def test_an_untrained_judge_is_the_free_energy(tmp_path: Path, folder: Path) -> 
     _, info = load_weights(train(config, out=tmp_path))
     [counts] = info.provenance["validation"].values()
     comparison = Comparison(**counts)
-    # Two cosets of the same free energy, to the last digit, are a tie that anything breaks.
-    assert comparison.judge_alone + comparison.free_energy_alone <= 1
+    # Only cosets with the same free energy, as nearly as single precision tells, are a tie that anything may break.
+    [bench] = HeldOut(config, folder).benches.values()
+    best, second = np.sort(bench.shots.candidates.energies, axis=1)[:, :2].T
+    ties = np.count_nonzero(second - best < 1e-5)
+    assert ties < len(best) / 10
+    assert comparison.judge_alone + comparison.free_energy_alone <= ties
     assert comparison.judge_loss == pytest.approx(comparison.free_energy_loss, rel=1e-6)
     assert comparison.p_value == 1
     assert sorted(p.name for p in tmp_path.glob("*.safetensors"))[-1] == WEIGHTS
