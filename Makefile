@@ -87,9 +87,7 @@ plotted   = $(BIN)/python scripts/plot_failures.py $(2) --out $(RESULTS)/$(1).pn
 results: results-bb72 results-bb144 results-comparison results-optimum results-foreign results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
 
 results-bb72: $(READY) ## Failures of bb72 over 6 rounds
-	$(call failures,bb72,6,0.001,102400,$(WITH))
-	$(call measured,bb72-p0.001-serial) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z,X --rounds 6 --p 0.001 \
-		--shots 204800 $(ALONE) --seed $(SEED) $(call resumed,bb72-p0.001-serial)
+	$(call failures,bb72,6,0.001,1024000,$(WITH))
 	$(call failures,bb72,6,0.002,102400,$(ALONE))
 	$(call failures,bb72,6,0.003,20480,$(WITH))
 	$(call failures,bb72,6,0.005,5120,$(ALONE))
@@ -106,7 +104,7 @@ results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z 
 
 results-optimum: $(READY) ## Which failures the most likely error shares
 	$(call measured,optimum) || $(BIN)/tandem benchmark optimum --code bb72 --basis Z,X --rounds 6 --p 0.001 \
-		--decoders serial,bposd --shots 102400 --seed $(SEED) $(call resumed,optimum)
+		--decoders serial --shots 1024000 --seed $(SEED) $(call resumed,optimum)
 
 # Circuits of other projects, where TANDEM_VECTORS says that they are: $(1) the table, $(2) the files, $(3) more options.
 foreign  = $(if $(TANDEM_VECTORS),$(call measured,foreign/$(1)) || $(BIN)/tandem benchmark accuracy \
