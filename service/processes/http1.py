@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Sized
 from enum import Enum
 from functools import partial
@@ -123,6 +124,11 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
             self.cut_off()  # `close` would wait for what the client does not read
         else:
             self._last_words(b"" if self.asked and self._stage is Stage.NOTHING else _TOO_SLOW)
+
+    def shutdown(self) -> None:
+        """Closes the connection when the server ends. A request that is at work or has come is answered before."""
+        if self._unanswered() or not (self._stage is Stage.HEADERS or _has_sent(self.transport)):
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -288,6 +294,13 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
     def _forget(self) -> None:
         self._waiting.pop(self, None)
         self._reserve.pop(self, None)
+
+
+def _has_sent(transport: asyncio.Transport) -> bool:
+    """Whether something has come from the client that is not read yet, which may be its end."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _end(connection: HttpProtocol) -> None:

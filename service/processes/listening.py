@@ -38,7 +38,8 @@ class Acceptor:
         self.sockets = (listener,)
         self._make = make
         self._loop = asyncio.get_running_loop()
-        self._connecting: set[asyncio.Task[Any]] = set()
+        self.connecting: set[asyncio.Task[Any]] = set()
+        """Connections that are accepted and have no protocol yet."""
         self._serving = True
         self._listen()
 
@@ -52,7 +53,8 @@ class Acceptor:
             self._loop.remove_reader(self.sockets[0])
 
     async def wait_closed(self) -> None:
-        """Returns at once: nothing is left to be closed."""
+        """Returns when every connection that was accepted has its protocol."""
+        await asyncio.gather(*self.connecting)
 
     def _listen(self) -> None:
         if self._serving:
@@ -62,8 +64,8 @@ class Acceptor:
         try:
             for connection in islice(accept_waiting(self.sockets[0]), MAX_ACCEPTED):
                 task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
-                self._connecting.add(task)
-                task.add_done_callback(self._connecting.discard)
+                self.connecting.add(task)
+                task.add_done_callback(self.connecting.discard)
         except OSError as error:
             logger.error("no connection can be accepted: %s", error.strerror)
             self._loop.remove_reader(self.sockets[0])

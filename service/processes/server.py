@@ -94,6 +94,8 @@ class Server(uvicorn.Server):
             waiting = list(chain.from_iterable(map(accept_waiting, sockets or ())))
             for closing in (*self.servers, *(sockets or ())):
                 closing.close()
+            for acceptor in self.servers:
+                await acceptor.wait_closed()
             for connection in waiting:
                 await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
             await self._wait(FIRST_REQUEST_SECONDS, until=self._all_have_asked)

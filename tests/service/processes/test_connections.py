@@ -13,6 +13,7 @@ from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from service.streams.hub import StreamHub
 from tests.helpers import PATIENCE_SECONDS, eventually
 
 URL = "/v1/models/m/decode"
@@ -173,6 +174,25 @@ def test_draining_takes_what_has_connected_and_asks_to_go(serve, monkeypatch):
             received += chunk
         silent.close()
         assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_that_comes_as_the_server_closes_connections_is_answered(serve, monkeypatch):
+    request = b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n"
+    with serve(drain_seconds=0) as (port, server):
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as kept:
+            kept.sendall(request)
+            received = kept.recv(65536)
+            drain = StreamHub.drain
+
+            async def as_it_comes(hub: StreamHub, *, seconds: float) -> None:
+                await drain(hub, seconds=seconds)
+                kept.sendall(request)  # connections are closed next, before anything else is read
+
+            monkeypatch.setattr(StreamHub, "drain", as_it_comes)
+            server.should_exit = True
+            while chunk := kept.recv(65536):
+                received += chunk
+        assert received.count(b"HTTP/1.1 200 ") == 2
 
 
 def test_a_websocket_without_a_key_hears_401(serve):

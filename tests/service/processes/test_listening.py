@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -16,7 +17,7 @@ from websockets.sync.client import unix_connect
 
 from service.client import Client
 from service.client.answers import ServiceError
-from service.processes.listening import listen_on_path
+from service.processes.listening import Acceptor, accept_waiting, listen_on_path
 
 
 @pytest.fixture
@@ -76,6 +77,28 @@ def test_requests_probes_streams_and_the_end(serve_with, make, path):
             server.stop()
             assert list(stream) == []
     assert not path.exists()
+
+
+def test_what_was_accepted_before_the_end_is_connected():
+    async def accept(listener: socket.socket) -> int:
+        made: list[asyncio.Protocol] = []
+
+        def make() -> asyncio.Protocol:
+            made.append(asyncio.Protocol())
+            return made[-1]
+
+        acceptor = Acceptor(listener, make)
+        while not acceptor.connecting and not made:
+            await asyncio.sleep(0)
+        acceptor.close()
+        await acceptor.wait_closed()
+        return len(made) + len(list(accept_waiting(listener)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(10)]
+        assert asyncio.run(accept(listener)) == len(clients)
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # by httpcore
