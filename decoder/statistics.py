@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import scipy.stats
-
 
 def rate_with_interval(failures: int, shots: int) -> tuple[float, float, float]:
     """failures / shots and its exact 95 % interval; of no shots 0, and the interval from 0 to 1."""
@@ -14,6 +12,8 @@ def rate_with_interval(failures: int, shots: int) -> tuple[float, float, float]:
 
 def binomial_interval(failures: int, shots: int) -> tuple[float, float]:
     """The exact (Clopper-Pearson) 95 % interval of a failure probability."""
+    import scipy.stats  # takes half a second to import
+
     interval = scipy.stats.binomtest(failures, shots).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)
 

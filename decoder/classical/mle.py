@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from decoder.classical.problem import Problem
 from decoder.classical.syndrome import Indices, Solver, SyndromeSettings
@@ -61,6 +60,8 @@ class MleSettings(SyndromeSettings):
 
         What it returns raises ValueError for a syndrome that no error explains, and where the time is up.
         """
+        from scipy.optimize import Bounds, LinearConstraint, milp  # takes a third of a second to import
+
         checks = sp.csr_matrix(problem.faults.check_matrix, dtype=np.float64)
         detectors, mechanisms = checks.shape
         pairs = np.diff(checks.indptr) // 2

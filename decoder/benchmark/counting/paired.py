@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import scipy.stats
-
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
@@ -54,6 +52,8 @@ def pair_with_first(about: Mapping[str, Any], failed: Sequence[Failed]) -> list[
 
 
 def _compare(first: Failed, second: Failed) -> dict[str, Any]:
+    import scipy.stats  # takes half a second to import
+
     shots = min(first.shots, second.shots)
     mine, others = ({number for number in one.numbers if number < shots} for one in (first, second))
     only = len(mine - others), len(others - mine)

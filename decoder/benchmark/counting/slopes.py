@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 
 from decoder.benchmark.reporting.results import FailurePoint
 
@@ -58,6 +57,8 @@ def _fit(curve: Sequence[FailurePoint]) -> Slope:
         rate = np.exp(log_rate)
         likelihood = failures * log_rate + (shots - failures) * np.log1p(-rate)
         return -float(likelihood.sum()), -((failures - shots * rate) / (1 - rate)) @ features
+
+    import scipy.optimize  # takes a third of a second to import
 
     start = np.array([np.log(failures.sum() / shots.sum()), 3.0])
     found = scipy.optimize.minimize(loss, start, jac=True, method="BFGS").x

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decoder.benchmark.reporting.plots import draw_plots
 from decoder.benchmark.reporting.results import BenchmarkResult, CalibrationPoint
 from decoder.benchmark.reporting.tables import nested_csv, to_csv, to_markdown
 from simulation.files import atomic_write, write_text
@@ -56,6 +55,8 @@ def write_report(result: BenchmarkResult[Any], out: Path | None) -> None:
     if isinstance(result.points[0], CalibrationPoint):
         for column in ("bins", "least_confident"):
             write_text(out / f"{column}.csv", nested_csv(result.points, column), force=True)
+    from decoder.benchmark.reporting.plots import draw_plots  # matplotlib takes half a second to import
+
     for name, figure in draw_plots(result).items():
         with atomic_write(out / name, force=True) as partial:
             figure.savefig(partial, format="png", dpi=150)
