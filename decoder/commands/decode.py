@@ -123,7 +123,7 @@ def decode_files(
     outputs = (files.out, files.errors_out, files.confidence_out)
     check_outputs(*outputs, force=output.force, inputs=(files.in_file, files.obs_in))
     from decoder.base import ErrorDecoder, SoftDecoder
-    from decoder.classical.explained import require_explained
+    from decoder.classical.explained import FixedParities
     from decoder.commands.decoded import decode_all, find_errors
     from decoder.windows.decoder import WindowDecoder
     from simulation.bits import unpack_bits
@@ -136,7 +136,7 @@ def decode_files(
     whole = not isinstance(decoder, WindowDecoder)  # of long experiments windows alone are looked at
     if whole and isinstance(experiment, ForeignExperiment):
         # Nobody knows whether it is the one that was measured.
-        require_explained(experiment.fault_model, unpack_bits(shots, experiment.num_detectors))
+        FixedParities.of(experiment.fault_model).require_explained(unpack_bits(shots, experiment.num_detectors))
         described = {"check_types": experiment.check_types.found, **described}
     if files.errors_out is not None and not isinstance(decoder, ErrorDecoder):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -12,16 +13,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from decoder.classical.explained import FixedParities
 from decoder.inspection import inspect
 from decoder.processes import ChildEndedError, ChildProcess
-from service.errors import ConflictError, InvalidExperimentError, NotStoredError, UnknownExperimentError
+from service.errors import (
+    ConflictError,
+    InvalidExperimentError,
+    InvalidShotsError,
+    NotStoredError,
+    UnknownExperimentError,
+)
 from service.folders import own_folder
 from service.models.building import Builder, SharedBuilds
-from service.models.memory import Room
+from service.models.memory import Room, taken
 from service.settings import Settings
 from service.telemetry.record import current_record
 from service.wire.schemas import ExperimentRecord
-from simulation.bits import PackedBits, packed_size
+from simulation.bits import PackedBits, packed_size, unpack_bits
 from simulation.files import Kind, atomic_write, file_version
 from simulation.foreign.experiment import ForeignExperiment, parse
 from simulation.foreign.kept import KeptExperiment
@@ -30,10 +38,15 @@ from simulation.shots.sampling import sample
 
 MOST_DETECTORS, MOST_OBSERVABLES, MOST_LAYERS = 200_000, 10_000, 10_000
 """Of an experiment."""
+MOST_EXPLAINED = 20_000
+"""Detectors of an experiment whose shots are refused if no error explains them; more would take long to look into."""
 MOST_WAITING = 16
 """Experiments that may wait to be read."""
 SAMPLES = 32
 """Shots that are kept of an experiment."""
+IDLE_BYTES = 2**28
+"""Most memory that the process which reads experiments may keep while it has nothing to read. Python with its libraries
+takes half of that, and starting them again two seconds."""
 NICENESS = 10
 """Of the processes that read experiments: the event loop and the decoders go first."""
 NO_KEY = "_"
@@ -47,6 +60,8 @@ class _Entry(ExperimentRecord):
 
     order: list[int] | None
     """The detectors layer by layer, if that is not their own order."""
+    fixed: list[tuple[bool, list[int]]] | None
+    """See `FixedParities.lists`; None if not looked for."""
     samples_b8: str
     """Base64 of a few shots, which warm its decoders up, and show how sure these are."""
 
@@ -71,9 +86,26 @@ class Kept:
         )
         self.order: npt.NDArray[np.int64] | None = None if entry.order is None else np.array(entry.order)
         """(detectors,): the detectors layer by layer; None where that is their own order."""
+        self._fixed = FixedParities.of_lists(entry.fixed, detectors=facts.detectors) if entry.fixed else None
         packed = np.frombuffer(base64.b64decode(entry.samples_b8), dtype=np.uint8)
         self.samples: PackedBits = packed.reshape(-1, packed_size(facts.detectors))
         """A few shots."""
+
+    async def require_explained(self, shots: PackedBits) -> None:
+        """Refuses shots that no error explains, as far as that was looked for; beside the event loop.
+
+        Args:
+            shots: bit-packed uint8 (shots, ceil(detectors / 8)).
+
+        Raises:
+            InvalidShotsError: there is such a shot.
+        """
+        if (fixed := self._fixed) is None:
+            return
+        try:
+            await asyncio.to_thread(lambda: fixed.require_explained(unpack_bits(shots, self.experiment.num_detectors)))
+        except ValueError as error:
+            raise InvalidShotsError(str(error)) from None
 
 
 class ExperimentStore:
@@ -178,7 +210,7 @@ class ExperimentStore:
         except OSError as error:
             raise NotStoredError(f"the experiment cannot be kept: {error.strerror or error}") from error
         finally:
-            if self._builder.pending == 1:  # this is the last one, and what the child took of memory is given back
+            if self._builder.pending == 1 and taken([child.pid or 0]) > IDLE_BYTES:  # nobody has to wait for a new one
                 self._child = None
                 child.close()
 
@@ -214,6 +246,7 @@ def keep(content: bytes, kind: Kind, folder: Path, *, most: int) -> str:
         layers=np.bincount(layers).tolist(),
         inspection=inspect(experiment),
         order=None if (np.diff(order) > 0).all() else order.tolist(),
+        fixed=FixedParities.of(experiment.fault_model).lists() if source.num_detectors <= MOST_EXPLAINED else None,
         samples_b8=base64.b64encode(sample(source, shots=SAMPLES, seed=0).detection_events.tobytes()).decode(),
     )
     for file, text in ((path.with_suffix(".txt"), f"{experiment.text}\n"), (path, entry.model_dump_json())):

@@ -15,6 +15,7 @@ from decoder.tandem.rule import seconds_left
 from decoder.windows.decoder import WindowByWindow
 from service.errors import DecodeTimeoutError, InvalidParametersError, RequestError, TooManyShotsError
 from service.models.batching import kept_with
+from service.models.experiments import kept_of
 from service.models.model import Model
 from service.models.reweighted import ReweightedShots
 from service.models.second_opinions import AskedOpinions
@@ -26,6 +27,7 @@ from service.wire.schemas import AnyExperimentQuery
 from service.wire.shots import DecodeResult, ExpectedShots, Sureness
 from simulation.bits import Bits, PackedBits, pack_bits
 from simulation.experiments import Experiment
+from simulation.foreign.kept import KeptExperiment
 
 MOST_PREDICTIONS = 2**21
 """Of one request, shots times observables: tens of milliseconds of the event loop as JSON."""
@@ -94,10 +96,13 @@ class Prepared:
         Raises:
             InvalidParametersError: a deadline for a model that is no pair, errors of a decoder that has none, or
                 reweights for one that takes none.
-            InvalidShotsError: reweights of a wrong shape, or that make no probabilities.
+            InvalidShotsError: reweights of a wrong shape, or that make no probabilities; without reweights, shots of
+                an experiment that was sent which none of its errors explain.
             TooManyShotsError: their answers are too long for one request, or reweights for each are too many.
         """
         record, began = current_record(), time.perf_counter()
+        if reweights is None and isinstance(self.experiment, KeptExperiment):  # perhaps it is not what was measured
+            await kept_of(self.experiment).require_explained(shots)
         if reweights is not None:
             result = await self._decode_reweighted(shots, reweights, errors=errors)
         elif errors:

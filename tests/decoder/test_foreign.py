@@ -9,7 +9,7 @@ import sinter
 import stim
 
 from decoder.catalog import DECODERS
-from decoder.classical.explained import require_explained
+from decoder.classical.explained import FixedParities
 from decoder.classical.serial import SerialDecoder
 from decoder.making import make_decoder
 from decoder.sinter import decoders
@@ -136,13 +136,17 @@ def test_noise_that_differs_from_qubit_to_qubit_under_other_names() -> None:
 
 def test_shots_that_no_error_explains() -> None:
     model = FaultModel.from_dem(stim.DetectorErrorModel("error(0.1) D0 D1\nerror(1) D2\nerror(0.2) D1 D0 L0"))
-    fine = np.array([[0, 0, 1], [1, 1, 1]], dtype=np.bool_)
-    require_explained(model, fine)
-    wrong = np.array([[0, 0, 1], [1, 0, 1], [0, 0, 0]], dtype=np.bool_)
-    with pytest.raises(ValueError, match="of 2 of 3 shots, the first of which is shot 1"):
-        require_explained(model, wrong)
+    fixed = FixedParities.of(model)
+    for parities in (fixed, FixedParities.of_lists(fixed.lists(), detectors=3)):
+        parities.require_explained(np.array([[0, 0, 1], [1, 1, 1]], dtype=np.bool_))
+        wrong = np.array([[0, 0, 1], [1, 0, 1], [0, 0, 0]], dtype=np.bool_)
+        with pytest.raises(ValueError, match="of 2 of 3 shots, the first of which is shot 1"):
+            parities.require_explained(wrong)
+    free = FixedParities.of(FaultModel.from_dem(stim.DetectorErrorModel("error(0.1) D0")))
+    FixedParities.of_lists(free.lists(), detectors=1).require_explained(np.ones((1, 1), np.bool_))
+    nothing = FixedParities.of(FaultModel.from_dem(stim.DetectorErrorModel("detector D0")))
     with pytest.raises(ValueError, match="of 1 of 1 shots"):
-        require_explained(FaultModel.from_dem(stim.DetectorErrorModel("detector D0")), np.ones((1, 1), np.bool_))
+        nothing.require_explained(np.ones((1, 1), np.bool_))
 
 
 def test_circuits_that_no_decoder_takes() -> None:
@@ -185,7 +189,7 @@ def test_circuits_of_other_projects_are_decoded(vectors: Path, file: str) -> Non
     samples = sample(circuit, shots=FOREIGN[file], seed=5)
     shots, flips = samples.unpacked_detection_events(), samples.unpacked_observable_flips()
     experiment = as_experiment(circuit)
-    require_explained(experiment.fault_model, shots)
+    FixedParities.of(experiment.fault_model).require_explained(shots)
     for name in QUICK:
         predictions = make_decoder(name, experiment).decode_batch(shots)
         assert predictions.shape == flips.shape

@@ -273,6 +273,20 @@ def test_other_refusals(alice, bob):
     assert alice.get("/v1/models/bb72-bposd/circuit", params={"experiment": experiment}).status_code == 422
 
 
+def test_errors_that_are_likely_or_certain_and_shots_that_none_explains(alice):
+    likely = stim.DetectorErrorModel("error(0.9) D0 L0\nerror(1) D1\nerror(0.1) D0 D2 L1\nerror(0.01) D2 L1")
+    experiment = post(alice, likely, "dem").json()["id"]
+    shots = np.array([[0b011], [0b010], [0b110]], np.uint8)
+    answer = decode(alice, experiment, shots)
+    assert answer.status_code == 200
+    expected = make_decoder("bposd", likely).decode_batch(shots, bit_packed_shots=True)
+    found = np.frombuffer(answer.content, np.uint8)[:, None]
+    np.testing.assert_array_equal(unpack_bits(found, 2), expected)
+    refused = decode(alice, experiment, np.array([[0b011], [0b001]], np.uint8))
+    assert (refused.status_code, kind_of(refused)) == (422, "invalid-shots")
+    assert "of 1 of 2 shots, the first of which is shot 1" in refused.json()["detail"]
+
+
 def test_a_stream_with_a_wrong_layer(url, alice):
     experiment = post(alice, SHUFFLED, "dem").json()["id"]
     for layers, message in (
@@ -298,6 +312,7 @@ def test_ten_are_read_while_a_model_answers_and_one_too_many_is_refused(url, ali
                 answer = await client.post("/v1/models/bb72-bposd/decode", content=bytes(9), headers=b8)
                 assert answer.status_code == 200
                 answers += 1
+                await asyncio.sleep(0.02)  # they are read meanwhile, at a lower priority
             assert [response.status_code for response in await sent] == [201] * MOST_EXPERIMENTS
             return answers
 
