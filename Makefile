@@ -94,8 +94,10 @@ results-bb72: $(READY) ## Failures of bb72 over 6 rounds
 	$(call plotted,failures-against-time,$(RESULTS)/bb72-p0.003 $(RESULTS)/bb72-p0.003-before=daa0671 '$(RESULTS)/comparison=(seed 2031)' --code bb72 --basis Z --p 0.003)
 
 results-bb144: $(READY) ## Failures of bb144 over 12 rounds
+	$(call failures,bb144,12,0.002,1024000,$(ALONE))
 	$(call failures,bb144,12,0.003,20480,$(ALONE))
 	$(call failures,bb144,12,0.004,5120,$(ALONE))
+	$(call failures,bb144,12,0.005,2048,$(ALONE))
 
 results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
