@@ -20,6 +20,10 @@ os.environ["PYTHONPATH"] = str(REPOSITORY)
 # Each core has a worker that tests. More threads of torch and BLAS would keep cores busy with waiting for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Services of this machine are spoken to without TLS, and to read all certificates that the world trusts takes 30 ms.
+os.environ["SSL_CERT_DIR"] = os.fspath(REPOSITORY / "tests")
+os.environ.pop("SSL_CERT_FILE", None)
+
 # A shell's background jobs ignore Ctrl-C, and so would all processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

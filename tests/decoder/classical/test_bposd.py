@@ -35,7 +35,7 @@ def test_decodes_the_shots_of_another_project(vectors: Path) -> None:
 def test_fails_as_often_as_measured_elsewhere() -> None:
     # bb72, Z, 6 rounds, p = 0.3 %, XZ, Bravyi's settings on another project's circuit: 137 of 10,000.
     experiment = MemoryExperiment.create(code="bb72", basis="Z", rounds=6, p=0.003)
-    shots = 2_000
+    shots = 1_000
     samples = sample(experiment.circuit, shots=shots, seed=72)
     decoder = SyndromeDecoder(experiment.fault_model, BRAVYI, detectors=experiment.grid.indices_of("Z"))
     predictions = decoder.decode_batch(samples.detection_events, bit_packed_shots=True)
