@@ -198,10 +198,12 @@ def errors_of_dem(dem: stim.DetectorErrorModel) -> tuple[sp.csc_matrix, npt.NDAr
     text = str(dem.flattened()).replace(" ^", "")
     if "[" in text:
         text = re.sub(r"^error\[[^\]]*\]", "error", text, flags=re.MULTILINE)  # tags escape closing brackets
-    errors = [line.split(")") for line in text.split("\n") if line.startswith("error(")]
-    priors = np.array([float(head[len("error(") :]) for head, _ in errors], dtype=np.float64)
-    owner = np.repeat(np.arange(len(errors)), [targets.count(" ") for _, targets in errors])
-    targets = "".join([targets for _, targets in errors])
+    # Lists of text alone: many small lists would have Python look for garbage among all that there is, half a second
+    # in which no other thread runs.
+    errors = [line for line in text.split("\n") if line.startswith("error(")]
+    priors = np.array([float(line[len("error(") : line.index(")")]) for line in errors], dtype=np.float64)
+    owner = np.repeat(np.arange(len(errors)), [line.count(" ") for line in errors])
+    targets = "".join([line[line.index(")") + 1 :] for line in errors])
     letters = np.frombuffer(targets.encode(), dtype=np.uint8)
     is_observable = letters[letters >= ord("D")] == ord("L")
     row = np.fromstring(targets.replace("D", "").replace("L", ""), dtype=np.int64, sep=" ")

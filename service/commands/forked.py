@@ -6,10 +6,14 @@ all processes of the service, as the supervisor hears of its workers through it.
 
 from __future__ import annotations
 
+import gc
 import signal
 
+import decoder.neural.decoder  # noqa: F401
 import service.app
 import service.processes.worker  # noqa: F401
+
+gc.freeze()  # or each worker would write to all of it, and share nothing
 
 for _signum in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signum, signal.SIG_IGN)

@@ -200,6 +200,10 @@ class DecoderCache(Generic[K]):
             del self._kept[experiment]
         return len(dropped)
 
+    def clear(self) -> None:
+        """Drops all decoders: what asked for them may live on, also as garbage that is never collected."""
+        self._kept.clear()
+
     def _keep(self, experiment: K, decoder: Decoder) -> None:
         self._first = self._first or experiment
         self._kept[experiment] = decoder

@@ -47,8 +47,6 @@ class Engine:
         self.awaits_others = False
         """Whether other worker processes are still loading their models, and this one is to be ready with them."""
         self.load_error: ModelLoadError | None = None
-        self.revision = 0
-        """Grows with each model that is put in place or has been closed."""
         self.models: Mapping[str, Model] = {}
         self._make = make
         self._room = Room(settings.memory_limit_bytes or memory_limit(), lambda: self.models.values())
@@ -156,7 +154,6 @@ class Engine:
         self._retire(old)
 
     def _serve(self, model: Model) -> None:
-        self.revision += 1
         # A new mapping, as the old one may be being iterated over.
         self.models = {**self.models, model.id: model}
         self.metrics.add_model(model.id, queued_shots=partial(getattr, model.worker, "queued_shots"))
@@ -164,11 +161,7 @@ class Engine:
     def _retire(self, model: Model) -> None:
         task = asyncio.create_task(model.retire())
         self._retiring.add(task)
-        task.add_done_callback(self._retired)
-
-    def _retired(self, task: asyncio.Task[None]) -> None:
-        self._retiring.discard(task)
-        self.revision += 1
+        task.add_done_callback(self._retiring.discard)
 
     async def _load(self, on_load_error: Callable[[ModelLoadError], None] | None) -> None:
         for model_id, model in self.models.items():

@@ -294,7 +294,8 @@ class Model:
         for builder in (self.circuits, self._decoders.builder):
             builder.close()
         await asyncio.to_thread(self.worker.close)
-        self._child.close(for_good=True)
+        await asyncio.to_thread(self._child.close, for_good=True)
+        self._decoders.clear()
         if self.second is not None:
             await asyncio.to_thread(self.second.close)
 

@@ -62,7 +62,6 @@ class Server(uvicorn.Server):
         self._load_first = load_first
         self._app = app
         self._rpc: RpcServer | None = None
-        self._frozen = 0
         self._loading: asyncio.Task[None] | None = None
 
     def stop(self, *_: object) -> None:
@@ -115,24 +114,15 @@ class Server(uvicorn.Server):
 
     async def _load(self) -> None:
         await self._engine.wait_until_loaded()
-        self._freeze_garbage()  # before the first requests come
+        # A full collection goes through all objects, 340,000 with torch and numba, and holds the interpreter meanwhile:
+        # 0.17 s of CPU, and on a busy core a second. It takes this once, before the first requests come; what lives by
+        # then, imports above all, later ones leave out. Of a model that is closed only what is small stays.
+        gc.collect()
+        gc.freeze()
 
     async def _tick(self) -> None:
-        self._freeze_garbage()
         if self._on_tick is not None:
             self._on_tick()
-
-    def _freeze_garbage(self) -> None:
-        """Collects garbage after a change of models, and exempts what lives then from later collections.
-
-        A full collection goes through all objects, 340,000 with torch and numba, and holds the interpreter meanwhile:
-        0.17 s of CPU, and on a busy core a second in which no request is answered. It takes this once, here.
-        """
-        if self._engine.loaded and self._frozen != self._engine.revision:
-            self._frozen = self._engine.revision
-            gc.unfreeze()
-            gc.collect()
-            gc.freeze()
 
     async def _wait(self, seconds: float, *, until: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()

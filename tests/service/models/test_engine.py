@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -9,6 +11,7 @@ from service.models.prepared import Prepared
 from service.settings import ModelSettings, Settings
 from service.wire.schemas import AnyExperimentQuery
 from tests.helpers import eventually_async
+from tests.service.conftest import EchoDecoder
 
 pytestmark = pytest.mark.anyio
 
@@ -81,3 +84,24 @@ async def test_a_client_that_leaves_does_not_stop_a_build_that_others_wait_for(e
     echo.gate.set()
     await stays
     assert made.rates == [1e-6, 1e-7]
+
+
+async def test_a_model_that_is_replaced_keeps_no_decoder_also_where_garbage_is_never_collected():
+    made: list[weakref.ref[EchoDecoder]] = []
+
+    def make(settings, experiment):
+        decoder = EchoDecoder(num_detectors=experiment.num_detectors)
+        made.append(weakref.ref(decoder))
+        return decoder
+
+    model = ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, p=1e-6, own_process=False)
+    app = create_app(Settings(models=(model,)), make_decoder=make)
+    async with app.router.lifespan_context(app):
+        await eventually_async(lambda: app.state.engine.models["m"].ready)
+        await ask(app.state.engine, 1e-7)
+        gc.freeze()  # as the server does
+        try:
+            await app.state.changes.put(model.model_copy(update={"p": 1e-5}))
+            await eventually_async(lambda: [decoder() for decoder in made[:2]] == [None, None])
+        finally:
+            gc.unfreeze()
