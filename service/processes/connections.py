@@ -30,8 +30,18 @@ from service.telemetry.logs import log_config
 SWEEP_SECONDS = 0.1
 """Time between two looks at what is late."""
 _DROP = struct.pack("ii", 1, 0)
+PIECE_BYTES = 2**10
+"""What is read from a connection at once: 57 requests or 170 frames at most, which take a millisecond or two."""
 MAX_PIECE_BYTES = 2**16
-"""Most that is read from a connection at once, whatever it is."""
+"""The same of a body of known length, which need not be looked through."""
+
+
+def last_words(status: bytes) -> bytes:
+    """An answer without a body, after which the connection is closed."""
+    return b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+BAD_REQUEST = last_words(b"400 Bad Request")
 
 
 class Deadlines(asyncio.Protocol):
@@ -56,8 +66,8 @@ class Deadlines(asyncio.Protocol):
         raise NotImplementedError
 
     def piece_bytes(self) -> int:
-        """How much may come at once: what takes a millisecond or two at worst."""
-        raise NotImplementedError
+        """How much may come at once."""
+        return PIECE_BYTES
 
     def late(self) -> None:
         """Ends the connection, whose client did not send in time what it had to."""

@@ -12,13 +12,13 @@ from math import inf
 
 import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import BusyError
 from service.http.middleware import PROBES
 from service.http.problems import problem_of, problem_response
-from service.processes.connections import MAX_PIECE_BYTES, BoundedConfig, Deadlines
+from service.processes.connections import BAD_REQUEST, MAX_PIECE_BYTES, BoundedConfig, Deadlines, last_words
 
 MAX_HEADER_BYTES = 2**16
 MAX_HEADERS = 128
@@ -29,8 +29,6 @@ MAX_CHUNK_BYTES = 2**12
 """Most bytes that the sizes of chunks and trailers take beside a body."""
 BODY_SHARE = 4
 """What part of the body they may take on top: chunks of 24 bytes may go on for ever, and those of one byte not."""
-PIECE_BYTES = 2**12
-"""What is read at once of anything but a body of known length."""
 MAX_PIPELINE = 8
 """Most requests that wait behind another before no more is read. What was read with them may hold more."""
 REFUSED_SECONDS = 2
@@ -41,14 +39,9 @@ PATIENCE_SECONDS = 1
 """A connection that has waited this long for its client makes room when there are too many."""
 
 
-def _answer(status: bytes) -> bytes:
-    return b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
-_BAD_REQUEST = _answer(b"400 Bad Request")
-_TOO_SLOW = _answer(b"408 Request Timeout")
-_TARGET_TOO_LONG = _answer(b"414 URI Too Long")
-_HEADERS_TOO_LONG = _answer(b"431 Request Header Fields Too Large")
+_TOO_SLOW = last_words(b"408 Request Timeout")
+_TARGET_TOO_LONG = last_words(b"414 URI Too Long")
+_HEADERS_TOO_LONG = last_words(b"431 Request Header Fields Too Large")
 
 
 class Stage(Enum):
@@ -117,7 +110,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         return self.bounds.write_timeout_seconds
 
     def piece_bytes(self) -> int:
-        return max(PIECE_BYTES, min(self._body_left, MAX_PIECE_BYTES))
+        return max(super().piece_bytes(), min(self._body_left, MAX_PIECE_BYTES))
 
     def late(self) -> None:
         if self._stage is Stage.BODY:
@@ -138,9 +131,10 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
             while data:
                 data = self._parse(data)
         except httptools.HttpParserError:
-            too_long = _HEADERS_TOO_LONG if self._overhead > MAX_HEADER_BYTES else _BAD_REQUEST
+            too_long = _HEADERS_TOO_LONG if self._overhead > MAX_HEADER_BYTES else BAD_REQUEST
             self._refuse(self._objection or too_long)
-        if self._overhead > MAX_HEADER_BYTES and not self._deaf:
+        lines = len(self.headers) if self._stage is Stage.HEADERS else 0
+        if (self._overhead > MAX_HEADER_BYTES or lines > MAX_HEADERS) and not self._deaf:
             self._refuse(_HEADERS_TOO_LONG)
 
     def _parse(self, data: bytes) -> bytes:
@@ -151,7 +145,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         if self.scope["method"] == "CONNECT":
-            self._refuse(_BAD_REQUEST)  # what follows would be for somebody else
+            self._refuse(BAD_REQUEST)  # what follows would be for somebody else
             return b""
         if dict(self.headers).get(b"upgrade", b"").lower() == b"websocket" and not (
             self._refused or self._unanswered()
@@ -200,15 +194,9 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
             raise ValueError("the headers are too long")  # becomes an HttpParserError
 
     def on_body(self, body: bytes) -> None:
-        # As uvicorn does it, which asks every time for what cannot be here: the parser skips bodies behind an upgrade.
-        size, cycle = len(body), self.cycle
-        self._overhead -= size + size // BODY_SHARE
-        self._body_left -= size
-        if not cycle.response_complete:
-            cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            cycle.message_event.set()
+        self._overhead -= len(body) + len(body) // BODY_SHARE
+        self._body_left -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._stage = Stage.NOTHING
@@ -241,7 +229,7 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         )
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(_BAD_REQUEST)
+        self._refuse(BAD_REQUEST)
 
     def _wait(self, seconds: float) -> None:
         """Gives the client so long to go on, unless it is the client that waits."""

@@ -7,22 +7,17 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from service.processes.connections import Deadlines
+from service.processes.connections import BAD_REQUEST, Deadlines
 
 MAX_IDLE_FRAMES = 256
 """Most frames between two messages, such as pings and the pieces of a message."""
 POLICY_VIOLATION = 1008
-
-_BAD_UPGRADE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class WebSocketProtocol(Deadlines, WebSocketsSansIOProtocol):
     """A WebSocket with these bounds."""
 
     _idle_frames = 0
-
-    def piece_bytes(self) -> int:
-        return 2**10  # 170 frames at most, which are taken apart in Python at some 10 microseconds each
 
     def write_seconds(self) -> float:
         # The application gives up after half of this time, and then still sends the reason.
@@ -34,7 +29,7 @@ class WebSocketProtocol(Deadlines, WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated:
             # The headers have all come, so the library does not take them, and uvicorn does not notice that.
-            self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_UPGRADE)
+            self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
             self.transport.close()
         elif self._idle_frames > MAX_IDLE_FRAMES and not self.transport.is_closing():
             self.conn.fail(POLICY_VIOLATION, f"more than {MAX_IDLE_FRAMES} frames without a message")

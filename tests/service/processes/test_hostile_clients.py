@@ -114,9 +114,10 @@ def test_a_long_header_at_once(port):
     [
         (b"GET /v1/models?" + b"a=&" * 3000 + b" HTTP/1.1\r\nHost: t\r\n\r\n", b"414"),
         (GET + b"a:b\r\n" * 200 + b"\r\n", b"431"),
+        (GET + b"a:b\r\n" * 200, b"431"),
         (GET + b"X: a\r\n b\r\n\r\n", b"400"),
     ],
-    ids=["target", "lines", "folded"],
+    ids=["target", "lines", "lines that go on", "folded"],
 )
 def test_headers_that_take_long_to_look_through(port, request_, status):
     assert talk(port, request_).startswith(b"HTTP/1.1 " + status)
