@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 SHORT_BYTES = 2**16
 """A body up to here is parsed at once, which takes some milliseconds at most."""
-NICENESS = 10
-"""Of the child: the loop and the decoders go first."""
+NICENESS = 3
+"""Of the child: the loop and the decoders go first, but beside others that are always busy it gets on as well."""
 
 
 class BodyParser:

@@ -47,8 +47,8 @@ SAMPLES = 32
 IDLE_BYTES = 2**28
 """Most memory that the process which reads experiments may keep while it has nothing to read. Python with its libraries
 takes half of that, and starting them again two seconds."""
-NICENESS = 10
-"""Of the processes that read experiments: the event loop and the decoders go first."""
+NICENESS = 3
+"""Of the processes that read experiments: the event loop and the decoders go first; see `service.http.parsing`."""
 NO_KEY = "_"
 """Where the experiments of requests without a key are; no key has such a name."""
 
