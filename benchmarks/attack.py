@@ -40,7 +40,8 @@ def busy(count: int) -> Iterator[None]:
 class Fort:
     """The service under attack: a fresh one after an attack that it did not hold, or for other settings."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str) -> None:
+        self._server = server
         self._stack = ExitStack()
         self._kind: object = None
         self._running: Service | None = None
@@ -50,7 +51,14 @@ class Fort:
         kind = (one.settings, one.options, one.models)
         if self._running is None or kind != self._kind:
             self.leave()
-            served = harness.serve(*one.options, core=None, models=one.models, allowed_hosts='["t"]', **one.settings)
+            served = harness.serve(
+                *one.options,
+                core=None,
+                models=one.models,
+                server=self._server,
+                allowed_hosts='["t"]',
+                **one.settings,
+            )
             self._running, self._kind = self._stack.enter_context(served), kind
         return self._running
 
@@ -89,9 +97,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, default=0, help="other processes that keep the cores busy")
     parser.add_argument("--only", default="", help="a regular expression that the names of those to run match")
+    parser.add_argument("--server", default=harness.SERVER, help="another command that serves, with {port} in it")
     parser.add_argument("--out", type=Path, default=harness.RESULTS, help="where the report goes")
     options = parser.parse_args()
-    report, fort = Report("attacks", "Attacks"), Fort()
+    report, fort = Report("attacks", "Attacks"), Fort(options.server)
     for one in ATTACKS:
         if not re.search(options.only, one.name):
             continue

@@ -6,9 +6,9 @@ import argparse
 import json
 import os
 import platform
-import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +41,7 @@ STOP_SECONDS = 60
 MODEL: Mapping[str, Any] = {"id": "bb72", "code": "bb72", "rounds": 6, "basis": "Z"}
 """What is served, with the default settings of models unless told otherwise."""
 B8 = "application/octet-stream"
+SERVER = f"{shlex.quote(sys.executable)} -c 'from service.cli import main; main()' serve --port {{port}}"
 
 
 class NothingMeasured(ValueError):
@@ -118,7 +119,7 @@ def children_of(pid: int) -> list[int]:
 class Service:
     """A running `tandem serve`."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     port: int
     log: Path
 
@@ -158,12 +159,14 @@ def serve(
     *options: str,
     core: int | None = SERVER_CORE,
     models: Sequence[Mapping[str, object]] | None = (MODEL,),
+    server: str = SERVER,
     **settings: object,
 ) -> Iterator[Service]:
     """Runs `tandem serve` on a free port, ready when the block begins and ended with it.
 
     Args:
         options: of the command.
+        server: another command in its place, with {port} in it; the options come behind it.
         core: the one that it may use; None for all.
         models: to serve; None for those of the environment, or by default.
         settings: of the service, by name.
@@ -174,16 +177,18 @@ def serve(
     environment = os.environ | {f"TANDEM_{name.upper()}": str(value) for name, value in settings.items()}
     if models is not None:
         environment |= {"TANDEM_MODELS": json.dumps(models), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0", *options]
-    with tempfile.TemporaryDirectory(prefix="tandem-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tandem-") as folder, socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))  # who wants any port is not given this one
+        port = held.getsockname()[1]
+        command = [*shlex.split(server.format(port=port)), *options]
         log = Path(folder) / "log"
         with log.open("w") as stderr:
-            process = subprocess.Popen(
-                command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True
-            )
+            process = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=stderr, stderr=stderr)
+        running = Service(process, port, log)
         try:
             pin(core, process.pid)  # before it has any thread
-            running = _ready(process, log)
+            _wait_until_ready(running)
             yield running
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -192,21 +197,16 @@ def serve(
         finally:
             process.kill()
             process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
-def _ready(process: subprocess.Popen[str], log: Path) -> Service:
+def _wait_until_ready(running: Service) -> None:
     """Waits until the service is ready to decode."""
-    assert process.stdout is not None
-    address = re.search(r"http://[\d.]+:(\d+)", process.stdout.readline())  # its first line
-    running = Service(process, int(address[1]) if address else 0, log)
     deadline = time.monotonic() + START_SECONDS
     with httpx.Client(trust_env=False) as client:
-        while address and process.poll() is None and time.monotonic() < deadline:
+        while running.process.poll() is None and time.monotonic() < deadline:
             try:
                 if client.get(f"{running.url}/readyz", timeout=START_SECONDS).is_success:
-                    return running
+                    return
             except httpx.TransportError:
                 pass  # not listening yet
             time.sleep(0.05)

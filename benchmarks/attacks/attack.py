@@ -75,9 +75,10 @@ def family(pid: int) -> list[int]:
 
 
 def _command(pid: int) -> str:
+    """What a process runs; nothing of one that has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
-    return "one that had ended already"
+    return ""
 
 
 def resident_mib(pids: list[int]) -> float:
@@ -118,7 +119,8 @@ def _watch(pid: int, port: int, end: Connection) -> None:
         longest = max(longest, time.monotonic() - started)
         if stopping or most > CAP_MIB:
             break
-    lost = tuple(before[each] for each in before.keys() - set(family(pid)))
+    # Not by `family`: the system may leave out children of a process while others of its children come and go.
+    lost = tuple(command for each, command in before.items() if _command(each) != command)
     end.send(Watched(first, most, longest, failures, lost))
 
 
