@@ -177,11 +177,7 @@ def create_app(
         ValueError: settings that are out of range, or name an unknown code, decoder or noise; malformed API keys.
         OSError: the file of API keys cannot be read.
     """
-    settings = settings or Settings()
-    file = None if settings.models_file is None else ModelFile(settings.models_file)
-    if file is not None:
-        file.create(settings.models)
-        settings = Settings(**dict(settings) | {"models": file.read()})
+    settings, file = _with_model_file(settings or Settings())
     metrics = Metrics()
     engine = Engine(settings, metrics=metrics, make=make_decoder)
     secrets = None if settings.api_keys is None else settings.api_keys.get_secret_value()
@@ -223,6 +219,15 @@ def create_app(
         app.include_router(router)
     add_problem_handlers(app, on_problem=_count_problem, forms=FORMS)
     return app
+
+
+def _with_model_file(settings: Settings) -> tuple[Settings, ModelFile | None]:
+    """Settings with the models of the file that they name, which is made if it is missing, and that file."""
+    if settings.models_file is None:
+        return settings, None
+    file = ModelFile(settings.models_file)
+    file.create(settings.models)
+    return Settings(**dict(settings) | {"models": file.read()}), file
 
 
 def _count_problem(request: Request, kind: str) -> None:

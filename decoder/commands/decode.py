@@ -122,15 +122,11 @@ def decode_files(
     check_confidence_file(files.confidence_out)
     outputs = (files.out, files.errors_out, files.confidence_out)
     check_outputs(*outputs, force=output.force, inputs=(files.in_file, files.obs_in))
-    from decoder.base import ErrorDecoder, SoftDecoder
     from decoder.classical.explained import FixedParities
-    from decoder.commands.decoded import decode_all, find_errors
     from decoder.windows.decoder import WindowDecoder
     from simulation.bits import unpack_bits
     from simulation.foreign.experiment import ForeignExperiment
 
-    if experiment.num_observables == 0:
-        raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
     shots, flips = _read(files, experiment)
     decoder, described = make()
     whole = not isinstance(decoder, WindowDecoder)  # of long experiments windows alone are looked at
@@ -138,21 +134,9 @@ def decode_files(
         # Nobody knows whether it is the one that was measured.
         FixedParities.of(experiment.fault_model).require_explained(unpack_bits(shots, experiment.num_detectors))
         described = {"check_types": experiment.check_types.found, **described}
-    if files.errors_out is not None and not isinstance(decoder, ErrorDecoder):
-        raise ValueError(
-            f"{described['decoder']} tells no errors; leave out --errors-out, or decode with bposd or serial"
-        )
-    if files.confidence_out is not None and (files.errors_out is not None or not isinstance(decoder, SoftDecoder)):
-        raise ValueError(
-            "--confidence-out needs a decoder that says how sure it is, neural, serial or tandem, and comes without "
-            "--errors-out"
-        )
+    _check_tells(decoder, described["decoder"], files)
     begun = time.perf_counter()
-    with ProgressBar("decoding", total=len(shots), unit="shots", json_output=output.json_output) as bar:
-        if files.errors_out is not None and isinstance(decoder, ErrorDecoder):
-            decoded = find_errors(decoder, shots, progress=bar.update)
-        else:
-            decoded = decode_all(decoder, shots, progress=bar.update)
+    decoded = _decode(decoder, shots, errors=files.errors_out is not None, json_output=output.json_output)
     seconds = time.perf_counter() - begun
     _write(files, experiment, decoded, force=output.force)
     result: dict[str, object] = {
@@ -177,6 +161,29 @@ def decode_files(
     print_result(result, title=str(experiment), json_output=output.json_output, outputs=outputs)
 
 
+def _decode(decoder: Decoder, shots: PackedBits, *, errors: bool, json_output: bool) -> Decoded:
+    from decoder.base import ErrorDecoder
+    from decoder.commands.decoded import decode_all, find_errors
+
+    with ProgressBar("decoding", total=len(shots), unit="shots", json_output=json_output) as bar:
+        if errors and isinstance(decoder, ErrorDecoder):
+            return find_errors(decoder, shots, progress=bar.update)
+        return decode_all(decoder, shots, progress=bar.update)
+
+
+def _check_tells(decoder: Decoder, name: object, files: ShotFiles) -> None:
+    """Refuses files of what a decoder does not tell."""
+    from decoder.base import ErrorDecoder, SoftDecoder
+
+    if files.errors_out is not None and not isinstance(decoder, ErrorDecoder):
+        raise ValueError(f"{name} tells no errors; leave out --errors-out, or decode with bposd or serial")
+    if files.confidence_out is not None and (files.errors_out is not None or not isinstance(decoder, SoftDecoder)):
+        raise ValueError(
+            "--confidence-out needs a decoder that says how sure it is, neural, serial or tandem, and comes without "
+            "--errors-out"
+        )
+
+
 def _write(files: ShotFiles, experiment: Experiment, decoded: Decoded, *, force: bool) -> None:
     from simulation.shots.files import write_shots
 
@@ -193,6 +200,8 @@ def _read(files: ShotFiles, experiment: Experiment) -> tuple[PackedBits, PackedB
     """The shots, and what truly flipped."""
     from simulation.shots.files import WrongLengthError, read_shots
 
+    if experiment.num_observables == 0:
+        raise ValueError(f"{experiment} has no observables, so there is nothing to predict; add OBSERVABLE_INCLUDE")
     events, truth = files.in_file, files.obs_in
     try:
         shots = read_shots(events, format=files.format, num_detectors=experiment.num_detectors)

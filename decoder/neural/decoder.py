@@ -84,18 +84,21 @@ class NeuralDecoder(SoftBatchDecoder):
         if judges:
             if fault_model is None or placement is None:
                 raise ValueError(f"{weights} needs the experiment's fault model, whose solutions it judges")
-            self.judged = JudgedDecoder(
-                Frame(placement, fault_model),
-                geometry,
-                candidates=self.model.config.candidates,
-                backend=self.backend,
-                temperature=self.info.calibration.temperature,
-            )
+            self.judged = self._judging(Frame(placement, fault_model))
         elif placement is not None and not placement.has_our_observables:
             raise ValueError(
                 f"{weights} decodes alone, and reads other logical operators than the experiment's observables; decode "
                 "with serial, or with weights that judge"
             )
+
+    def _judging(self, frame: Frame) -> JudgedDecoder:
+        return JudgedDecoder(
+            frame,
+            self.model.geometry,
+            candidates=self.model.config.candidates,
+            backend=self.backend,
+            temperature=self.info.calibration.temperature,
+        )
 
     @classmethod
     def load(

@@ -16,8 +16,7 @@ from decoder.console.windows import WindowOptions
 if TYPE_CHECKING:
     from decoder.base import Decoder
     from service.client import Client
-    from simulation.circuits import MemoryExperiment
-    from simulation.foreign.experiment import ForeignExperiment
+    from simulation.experiments import Experiment
 
 LOCAL_DECODER = "neural"
 
@@ -61,9 +60,6 @@ def decode(
       tandem decode --url http://127.0.0.1:8000 --model bb72-bposd --circuit my.stim \\
         --in shots.b8 --out predictions.b8
     """
-    from simulation.circuits import MemoryExperiment
-    from simulation.foreign.experiment import ForeignExperiment
-
     experiment = described.experiment()
     if url is None:
         if model is not None:
@@ -76,20 +72,18 @@ def decode(
         raise ValueError("a service decodes in windows if its model does; leave out --window and --commit, or --url")
     if weights is not None:
         raise ValueError("a service decodes with its own weights; leave out --weights, or --url")
-    assert isinstance(experiment, MemoryExperiment | ForeignExperiment)
     from service.client import Client
 
     with Client(url) as client:
-        if model is None and described.code is None:
-            model = _model_with(client, decoder or LOCAL_DECODER)
-        model = model or (described.code if decoder in (None, LOCAL_DECODER) else f"{described.code}-{decoder}")
-        assert model is not None
+        model = model or _model_for(client, described.code, decoder or LOCAL_DECODER)
         make = partial(_make_there, client, model, experiment, decoder=decoder)
         decode_files(files, experiment, make=make, output=output)
 
 
-def _model_with(client: Client, decoder: str) -> str:
-    """The first model of a service that decodes with a decoder."""
+def _model_for(client: Client, code: str | None, decoder: str) -> str:
+    """A service's model for a code, or for circuits the first that decodes with a decoder."""
+    if code is not None:
+        return code if decoder == LOCAL_DECODER else f"{code}-{decoder}"
     found = {model.id: model.decoder for model in client.models()}
     for model, name in found.items():
         if name == decoder:
@@ -99,10 +93,13 @@ def _model_with(client: Client, decoder: str) -> str:
 
 
 def _make_there(
-    client: Client, model: str, experiment: MemoryExperiment | ForeignExperiment, *, decoder: str | None
+    client: Client, model: str, experiment: Experiment, *, decoder: str | None
 ) -> tuple[Decoder, Mapping[str, object]]:
     from service.client.remote import RemoteDecoder
+    from simulation.circuits import MemoryExperiment
+    from simulation.foreign.experiment import ForeignExperiment
 
+    assert isinstance(experiment, MemoryExperiment | ForeignExperiment)
     remote = RemoteDecoder.of(client, model, experiment)
     found = remote.info.decoder
     if decoder not in (None, found):

@@ -19,7 +19,7 @@ from decoder.console.groups import with_groups
 from service.commands.addresses import Addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from multiprocessing.connection import Connection
 
     from service.settings import Settings
@@ -65,9 +65,6 @@ def serve(
     Example:
       tandem serve --port 8080 --set max_rounds=20
     """
-    # Here and below, imports take a second or two, which `tandem --help` need not wait for.
-    from service.settings import read_settings
-
     if list_settings:
         _print_settings()
         return
@@ -75,13 +72,7 @@ def serve(
     given = _put_into_environment(
         [*(set_ or []), *(f"{name}={value}" for name, value in flags.items() if value is not None)]
     )
-    try:
-        settings = read_settings()
-    except ValueError as error:
-        message = str(error)
-        for name, value in given.items():  # what was wrong is called as its user called it
-            message = message.replace(name, value)
-        raise ValueError(message) from None
+    settings = _settings(given)
     addresses.check_access(settings)
     _allow_descriptors(settings)
     _check_temporary_folder()
@@ -208,6 +199,19 @@ def _print_settings() -> None:
         for name, field in Settings.model_fields.items()
     ]
     print_table(["setting", "default", "what it is"], rows)
+
+
+def _settings(given: Mapping[str, str]) -> Settings:
+    """Reads the settings. What is wrong is called as its user called it: by what `given` says of its variable."""
+    from service.settings import read_settings  # takes a second or two, which `tandem --help` need not wait for
+
+    try:
+        return read_settings()
+    except ValueError as error:
+        message = str(error)
+        for name, value in given.items():
+            message = message.replace(name, value)
+        raise ValueError(message) from None
 
 
 def _put_into_environment(assignments: list[str]) -> dict[str, str]:
