@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo docs test test-timing lint format pytest serve bench-service image constraints clean
 .NOTPARALLEL: results
-.PHONY: results results-bb72 results-bb144 results-comparison results-optimum results-foreign results-runtimes results-calibration results-pair results-report
+.PHONY: results results-bb72 results-bb144 results-comparison results-windows results-optimum results-foreign results-runtimes results-calibration results-pair results-report
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -84,7 +84,7 @@ ALONE    := --decoders serial
 comma    := ,
 plotted   = $(BIN)/python scripts/plot_failures.py $(2) --out $(RESULTS)/$(1).png --force
 
-results: results-bb72 results-bb144 results-comparison results-optimum results-foreign results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
+results: results-bb72 results-bb144 results-comparison results-windows results-optimum results-foreign results-runtimes results-calibration results-pair results-report ## Measure all figures and tables, one after the other
 
 results-bb72: $(READY) ## Failures of bb72 over 6 rounds
 	$(call failures,bb72,6,0.001,1024000,$(WITH))
@@ -103,6 +103,22 @@ results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z 
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
 		--decoders neural,serial,serial-1,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify \
 		--shots 10000 --max-seconds 100 --min-shots 1000 --seed 2031 $(call resumed,comparison)
+
+# In windows of d and 2d layers that move on by d/2 and d: $(1) code, $(2) rounds, $(3) p, $(4) shots, $(5) windows, $(6) timed shots.
+windows   = $(call measured,windows/$(1)-r$(2)) || $(BIN)/tandem benchmark accuracy --code $(1) --basis Z --rounds $(2) --p $(3) \
+	--decoders $(subst $() ,$(comma),serial $(5:%=serial-window-%)) --shots $(4) --seed $(SEED) $(call resumed,windows/$(1)-r$(2))
+answering = $(call measured,windows/$(1)-r$(2)-latency) || $(BIN)/tandem benchmark latency --code $(1) --basis Z --rounds $(2) --p $(3) \
+	--decoders $(subst $() ,$(comma),$(5:%=serial-window-%)) --shots $(6) --batch 1 --seed $(SEED) $(call once,windows/$(1)-r$(2)-latency)
+BB72_W    := 6-3 6-6 12-3 12-6
+BB144_W   := 12-6 12-12 24-6 24-12
+
+results-windows: $(READY) ## Failures and times in sliding windows, over 30 and 120 rounds
+	$(call windows,bb72,30,0.003,10240,$(BB72_W))
+	$(call windows,bb72,120,0.003,2560,$(BB72_W))
+	$(call windows,bb144,30,0.005,1280,$(BB144_W))
+	$(call windows,bb144,120,0.005,320,$(BB144_W))
+	$(call answering,bb72,120,0.003,1000,$(BB72_W),500)
+	$(call answering,bb144,120,0.003,320,$(BB144_W),100)
 
 results-optimum: $(READY) ## Which failures the most likely error shares
 	$(call measured,optimum) || $(BIN)/tandem benchmark optimum --code bb72 --basis Z,X --rounds 6 --p 0.001 \
@@ -136,7 +152,7 @@ results-pair: $(READY) ## Pairs: failures against the share of the shots that is
 results-report: $(READY) ## One page of all that docs/results holds
 	$(BIN)/tandem benchmark report $(RESULTS) --force
 
-SERVICE_BENCHMARKS := latency.py 'latency.py --p 0.001' throughput.py 'throughput.py --p 0.001' load.py overload.py streams.py chaos.py kills.py fuzz.py
+SERVICE_BENCHMARKS := latency.py 'latency.py --p 0.001' throughput.py 'throughput.py --p 0.001' load.py overload.py building.py streams.py chaos.py kills.py fuzz.py
 
 bench-service: $(READY) ## Measure the service: docs/results/service/, 20 minutes on an otherwise idle machine of two cores
 	@failed=; for run in $(SERVICE_BENCHMARKS); do $(BIN)/python benchmarks/$$run || failed="$$failed, $$run"; done; \

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import chaos, harness, kills, latency, load, overload, streams, throughput, traffic
+from benchmarks import building, chaos, harness, kills, latency, load, overload, streams, throughput, traffic
 from benchmarks.harness import NothingMeasured, Report, Service, Shots
 from benchmarks.traffic import Outcome, Request
 from tests.helpers import eventually_async
@@ -35,7 +35,8 @@ def shots() -> Shots:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Service]:
     bound = overload.QUEUED
-    with harness.serve(core=None, models=[MODEL], max_queued_shots=bound, max_shots_per_request=bound) as running:
+    models = [MODEL, building.ANY | {"decoder": "bposd-osd0", "own_process": False}]
+    with harness.serve(core=None, models=models, max_queued_shots=bound, max_shots_per_request=bound) as running:
         yield running
 
 
@@ -66,6 +67,13 @@ def test_overload(running: Service, shots: Shots, monkeypatch: pytest.MonkeyPatc
     found = goals(report)
     assert found["every answer right, or 503 with Retry-After"]
     assert len(found) == 6
+
+
+def test_building(running: Service, shots: Shots) -> None:
+    texts = building.circuits(2, rounds=1)
+    found = goals(traffic.run(building.measure(running, shots, texts=texts, rate=100.0, seconds=0.3)))
+    assert found["every answer right"]
+    assert len(found) == 3
 
 
 def test_load(running: Service, shots: Shots, monkeypatch: pytest.MonkeyPatch) -> None:
