@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from simulation.shots.sampling import usable_cores
-from tests.helpers import REPOSITORY
+from tests.helpers import PATIENCE_SECONDS, REPOSITORY
 
 # An example that takes long on a busy machine is no failure; pytest's timeout ends what hangs.
 settings.register_profile("tandem", deadline=None)
@@ -23,6 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Services of this machine are spoken to without TLS, and to read all certificates that the world trusts takes 30 ms.
 os.environ["SSL_CERT_DIR"] = os.fspath(REPOSITORY / "tests")
 os.environ.pop("SSL_CERT_FILE", None)
+
+# Children at a low priority wait for all other tests of a busy machine.
+os.environ.setdefault("TANDEM_BUILD_TIMEOUT_SECONDS", f"{PATIENCE_SECONDS:g}")
 
 # A shell's background jobs ignore Ctrl-C, and so would all processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -177,7 +177,7 @@ class ForeignExperiment:
     @property
     def parameters(self) -> dict[str, Any]:
         """All that tells it from others, as plain values."""
-        return {**self.columns, "check_types": self.check_types.found}
+        return self.columns
 
     def __getstate__(self) -> dict[str, Any]:
         # Pickled without what it has computed, which takes less time to make again than to send.

@@ -176,11 +176,7 @@ def url() -> Iterator[str]:
         ModelSettings(id="bb72", code="bb72", rounds=2, p=0.002),
         ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=2, p=0.002),
     )
-    with listening(
-        create_app(
-            Settings(models=models, max_rounds=4, max_shots_per_request=50, build_timeout_seconds=PATIENCE_SECONDS)
-        )
-    ) as url:
+    with listening(create_app(Settings(models=models, max_rounds=4, max_shots_per_request=50))) as url:
         yield url
 
 

@@ -26,7 +26,7 @@ from service.wire.schemas import Meaning
 from simulation.bits import pack_bits
 from simulation.circuits import MemoryExperiment
 from simulation.faults import errors_of_dem
-from tests.helpers import eventually
+from tests.helpers import PATIENCE_SECONDS, eventually
 
 DECODER = "neural"
 EXPERIMENT: dict[str, Any] = {"basis": "X", "rounds": 3, "p": 0.005}
@@ -47,7 +47,7 @@ def test_models_and_circuits(url, experiment):
 def test_an_experiment_that_was_sent(url, experiment, samples, expected):
     """The network knows its own from others; the classical decoder takes any."""
     others = stim.Circuit("R 0\nX_ERROR(0.1) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]")
-    with Client(url) as client:
+    with Client(url, timeout_seconds=PATIENCE_SECONDS) as client:
         sent = client.add_experiment(str(experiment.circuit))
         assert client.experiments() == [sent]
         assert sent.layers == [36, 72, 72, 36]
@@ -77,7 +77,7 @@ def test_errors_and_reweights(url, experiment, samples):
     found = decoder.decode_to_errors(shots, bit_packed_shots=True)
     priors = errors_of_dem(experiment.dem)[1]
     values = np.stack([priors, priors, np.full(len(priors), 0.01)])
-    with Client(url) as client:
+    with Client(url, timeout_seconds=PATIENCE_SECONDS) as client:
         assert [model.gives_errors for model in client.models()] == [False, True]
         told = client.decode("bb72-bposd", shots, **EXPERIMENT, bit_packed_shots=True, errors=True)
         for column in ("predictions", "errors", "converged"):

@@ -70,7 +70,6 @@ def url(listen, directory) -> Iterator[str]:
         max_experiments=MOST_EXPERIMENTS,
         max_experiment_bytes=MOST_BYTES,
         decoder_cache_size=1,
-        build_timeout_seconds=PATIENCE_SECONDS,  # processes that read experiments wait for all others
     )
     with listen(create_app(settings), wait_until_ready=False) as url:
         while not httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS).is_success:

@@ -104,7 +104,7 @@ async def test_a_circuit_of_the_clients_own_and_a_model_with_windows_of_its_own(
     layer_of, shots = layer_of_detectors(circuit), sample(circuit, shots=40, seed=1).unpacked_detection_events()
     expected = make_decoder(model.decoder, circuit).decode_batch(shots)
     assert expected.any()
-    async with lab_server(model) as server, AsyncClient(server.http) as client:
+    async with lab_server(model) as server, AsyncClient(server.http, timeout_seconds=PATIENCE_SECONDS) as client:
         own = await client.add_experiment(str(circuit))
         for shot, flips in zip(shots, expected, strict=True):
             commits: list[Committed] = []
@@ -124,7 +124,7 @@ def test_the_client_for_threads(url):
     shot = sample(experiment.circuit, shots=8, seed=5).unpacked_detection_events()[0]
     layers = np.split(shot, [36, 108, 180, 252])
     answers = []
-    with Client(url) as client:
+    with Client(url, timeout_seconds=PATIENCE_SECONDS) as client:
         options: Any
         for options in ({"window": 3, "commit": 1}, {}):
             commits: list[int] = []
