@@ -71,10 +71,10 @@ class Fort:
         self._running = None
 
 
-def attack(one: Attack, fort: Fort) -> tuple[Watched, list[str]]:
-    """Attacks a service: what was watched, and why it did not hold."""
+def attack(one: Attack, fort: Fort, *, others: int) -> tuple[Watched, list[str]]:
+    """Attacks a service beside busy processes: what was watched, and why it did not hold."""
     running = fort.service(one)
-    with watching(running) as seen:
+    with busy(others), watching(running) as seen:
         flaw = one.run(running)
     watched = seen[0]
     reasons = [] if flaw is None else [flaw]
@@ -104,8 +104,7 @@ def main() -> int:
     for one in ATTACKS:
         if not re.search(options.only, one.name):
             continue
-        with busy(options.busy):
-            watched, reasons = attack(one, fort)
+        watched, reasons = attack(one, fort, others=options.busy)
         print(one.name, "held" if not reasons else "; ".join(reasons), watched, flush=True)
         report.rows.append(
             {

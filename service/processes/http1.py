@@ -205,8 +205,8 @@ class HttpProtocol(Deadlines, HttpToolsProtocol):
         self._wait(self.bounds.keep_alive_seconds)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
-        self._running = cycle
-        if cycle.scope["path"] in PROBES:
+        first, self._running = self._running is None, cycle
+        if first and cycle.scope["path"] in PROBES:  # those that come one behind the other wait like all else
             super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
         else:
             self._turns.add(partial(self._start_in_turn, cycle, app), loop=self.loop)

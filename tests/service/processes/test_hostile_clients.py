@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ from websockets import Subprotocol
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from service.processes.connections import Turns
 from service.processes.server import Server
 from service.processes.websocket import MAX_IDLE_FRAMES
 from tests.helpers import PATIENCE_SECONDS, eventually
@@ -121,6 +123,20 @@ def test_a_long_header_at_once(port):
 )
 def test_headers_that_take_long_to_look_through(port, request_, status):
     assert talk(port, request_).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_probe_goes_first_once_a_connection(port, monkeypatch):
+    waited, add = [], Turns.add
+
+    def counted(turns: Turns, start: Callable[[], None], *, loop: asyncio.AbstractEventLoop) -> None:
+        waited.append(start)
+        add(turns, start, loop=loop)
+
+    monkeypatch.setattr(Turns, "add", counted)
+    probe = b"GET /healthz HTTP/1.1\r\nHost: t\r\n%b\r\n"
+    received = talk(port, probe % b"" * 2 + probe % b"Connection: close\r\n")
+    assert received.count(b"HTTP/1.1 200 ") == 3
+    assert len(waited) == 2
 
 
 def test_small_chunks_are_taken(port):
