@@ -17,6 +17,7 @@ from decoder.limits import check_fields
 from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
 from decoder.serial.graph import Integers, joint_faults, masks_of, observables_of
 from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_for
+from decoder.serial.surprise import Surprise
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes
@@ -109,6 +110,7 @@ class SerialDecoder(SoftBatchDecoder):
         self.rules = rules._replace(quorum=1, solutions=1) if settings.first_solution else rules
         self.doubt = doubt_for(joint.graph)
         self.joint = joint
+        self._surprise = Surprise.of(joint)
         self._fault_model = problem.faults
         self._schedule = schedule_for(joint, self.rules, seed=settings.seed)
         self._has_compared = False
@@ -189,7 +191,8 @@ class SerialDecoder(SoftBatchDecoder):
             self._has_compared = True
         if len(differ):
             energies[differ] = self.compared(events[differ], result.of(differ))
-        return posterior(result, energies, self.doubt)
+        explained = self._surprise.explained(events ^ self._syndrome_offset, result)
+        return posterior(result, energies, explained, self.doubt)
 
     def _errors(self, events: Bits) -> Errors:
         from decoder.serial.errors import errors_of

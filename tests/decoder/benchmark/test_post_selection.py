@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def result(noisy: MemoryExperiment, folder: Path) -> BenchmarkResult[PostSelectedPoint]:
     experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.3))]  # of which one leaves nothing
     return run_accuracy(
-        experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, processes=1, discard_below=0.975, out=folder)
+        experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, processes=1, discard_below=0.9, out=folder)
     )  # type: ignore[return-value]
 
 
@@ -47,7 +47,7 @@ def test_failures_are_those_of_the_accepted_shots(
     samples = sample(noisy.circuit, shots=SHOTS, seed=5)
     decoded = NeuralDecoder.load(noisy).decode_soft(samples.detection_events, bit_packed_shots=True)
     wrong = (pack_bits(decoded.predictions) != samples.observable_flips).any(axis=1)
-    sure = decoded.confidence >= 0.975
+    sure = decoded.confidence >= 0.9
     failures, accepted = int((wrong & sure).sum()), int(sure.sum())
     assert 0 < failures < wrong.sum()
     point = result.points[0]
@@ -57,13 +57,13 @@ def test_failures_are_those_of_the_accepted_shots(
     assert point.per_round == pytest.approx(1 - np.sqrt(1 - point.ler))
     for name in ("stats.csv", "blocks.csv"):
         both = sinter.stats_from_csv_files(folder / name)
-        assert {one.json_metadata["discard_below"] for one in both} == {0.975}
+        assert {one.json_metadata["discard_below"] for one in both} == {0.9}
         stats = [one for one in both if one.json_metadata["p"] == 0.008]
         assert sum(one.shots for one in stats) == SHOTS
         assert sum(one.discards for one in stats) == SHOTS - accepted
         assert sum(one.errors for one in stats) == failures
     text = to_markdown(result)
-    assert f"| 0.975 | {accepted}/{SHOTS} ({100 * accepted / SHOTS:.4g} %) | {failures}/{accepted} |" in text
+    assert f"| 0.9 | {accepted}/{SHOTS} ({100 * accepted / SHOTS:.4g} %) | {failures}/{accepted} |" in text
     assert json.loads((folder / "results.json").read_text())["points"][0]["accepted"] == accepted
 
 
@@ -78,7 +78,7 @@ def test_counts_of_another_threshold_are_not_mixed_in(
             )
     experiments = [noisy, replace(noisy, noise=NoiseModel.uniform(0.3))]
     again = run_accuracy(
-        experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, discard_below=0.975, out=folder, resume=True)
+        experiments, ["neural"], AccuracyRun(shots=SHOTS, seed=5, discard_below=0.9, out=folder, resume=True)
     )
     # All are counted already. sinter's file has fewer digits of the seconds.
     assert [replace(q, seconds=0) for q in again.points] == [replace(q, seconds=0) for q in result.points]
@@ -87,7 +87,7 @@ def test_counts_of_another_threshold_are_not_mixed_in(
 
 def test_what_cannot_be_post_selected_is_refused(noisy: MemoryExperiment) -> None:
     with pytest.raises(ValueError, match="'bposd-osd0' does not say how sure it is"):
-        run_accuracy([noisy], ["neural", "bposd-osd0"], AccuracyRun(shots=10, discard_below=0.975))
+        run_accuracy([noisy], ["neural", "bposd-osd0"], AccuracyRun(shots=10, discard_below=0.9))
     for threshold in (0.0, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"discard_below=.* above 0 and below 1"):
             run_accuracy([noisy], ["neural"], AccuracyRun(shots=10, discard_below=threshold))

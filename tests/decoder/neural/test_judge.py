@@ -130,7 +130,7 @@ def test_a_judge_changes_answers_of_disagreeing_shots_alone(basis: str, random_j
     assert set(np.flatnonzero(differs)) <= set(shown)
     others = np.setdiff1d(np.arange(len(events)), shown)
     np.testing.assert_array_equal(decoded.confidence[others], without.confidence[others])
-    assert (decoded.confidence[shown] <= 1 - serial.doubt.missed).all()
+    assert decoded.confidence[shown].mean() < decoded.confidence[others].mean() - 0.1
 
 
 EXPERIMENTS = [

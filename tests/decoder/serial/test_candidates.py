@@ -5,7 +5,7 @@ import pytest
 import stim
 
 from decoder.serial.candidates import JointProblem, _faults_of, free_energies, joint_error
-from decoder.serial.choice import SMALL_DOUBT, decoding_of, disagreeing, posterior
+from decoder.serial.choice import SMALL_DOUBT, UNSOLVED, decoding_of, disagreeing, posterior
 from decoder.serial.completion import complete
 from decoder.serial.graph import JointFaults, joint_faults
 from decoder.serial.kernels import Beliefs, propagate
@@ -69,8 +69,10 @@ def test_free_energies_are_those_of_one_solution_of_each_coset() -> None:
     apart = free_energies(events[differ[5:6]], some.of(slice(5, 6)), problem)
     np.testing.assert_array_equal(apart, energies[5:6])
 
-    probabilities = posterior(some, energies, SMALL_DOUBT)
-    np.testing.assert_allclose(probabilities.sum(1), 1 - SMALL_DOUBT.missed)
+    probabilities = posterior(some, energies, np.zeros(len(energies)), SMALL_DOUBT)
+    np.testing.assert_allclose(probabilities.sum(1), 0.5)  # what explains nothing is missed as likely as not
+    probabilities = posterior(some, energies, np.full(len(energies), 1.5), SMALL_DOUBT)
+    assert (probabilities.sum(1) > 0.95).all()
     decoding = decoding_of(some, probabilities, num_observables=12)
     chosen = np.take_along_axis(some.cosets, energies.argmin(1)[:, None], axis=1)[:, 0]
     np.testing.assert_array_equal((decoding.predictions.astype(np.int64) << np.arange(12)).sum(1), chosen)
@@ -104,7 +106,7 @@ def test_posteriors_against_all_errors_of_a_small_model() -> None:
             found=np.array([2]), cosets=np.array([cosets]), faults=faults
         )
         energies = free_energies(np.array([events]), result, problem)
-        ours = posterior(result, energies, SMALL_DOUBT._replace(temperature=1.0, missed=0.0))[0]
+        ours = posterior(result, energies, np.full(1, 30.0), SMALL_DOUBT._replace(temperature=1.0))[0]
         agree = (symptoms[:, :4] == events).all(1)
         exact = np.array([likelihood[agree & (symptoms[:, 4] == coset)].sum() for coset in cosets])
         # Not equal: of the errors far from the lightest one none is counted.
@@ -115,15 +117,16 @@ def test_shots_without_a_solution_or_with_one_coset() -> None:
     result = SerialResult.zeros(shots=3, solutions=4, faults=0)._replace(
         found=np.array([0, 4, 4]), passes=np.array([600, 10, 200]), cosets=np.array([[5, 0, 0, 0], [3] * 4, [0] * 4])
     )
-    probabilities = posterior(result, np.full((3, 4), np.inf), SMALL_DOUBT)
+    probabilities = posterior(result, np.full((3, 4), np.inf), np.full(3, 30.0), SMALL_DOUBT)
     decoding = decoding_of(result, probabilities, num_observables=3)
     np.testing.assert_array_equal(decoding.predictions, [[True, False, True], [True, True, False], [False] * 3])
-    assert decoding.confidence[0] == SMALL_DOUBT.unsolved < decoding.confidence[2] < decoding.confidence[1] < 1
+    assert decoding.confidence[0] == pytest.approx(UNSOLVED)
+    assert decoding.confidence[0] < decoding.confidence[2] < decoding.confidence[1] < 1
     lost = (1 - decoding.confidence[:, None]) / 2
     expected = np.where(decoding.predictions, 1 - lost, lost)
     np.testing.assert_allclose(decoding.flip_probabilities, expected, rtol=1e-6)
     empty = SerialResult.zeros(shots=0, solutions=4, faults=0)
-    assert len(decoding_of(empty, posterior(empty, np.zeros((0, 4)), SMALL_DOUBT), num_observables=3)) == 0
+    assert len(decoding_of(empty, posterior(empty, np.zeros((0, 4)), np.zeros(0), SMALL_DOUBT), num_observables=3)) == 0
 
 
 def test_a_fault_without_a_mechanism_of_its_own_and_one_check_type() -> None:
