@@ -44,8 +44,8 @@ event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call
 def compiled(function: Any) -> Any:
     """The function, compiled at its first call, and kept for later processes where there is a place to write to.
 
-    What is kept is out of date as soon as any Python file in the function's folder changes. So functions that it calls
-    and constants that it reads belong in that folder.
+    What is kept is out of date as soon as any Python file of the function's room, such as `decoder/serial`, changes. So
+    functions that it calls and constants that it reads belong in that room.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
@@ -54,7 +54,9 @@ def compiled(function: Any) -> Any:
         return numba.njit(**options)(function)
     # numba itself looks at the function's own file alone.
     file = kept._cache._cache_file
-    file._source_stamp = (file._source_stamp, _stamps(Path(function.__code__.co_filename).parent))
+    inner = max(0, function.__module__.count(".") - 2)  # how many folders of the room it is in
+    room = Path(function.__code__.co_filename).parents[inner]
+    file._source_stamp = (file._source_stamp, _stamps(room))
     kept._cache = _Forgiving(kept._cache)
     return kept
 
@@ -85,8 +87,8 @@ class _Forgiving:
 
 @lru_cache
 def _stamps(folder: Path) -> tuple[tuple[str, float, int], ...]:
-    """The name, the time of the last change and the size of each Python file in a folder."""
-    found = [(path.name, path.stat()) for path in sorted(folder.glob("*.py"))]
+    """The name, the time of the last change and the size of each Python file in a folder, and in those within it."""
+    found = [(path.name, path.stat()) for path in sorted(folder.rglob("*.py"))]
     return tuple((name, state.st_mtime, state.st_size) for name, state in found)
 
 

@@ -14,10 +14,10 @@ from decoder.classical.frame import Frame
 from decoder.classical.problem import Problem
 from decoder.classical.settings import DecoderSettings
 from decoder.limits import check_fields
-from decoder.serial.choice import decoding_of, disagreeing, doubt_for, posterior
 from decoder.serial.graph import Integers, joint_faults, masks_of, observables_of
 from decoder.serial.rules import SerialResult, SerialRules, rules_for, schedule_for
-from decoder.serial.surprise import Surprise
+from decoder.serial.solutions.choice import decoding_of, disagreeing, doubt_for, posterior
+from decoder.serial.solutions.surprise import Surprise
 from simulation.bases import Detectors
 from simulation.bits import Bits
 from simulation.check_types import CheckTypes
@@ -26,7 +26,7 @@ from simulation.faults import FaultModel
 from simulation.placement import NotPlacedError, Placement, placement_of
 
 if TYPE_CHECKING:
-    from decoder.serial.candidates import JointProblem
+    from decoder.serial.solutions.candidates import JointProblem
 
 MOST_BYTES = 1 << 26
 """So many bytes of solutions are kept at once; batches of more are decoded in parts."""
@@ -147,15 +147,15 @@ class SerialDecoder(SoftBatchDecoder):
         return self.free_energies(events, result)
 
     def free_energies(self, events: Bits, result: SerialResult) -> npt.NDArray[np.float64]:
-        """The free energies (B, S) of the cosets of shots; see `decoder.serial.candidates.free_energies`."""
-        from decoder.serial.candidates import free_energies
+        """The free energies (B, S) of the cosets of shots; see `decoder.serial.solutions.candidates.free_energies`."""
+        from decoder.serial.solutions.candidates import free_energies
 
         shots = np.ascontiguousarray(events ^ self._syndrome_offset)
         return free_energies(shots, result, self._problem, threads=self.threads)
 
     @cached_property
     def _problem(self) -> JointProblem:
-        from decoder.serial.candidates import JointProblem
+        from decoder.serial.solutions.candidates import JointProblem
 
         return JointProblem.of(self._fault_model, self.joint, most_passes=self.rules.passes)
 
@@ -195,7 +195,7 @@ class SerialDecoder(SoftBatchDecoder):
         return posterior(result, energies, explained, self.doubt)
 
     def _errors(self, events: Bits) -> Errors:
-        from decoder.serial.errors import errors_of
+        from decoder.serial.solutions.errors import errors_of
 
         turned, which = self._turned(events)
         result = self.propagate(turned, keep_faults=True)

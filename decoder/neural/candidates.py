@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from decoder.neural.fault_lattice import KINDS, FaultPlaces
 from decoder.neural.geometry import TorusGeometry
-from decoder.serial.choice import filled
 from decoder.serial.graph import Floats, Integers, observables_of
 from decoder.serial.rules import SerialResult
+from decoder.serial.solutions.choice import filled
 from simulation.bits import Bits
 
 MOST_GAP = 20.0

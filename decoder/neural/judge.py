@@ -16,9 +16,9 @@ from decoder.neural.backends.events import EventPlacement
 from decoder.neural.candidates import Beliefs, Candidates
 from decoder.neural.fault_lattice import fault_places
 from decoder.neural.geometry import TorusGeometry
-from decoder.serial.choice import disagreeing
 from decoder.serial.graph import Floats, Integers
 from decoder.serial.rules import SerialResult
+from decoder.serial.solutions.choice import disagreeing
 from simulation.bits import Bits
 from simulation.circuits import MemoryExperiment
 from simulation.detectors import DetectorGrid
@@ -110,7 +110,7 @@ class JudgedDecoder(CandidateDecoder):
 
     The network gives the log-odds of the outputs. A candidate c with the free energy F has the score
     -F / T + (k / O) * sum of the log-odds of the outputs that it flips, T being the temperature of
-    `decoder.serial.choice.Doubt` times that of the weights file.
+    `decoder.serial.solutions.choice.Doubt` times that of the weights file.
     """
 
     def __init__(

@@ -216,10 +216,11 @@ _VOTE = {
         "calibration": "log P(coset) = -(gap / temperature)^power + constant, gap to the best score, of the 64 best",
     },
     True: {
-        "vote": "score of candidate c, with the free energy F and temperature T = that of decoder.serial.choice times "
-        "the temperature here: -F / T + k / outputs * sum over outputs of log_odds * [output flipped under c], which "
-        "is the parity of output_observables . c and output_checks . parity of the memory checks' events",
-        "calibration": "P(candidate) = softmax of the scores, times 1 - missed of decoder.serial.choice",
+        "vote": "score of candidate c = -F / T + k / outputs * sum of log_odds * [output flipped under c], "
+        "which is the parity of output_observables . c and output_checks . parity of the memory checks' events; F is "
+        "its free energy, and T the temperature of decoder.serial.solutions.choice times the temperature here",
+        "calibration": "P(candidate) = softmax of the scores, times the chance that one is right, which "
+        "decoder.serial.solutions.choice has of what the solutions explain",
         "candidates": "found by decoder.serial, for the shots whose solutions disagree; the network does not apply to "
         "others, and these files do not contain the search",
     },

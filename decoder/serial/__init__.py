@@ -12,5 +12,5 @@ when its first few solutions agree on the coset, or else after more of them.
 
 `graph` is a fault model as the two linked graphs; `rows`, rows in groups that share no fault, in random orders; `rules`
 says when legs and shots end, and what comes out; `vectors` is a group of rows in vector instructions; `links` is what
-the sides tell each other; `kernels` is the propagation.
+the sides tell each other; `kernels` is the propagation. What becomes of the solutions is in `solutions`.
 """

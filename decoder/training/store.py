@@ -197,6 +197,6 @@ def _read(path: Path) -> tuple[dict[str, Any], Shots]:
 def engine() -> str:
     """The SHA-256 of all that finds candidates: other code may find others."""
     digest = hashlib.sha256()
-    for path in sorted(Path(serial.__path__[0]).glob("*.py")):
+    for path in sorted(Path(serial.__path__[0]).rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

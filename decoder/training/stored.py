@@ -57,7 +57,8 @@ class Bench:
 
         Returns:
             Floats (b, C) that are added up: the network's, and the negative free energies over the temperature of
-            `decoder.serial.choice.Doubt`, -inf where there is no candidate. See `decoder.neural.judge.JudgedDecoder`.
+            `decoder.serial.solutions.choice.Doubt`, -inf where there is no candidate; see
+            `decoder.neural.judge.JudgedDecoder`.
         """
         case = self.case(chosen)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):

@@ -27,7 +27,7 @@ UNSOLVED = 0.1
 class Doubt(NamedTuple):
     """How likely what was found is wrong: numbers fitted to shots whose truth was known.
 
-    *Explained* is what `decoder.serial.surprise` says of each shot, (B,).
+    *Explained* is what `decoder.serial.solutions.surprise` says of each shot, (B,).
     """
 
     temperature: float
@@ -80,7 +80,7 @@ def posterior(
         result: what was found for B shots, S solutions at most.
         energies: (B, S), at one solution of each coset its free energy, infinite at all others; read where solutions
             disagree alone.
-        explained: (B,), see `decoder.serial.surprise`.
+        explained: (B,), see `decoder.serial.solutions.surprise`.
         doubt: what makes probabilities of it.
 
     Returns:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from decoder.serial.choice import filled
 from decoder.serial.graph import JointFaults
 from decoder.serial.rules import SerialResult
+from decoder.serial.solutions.choice import filled
 
 
 class Surprise(NamedTuple):

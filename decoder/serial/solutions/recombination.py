@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from decoder.compiled import compiled
-from decoder.serial.lightening import LEAST_GAIN, MOST_MECHANISMS
+from decoder.serial.solutions.lightening import LEAST_GAIN, MOST_MECHANISMS
 
 
 @compiled

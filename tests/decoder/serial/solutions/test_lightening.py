@@ -6,8 +6,8 @@ import stim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoder.serial.lightening import LEAST_GAIN, degeneracy, find, lighten
-from decoder.serial.mechanisms import Mechanisms, mechanisms_of
+from decoder.serial.solutions.lightening import LEAST_GAIN, degeneracy, find, lighten
+from decoder.serial.solutions.mechanisms import Mechanisms, mechanisms_of
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from decoder.serial import lightening
 from decoder.serial.graph import LEAST_PRIOR, MOST_PRIOR, JointFaults, observables_of
+from decoder.serial.solutions import lightening
 from simulation.faults import FaultModel
 
 SEED = 17

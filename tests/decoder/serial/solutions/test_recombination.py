@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.serial.mechanisms import mechanisms_of
-from decoder.serial.recombination import share_parts
+from decoder.serial.solutions.mechanisms import mechanisms_of
+from decoder.serial.solutions.recombination import share_parts
 from simulation.faults import FaultModel
 
 

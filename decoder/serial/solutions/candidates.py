@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.compiled import compiled, in_pieces
-from decoder.serial.completion import RULES, complete, other_side
 from decoder.serial.graph import JointFaults, JointGraph
 from decoder.serial.kernels import Beliefs
-from decoder.serial.lightening import MOST_MECHANISMS, degeneracy, lighten
-from decoder.serial.mechanisms import Mechanisms, joint_mechanisms
-from decoder.serial.recombination import share_parts
 from decoder.serial.rules import Schedule, SerialResult, SerialRules, rules_for
+from decoder.serial.solutions.completion import RULES, complete, other_side
+from decoder.serial.solutions.lightening import MOST_MECHANISMS, degeneracy, lighten
+from decoder.serial.solutions.mechanisms import Mechanisms, joint_mechanisms
+from decoder.serial.solutions.recombination import share_parts
 from simulation.faults import FaultModel
 
 IN_COSET = 2

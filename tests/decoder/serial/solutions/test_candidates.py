@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import stim
 
-from decoder.serial.candidates import JointProblem, _faults_of, free_energies, joint_error
-from decoder.serial.choice import SMALL_DOUBT, UNSOLVED, decoding_of, disagreeing, posterior
-from decoder.serial.completion import complete
 from decoder.serial.graph import JointFaults, joint_faults
 from decoder.serial.kernels import Beliefs, propagate
 from decoder.serial.rules import SMALL_RULES, SerialResult, schedule_for
+from decoder.serial.solutions.candidates import JointProblem, _faults_of, free_energies, joint_error
+from decoder.serial.solutions.choice import SMALL_DOUBT, UNSOLVED, decoding_of, disagreeing, posterior
+from decoder.serial.solutions.completion import complete
 from simulation.circuits import MemoryExperiment
 from simulation.faults import FaultModel
 

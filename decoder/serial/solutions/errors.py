@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from decoder.compiled import compiled, in_pieces
-from decoder.serial.candidates import JointProblem, joint_error
-from decoder.serial.completion import complete
 from decoder.serial.kernels import Beliefs
-from decoder.serial.lightening import MOST_MECHANISMS
 from decoder.serial.rules import SerialResult
+from decoder.serial.solutions.candidates import JointProblem, joint_error
+from decoder.serial.solutions.completion import complete
+from decoder.serial.solutions.lightening import MOST_MECHANISMS
 
 Indices = npt.NDArray[np.int64]
 
