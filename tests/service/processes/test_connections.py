@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import socket
+import sys
 import time
 
 import httpx
@@ -138,6 +139,16 @@ def test_what_a_loaded_service_holds_is_not_collected_again_and_again(serve):
             eventually(gc.get_freeze_count)
     finally:
         gc.unfreeze()
+
+
+def test_threads_that_compute_soon_leave_the_interpreter_to_the_loop(serve):
+    usual = 0.005
+    sys.setswitchinterval(usual)
+    try:
+        with serve():
+            assert sys.getswitchinterval() < 0.2 * usual
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_an_idle_connection_is_closed(serve):
