@@ -95,9 +95,9 @@ results-bb72: $(READY) ## Failures of bb72 over 6 rounds
 
 results-bb144: $(READY) ## Failures of bb144 over 12 rounds
 	$(call failures,bb144,12,0.002,1024000,$(ALONE))
-	$(call failures,bb144,12,0.003,20480,$(ALONE))
-	$(call failures,bb144,12,0.004,5120,$(ALONE))
-	$(call failures,bb144,12,0.005,2048,$(ALONE))
+	$(call failures,bb144,12,0.003,204800,$(ALONE))
+	$(call failures,bb144,12,0.004,20480,$(ALONE))
+	$(call failures,bb144,12,0.005,5120,$(ALONE))
 
 results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z memory over 6 rounds
 	$(call measured,comparison) || $(BIN)/tandem benchmark accuracy --code bb72 --basis Z --rounds 6 --p 0.003 \
@@ -129,7 +129,7 @@ foreign  = $(if $(TANDEM_VECTORS),$(call measured,foreign/$(1)) || $(BIN)/tandem
 	$(foreach file,$(2),--circuit $(TANDEM_VECTORS)/foreign/$(file).stim) $(3) --seed $(SEED) $(call resumed,foreign/$(1)),@:)
 
 results-foreign: $(READY) ## Failures on circuits of trmue/relay and Tesseract, where TANDEM_VECTORS says that they are
-	$(call foreign,relay_bb144_z_r12_p0.003,relay_bb144_z_r12_p0.003,--decoders serial --shots 20480)
+	$(call foreign,relay_bb144_z_r12_p0.003,relay_bb144_z_r12_p0.003,--decoders serial --shots 102400)
 	$(call foreign,bb72,tesseract_si1000_bb72_x_r6_p0.003 tesseract_nlr5wb_bb72_z_r6_p0.003,--decoders serial$(comma)neural$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
 	$(call foreign,bb144,tesseract_si1000_bb144_z_r12_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 25 --min-shots 32)
 	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
