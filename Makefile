@@ -104,21 +104,21 @@ results-comparison: $(READY) ## Failures of every decoder at p = 0.3 %, bb72, Z 
 		--decoders neural,serial,serial-1,bp,bplsd,bposd,bposd-osd0,bposd-xyz,relay-1,relay-5,relay-1-xyz,relay-5-xyz,tesseract-short-sparsify \
 		--shots 10000 --max-seconds 100 --min-shots 1000 --seed 2031 $(call resumed,comparison)
 
-# In windows of d and 2d layers that move on by d/2 and d: $(1) code, $(2) rounds, $(3) p, $(4) shots, $(5) windows, $(6) timed shots.
+# In windows of d and 2d layers that move on by d/2, or of 2d by d: $(1) code, $(2) rounds, $(3) p, $(4) shots, $(5) windows, $(6) timed shots.
 windows   = $(call measured,windows/$(1)-r$(2)) || $(BIN)/tandem benchmark accuracy --code $(1) --basis Z --rounds $(2) --p $(3) \
 	--decoders $(subst $() ,$(comma),serial $(5:%=serial-window-%)) --shots $(4) --seed $(SEED) $(call resumed,windows/$(1)-r$(2))
 answering = $(call measured,windows/$(1)-r$(2)-latency) || $(BIN)/tandem benchmark latency --code $(1) --basis Z --rounds $(2) --p $(3) \
-	--decoders $(subst $() ,$(comma),$(5:%=serial-window-%)) --shots $(6) --batch 1 --seed $(SEED) $(call once,windows/$(1)-r$(2)-latency)
-BB72_W    := 6-3 6-6 12-3 12-6
-BB144_W   := 12-6 12-12 24-6 24-12
+	--decoders $(subst $() ,$(comma),$(4:%=serial-window-%)) --shots $(5) --batch 1 --seed $(SEED) $(call once,windows/$(1)-r$(2)-latency)
+BB72_W    := 6-3 12-3 12-6
+BB144_W   := 12-6 24-6 24-12
 
 results-windows: $(READY) ## Failures and times in sliding windows, over 30 and 120 rounds
-	$(call windows,bb72,30,0.003,10240,$(BB72_W))
-	$(call windows,bb72,120,0.003,2560,$(BB72_W))
-	$(call windows,bb144,30,0.005,1280,$(BB144_W))
-	$(call windows,bb144,120,0.005,320,$(BB144_W))
-	$(call answering,bb72,120,0.003,1000,$(BB72_W),500)
-	$(call answering,bb144,120,0.003,320,$(BB144_W),100)
+	$(call windows,bb72,30,0.003,5120,$(BB72_W))
+	$(call windows,bb72,120,0.003,1024,$(BB72_W))
+	$(call windows,bb144,30,0.005,512,$(BB144_W))
+	$(call windows,bb144,120,0.005,128,$(BB144_W))
+	$(call answering,bb72,120,0.003,$(BB72_W),500)
+	$(call answering,bb144,120,0.003,$(BB144_W),100)
 
 results-optimum: $(READY) ## Which failures the most likely error shares
 	$(call measured,optimum) || $(BIN)/tandem benchmark optimum --code bb72 --basis Z,X --rounds 6 --p 0.001 \
@@ -131,8 +131,8 @@ foreign  = $(if $(TANDEM_VECTORS),$(call measured,foreign/$(1)) || $(BIN)/tandem
 results-foreign: $(READY) ## Failures on circuits of trmue/relay and Tesseract, where TANDEM_VECTORS says that they are
 	$(call foreign,relay_bb144_z_r12_p0.003,relay_bb144_z_r12_p0.003,--decoders serial --shots 102400)
 	$(call foreign,bb72,tesseract_si1000_bb72_x_r6_p0.003 tesseract_nlr5wb_bb72_z_r6_p0.003,--decoders serial$(comma)neural$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
-	$(call foreign,bb144,tesseract_si1000_bb144_z_r12_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 25 --min-shots 32)
-	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
+	$(call foreign,bb144,tesseract_si1000_bb144_z_r12_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 200 --min-shots 256)
+	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 90 --min-shots 256)
 	$(call foreign,others,relay_rotated_surface_d3_x_p0.003 tesseract_superdense_colour_d3_z_p0.003,--decoders serial$(comma)bposd --shots 20480 --max-seconds 12 --min-shots 1024)
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine

@@ -156,6 +156,8 @@ class Errors(_Columns):
     (`stim.DetectorErrorModel.flattened`). Of several with the same symptom only the likeliest is ever said to have."""
     converged: Bits
     """bool (shots,): whether the error explains all detection events that the decoder looks at."""
+    hurried: Bits
+    """bool (shots,): whether a limit of time had the decoder take a cheaper setting; see `Piece`."""
 
 
 @runtime_checkable

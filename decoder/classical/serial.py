@@ -208,7 +208,7 @@ class SerialDecoder(SoftBatchDecoder):
             found = [back[t][mechanisms] for t, mechanisms in zip(which.tolist(), found, strict=True)]
         cosets = self._as_asked(result.cosets[np.arange(len(chosen)), chosen], events, which)
         flips = observables_of(cosets, num_observables=self.num_observables)
-        return Errors(flips, self._given.errors(found), explained)
+        return Errors(flips, self._given.errors(found), explained, hurried=np.zeros(len(flips), dtype=np.bool_))
 
 
 def _deciding(types: CheckTypes) -> npt.NDArray[np.bool_]:

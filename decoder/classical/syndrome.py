@@ -102,7 +102,7 @@ class SyndromeDecoder(BatchDecoder):
         if self.detectors is not None:
             events = events[:, self.detectors]
         explained = self._problem.explained(found, events ^ self._problem.syndrome_offset)
-        return Errors(piece.predictions, self._problem.errors(found), explained)
+        return Errors(piece.predictions, self._problem.errors(found), explained, piece.hurried)
 
     def decode_piece(self, shots: PackedBits, *, seconds: float) -> Piece:
         """See `decoder.base.PiecewiseDecoder`."""

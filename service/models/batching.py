@@ -30,7 +30,7 @@ from service.errors import (
     TooManyShotsError,
 )
 from service.wire.shots import DecodeResult
-from simulation.bits import PackedBits
+from simulation.bits import Bits, PackedBits
 
 T = TypeVar("T")
 
@@ -346,13 +346,17 @@ class InPieces(BatchDecoder):
         """See `decoder.base.PiecewiseDecoder`."""
         ends = time.perf_counter() + seconds
         events = unpack_shots(shots, num_detectors=self.num_detectors, bit_packed=True)
-        rows = [self.predict(events[: self.at_once])]
+        parts = [self.part(events[: self.at_once])]
         for first in range(self.at_once, len(events), self.at_once):
             if time.perf_counter() >= ends:
                 break
-            rows.append(self.predict(events[first : first + self.at_once]))
-        decoded = np.concatenate(rows)
-        return Piece(decoded, np.zeros(len(decoded), dtype=np.bool_))
+            parts.append(self.part(events[first : first + self.at_once]))
+        return Piece.concatenate(parts)
+
+    def part(self, events: Bits) -> Piece:
+        """Decodes so few shots, bool (shots, detectors)."""
+        rows = self.predict(events)
+        return Piece(rows, np.zeros(len(rows), dtype=np.bool_))
 
 
 def kept_with(decoder: Decoder, key: Hashable, make: Callable[[], T]) -> T:

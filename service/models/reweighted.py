@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from decoder.base import Decoding, Errors, Piece, Reweighting, unpack_shots
 from service.models.batching import InPieces
+from service.models.telling import rows_of
 from service.wire.reweights import Values
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
@@ -84,6 +85,5 @@ class ReweightedShots(InPieces):
         probabilities = given if len(given) == 1 else given[numbers]
         found = self._reweighting.decoded(events, probabilities, errors=self._errors)
         if isinstance(found, Errors):
-            rows = np.concatenate([found.predictions, found.errors, found.converged[:, None]], axis=1)
-            return Piece(rows, np.zeros(len(rows), dtype=np.bool_))
+            return Piece(rows_of(found), found.hurried)
         return found

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from decoder.base import Decoder, Errors, SoftDecoder
+from decoder.base import Decoder, Errors, Piece, SoftDecoder
 from service.errors import InvalidParametersError
 from service.models.batching import InPieces, kept_with
 from service.wire.shots import DecodeResult
@@ -30,8 +30,12 @@ class TellingErrors(InPieces):
 
     def predict(self, events: Bits) -> Bits:
         """See `decoder.base.BatchDecoder`."""
+        return self.part(events).predictions
+
+    def part(self, events: Bits) -> Piece:
+        """See `InPieces`."""
         found: Errors = self._decoder.decode_to_errors(events)  # type: ignore[attr-defined]
-        return np.concatenate([found.predictions, found.errors, found.converged[:, None]], axis=1)
+        return Piece(rows_of(found), found.hurried)
 
     def told(self, result: DecodeResult) -> DecodeResult:
         """A result of this decoder's rows as one with predictions and errors."""
@@ -40,6 +44,11 @@ class TellingErrors(InPieces):
         return replace(
             result, predictions=rows[:, : self.flips], errors=rows[:, self.flips : end], converged=rows[:, end]
         )
+
+
+def rows_of(found: Errors) -> Bits:
+    """What is told of each shot, as a row (predictions, the error, whether it explains the shot)."""
+    return np.concatenate([found.predictions, found.errors, found.converged[:, None]], axis=1)
 
 
 def telling_errors(decoder: Decoder, *, model_id: str) -> TellingErrors:

@@ -134,7 +134,9 @@ async def test_shots_that_were_hurried_are_told_in_every_form(bposd):
     tensor = {"name": "detection_events_b8", "datatype": "UINT8", "shape": [2, 9], "data": list(shots)}
     inferred = await client.post("/v2/models/m/infer", json={"inputs": [tensor]})
     assert inferred.headers["x-tandem-hurried-shots"] == "1"
-    assert 'tandem_hurried_shots_total{model="m"} 3.0' in (await client.get("/metrics")).text
+    with_errors = await client.post("/v1/models/m/decode?errors=true", content=shots, headers=B8)
+    assert with_errors.headers["x-tandem-hurried-shots"] == "1"
+    assert 'tandem_hurried_shots_total{model="m"} 4.0' in (await client.get("/metrics")).text
 
 
 _held: list[bytes] = []
