@@ -128,12 +128,17 @@ results-optimum: $(READY) ## Which failures the most likely error shares
 foreign  = $(if $(TANDEM_VECTORS),$(call measured,foreign/$(1)) || $(BIN)/tandem benchmark accuracy \
 	$(foreach file,$(2),--circuit $(TANDEM_VECTORS)/foreign/$(file).stim) $(3) --seed $(SEED) $(call resumed,foreign/$(1)),@:)
 
+FOREIGN  := relay_bb144_z_r12_p0.003 tesseract_si1000_bb72_x_r6_p0.003 tesseract_nlr5wb_bb72_z_r6_p0.003 tesseract_si1000_bb144_z_r12_p0.003 \
+	relay_bb18_choi_xz_r3_p0.003 relay_rotated_surface_d3_x_p0.003 tesseract_superdense_colour_d3_z_p0.003
+
 results-foreign: $(READY) ## Failures on circuits of trmue/relay and Tesseract, where TANDEM_VECTORS says that they are
 	$(call foreign,relay_bb144_z_r12_p0.003,relay_bb144_z_r12_p0.003,--decoders serial --shots 102400)
 	$(call foreign,bb72,tesseract_si1000_bb72_x_r6_p0.003 tesseract_nlr5wb_bb72_z_r6_p0.003,--decoders serial$(comma)neural$(comma)bposd --shots 10240 --max-seconds 12 --min-shots 256)
 	$(call foreign,bb144,tesseract_si1000_bb144_z_r12_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 200 --min-shots 256)
 	$(call foreign,choi,relay_bb18_choi_xz_r3_p0.003,--decoders serial$(comma)bposd --shots 10240 --max-seconds 90 --min-shots 256)
 	$(call foreign,others,relay_rotated_surface_d3_x_p0.003 tesseract_superdense_colour_d3_z_p0.003,--decoders serial$(comma)bposd --shots 20480 --max-seconds 12 --min-shots 1024)
+	$(if $(TANDEM_VECTORS),$(call measured,foreign/calibration) || $(BIN)/tandem benchmark calibration --decoder serial \
+		$(foreach file,$(FOREIGN),--circuit $(TANDEM_VECTORS)/foreign/$(file).stim) --shots 4096 --seed $(SEED) $(call once,foreign/calibration),@:)
 
 results-runtimes: $(READY) ## Times of single shots, on an otherwise idle machine
 	$(call measured,runtimes) || $(BIN)/tandem benchmark latency --code bb72 --basis Z --rounds 6 \

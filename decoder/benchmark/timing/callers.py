@@ -12,6 +12,7 @@ from decoder.base import Decoder, StreamingDecoder, predict_packed, unpack_shots
 from decoder.benchmark.reporting.results import Mode
 from decoder.tandem.decoder import TandemDecoder
 from decoder.tandem.rule import Opinion
+from decoder.windows.decoder import WindowDecoder, WindowStream
 from simulation.bits import PackedBits, pack_bits
 
 Call = Callable[[], tuple[PackedBits, int]]
@@ -39,7 +40,7 @@ def callers_of(decoders: Mapping[str, Decoder], *, batch: int) -> list[Caller]:
             found.append(Caller(name, "batch", partial(_in_time, made), made.deadline_ms))
         else:
             found.append(Caller(name, "batch", partial(_at_once, made)))
-        if batch == 1 and isinstance(made, StreamingDecoder):
+        if batch == 1 and isinstance(made, StreamingDecoder | WindowDecoder):
             found.append(Caller(name, "streamed", partial(_streamed, made)))
     return found
 
@@ -56,7 +57,7 @@ def _in_time(pair: TandemDecoder, events: PackedBits) -> Call:
     return call
 
 
-def _streamed(decoder: StreamingDecoder, events: PackedBits) -> Call:
+def _streamed(decoder: StreamingDecoder | WindowDecoder, events: PackedBits) -> Call:
     """Leaves the last layer of detection events to the call; the others have been folded in before."""
     shots = unpack_shots(events, num_detectors=decoder.num_detectors, bit_packed=True)
     *before, last = (np.ascontiguousarray(shots[:, detectors]) for detectors in decoder.layers)
@@ -66,6 +67,7 @@ def _streamed(decoder: StreamingDecoder, events: PackedBits) -> Call:
 
     def call() -> tuple[PackedBits, int]:
         stream.fold(last)
-        return pack_bits(stream.finish().predictions), 0
+        done = stream if isinstance(stream, WindowStream) else stream.finish()
+        return pack_bits(done.predictions), 0
 
     return call

@@ -68,23 +68,24 @@ def test_a_quantile_far_out_takes_a_call_beyond_it(one_in: int) -> None:
 
 def test_a_decoder_that_streams_is_timed_once_more() -> None:
     noisy = MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.03)  # nearly every shot fails
-    decoders = ["bposd-osd0", "neural"]
+    decoders = ["bposd-osd0-window-3-1", "neural"]
     seen: list[BenchmarkProgress] = []
     result = run_latency(
         [noisy], decoders, LatencyRun(shots=60, seed=3, batches=(1, 8), warmup_calls=1), progress=seen.append
     )
     assert [(point.decoder, point.mode, point.batch) for point in result.points] == [
-        ("bposd-osd0", "batch", 1),
+        ("bposd-osd0-window-3-1", "batch", 1),
+        ("bposd-osd0-window-3-1", "streamed", 1),
         ("neural", "batch", 1),
         ("neural", "streamed", 1),
-        ("bposd-osd0", "batch", 8),
+        ("bposd-osd0-window-3-1", "batch", 8),
         ("neural", "batch", 8),
     ]
-    whole, streamed = result.times[1:3]
-    assert whole.failures.sum() > 0
-    np.testing.assert_array_equal(streamed.failures, whole.failures)
-    assert seen[-1].done == seen[-1].total == 3 * 60 + 2 * 56
-    assert list(seen[0].failures) == ["bposd-osd0", "neural", "neural streamed"]
+    for whole, streamed in (result.times[:2], result.times[2:4]):
+        assert whole.failures.sum() > 0
+        np.testing.assert_array_equal(streamed.failures, whole.failures)
+    assert seen[-1].done == seen[-1].total == 4 * 60 + 2 * 56
+    assert list(seen[0].failures) == [name + mode for name in decoders for mode in ("", " streamed")]
 
 
 @pytest.mark.timing
