@@ -67,8 +67,13 @@ def circuit_sha256(experiment: Experiment) -> str:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The command in shell words, the program without its directory."""
-    return shlex.join([Path(argv[0]).name, *argv[1:]])
+    """The command in shell words, with the names alone of files on absolute paths, which no other machine has."""
+    return shlex.join([Path(argv[0]).name, *map(_portable, argv[1:])])
+
+
+def _portable(word: str) -> str:
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{Path(value).name}" if value.startswith("/") else word
 
 
 def git_state(path: Path) -> dict[str, Any] | None:

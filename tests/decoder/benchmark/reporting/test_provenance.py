@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import stim
 
 from decoder.benchmark.reporting.provenance import circuit_sha256, collect_provenance, command_line, git_state
 from simulation.circuits import MemoryExperiment
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,15 @@ def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:
     assert git_state(installed) is None
 
 
-def test_command_line_leaves_out_the_programs_directory() -> None:
+def test_command_line_has_the_names_alone_of_files_on_absolute_paths() -> None:
     command = command_line(["/home/someone/.venv/bin/tandem", "benchmark", "--noise", "cnot=0.1, idle=0"])
     assert command == "tandem benchmark --noise 'cnot=0.1, idle=0'"
+    words = ["tandem", "benchmark", "--circuit", "/home/someone/a.stim", "--dem=/srv/b.dem", "--out", "docs/results/c"]
+    assert command_line(words) == "tandem benchmark --circuit a.stim --dem=b.dem --out docs/results/c"
+
+
+def test_no_result_names_a_path_of_one_machine() -> None:
+    results = [*(REPOSITORY / "docs" / "results").rglob("*.json"), *(REPOSITORY / "docs" / "results").rglob("*.md")]
+    commands = [line for path in results for line in path.read_text(encoding="utf-8").splitlines() if "command" in line]
+    assert len(commands) > 50
+    assert not [line for line in commands if re.search(r"[ =\"'](?:/\w+){2,}", line)]
