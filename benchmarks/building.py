@@ -2,7 +2,7 @@
 
     python benchmarks/building.py --seconds 20
 
-Requests come at random times. Half the time nothing else happens; then ten circuits of bb144, each with another noise,
+Requests come at random times. At first nothing else happens; then ten circuits of bb144, each with another noise,
 are sent to /v1/experiments, read, and one shot of each is decoded by another model, for which its decoder is made.
 """
 
@@ -83,9 +83,7 @@ async def measure(running: Service, shots: Shots, *, texts: list[str], rate: flo
         raise NothingMeasured("no request was answered while the experiments were read; give a higher --rate")
     report = Report("building", "Answers while large experiments are sent and their decoders made")
     for name, times in (("alone", before.seconds()), (f"beside {len(texts)} experiments", beside)):
-        p50, p99, longest = harness.milliseconds(times, 0.5, 0.99, 1)
-        row = {"requests": len(times), "p50 ms": f"{p50:.1f}", "p99 ms": f"{p99:.1f}", "max ms": f"{longest:.1f}"}
-        report.rows.append({"": name} | row)
+        report.rows.append(harness.timing_row(name, times, digits=1))
     [alone], [together] = (harness.milliseconds(times, 0.99) for times in (before.seconds(), beside))
     report.goal(f"p99 at most {MOST:g} times as long", f"{together / alone:.2f} times", met=together <= MOST * alone)
     report.goal("every answer right", f"others: {harness.most_common(wrong)}", met=not wrong)

@@ -98,6 +98,12 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def timing_row(name: str, seconds: Sequence[float], *, digits: int = 0) -> dict[str, object]:
+    """A row of a report's table: how many requests there were, and how long they took."""
+    times = zip(("p50 ms", "p99 ms", "max ms"), milliseconds(seconds, 0.5, 0.99, 1), strict=True)
+    return {"": name, "requests": len(seconds), **{label: f"{time:.{digits}f}" for label, time in times}}
+
+
 @dataclass(frozen=True)
 class Resources:
     """What a process holds, from /proc."""

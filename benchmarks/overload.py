@@ -72,9 +72,7 @@ def report(outcome: Outcome, *, borne: float, seconds: float, most: float) -> Re
     found = Report("overload", "Twice the load that can be borne")
     for name, some in (("answered", outcome.seconds()), ("503 with Retry-After", outcome.refused)):
         if some:
-            p50, p99, longest = harness.milliseconds(some, 0.5, 0.99, 1)
-            row = {"requests": len(some), "p50 ms": f"{p50:.0f}", "p99 ms": f"{p99:.0f}", "max ms": f"{longest:.0f}"}
-            found.rows.append({"": name} | row)
+            found.rows.append(harness.timing_row(name, some))
     wrong = harness.most_common(outcome.wrong)
     found.goal("every answer right, or 503 with Retry-After", f"others: {wrong}", met=not outcome.wrong)
     late = harness.milliseconds(outcome.refused or [0.0], 0.99)[0]

@@ -48,8 +48,8 @@ class FixedParities:
 
     def lists(self) -> list[tuple[bool, list[int]]]:
         """Whether each is odd, and its detectors."""
-        rows = np.split(self.detectors.indices, self.detectors.indptr[1:-1])
-        return [(bool(odd), row.tolist()) for odd, row in zip(self.odd, rows, strict=False)]
+        members = self.detectors.tolil().rows
+        return [(bool(odd), list(map(int, row))) for odd, row in zip(self.odd, members, strict=True)]
 
     def require_explained(self, events: Bits) -> None:
         """Refuses shots that no set of mechanisms explains.

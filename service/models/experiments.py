@@ -60,10 +60,10 @@ class _Entry(ExperimentRecord):
 
     order: list[int] | None
     """The detectors layer by layer, if that is not their own order."""
-    fixed: list[tuple[bool, list[int]]] | None
-    """See `FixedParities.lists`; None if not looked for."""
     samples_b8: str
     """Base64 of a few shots, which warm its decoders up, and show how sure these are."""
+    fixed: list[tuple[bool, list[int]]] | None = None
+    """See `FixedParities.lists`; None if not looked for, as by versions that kept none."""
 
 
 class Kept:
@@ -246,8 +246,8 @@ def keep(content: bytes, kind: Kind, folder: Path, *, most: int) -> str:
         layers=np.bincount(layers).tolist(),
         inspection=inspect(experiment),
         order=None if (np.diff(order) > 0).all() else order.tolist(),
-        fixed=FixedParities.of(experiment.fault_model).lists() if source.num_detectors <= MOST_EXPLAINED else None,
         samples_b8=base64.b64encode(sample(source, shots=SAMPLES, seed=0).detection_events.tobytes()).decode(),
+        fixed=FixedParities.of(experiment.fault_model).lists() if source.num_detectors <= MOST_EXPLAINED else None,
     )
     for file, text in ((path.with_suffix(".txt"), f"{experiment.text}\n"), (path, entry.model_dump_json())):
         with atomic_write(file, force=True) as partial_path:

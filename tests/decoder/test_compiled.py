@@ -33,6 +33,17 @@ def test_what_is_kept_is_out_of_date_when_another_file_of_the_folder_changes(tmp
     assert ran(tmp_path) == "2010"
 
 
+def test_what_is_kept_is_out_of_date_when_a_file_of_the_room_around_it_changes(tmp_path: Path) -> None:
+    """The room of p.room.within.outer is p/room, as decoder/serial is that of what decoder/serial/solutions holds."""
+    (within := tmp_path / "p" / "room" / "within").mkdir(parents=True)
+    (within / "outer.py").write_text(OUTER.replace("from inner", "from p.room.inner"))
+    (tmp_path / "outer.py").write_text("import p.room.within.outer")
+    (inner := within.parent / "inner.py").write_text(INNER.format("1"))
+    assert ran(tmp_path) == ran(tmp_path) == "20"
+    inner.write_text(INNER.format("200"))
+    assert ran(tmp_path) == "2010"
+
+
 def test_kept_files_that_are_cut_short_are_made_anew(tmp_path: Path) -> None:
     (tmp_path / "outer.py").write_text(OUTER)
     (tmp_path / "inner.py").write_text(INNER.format("1"))
