@@ -10,11 +10,11 @@ import time
 
 import httpx
 import pytest
+import uvicorn
 from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from service.streams.hub import StreamHub
 from tests.helpers import PATIENCE_SECONDS, eventually
 
 URL = "/v1/models/m/decode"
@@ -193,13 +193,13 @@ def test_a_request_that_comes_as_the_server_closes_connections_is_answered(serve
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as kept:
             kept.sendall(request)
             received = kept.recv(65536)
-            drain = StreamHub.drain
+            shutdown = uvicorn.Server.shutdown
 
-            async def as_it_comes(hub: StreamHub, *, seconds: float) -> None:
-                await drain(hub, seconds=seconds)
+            async def as_it_comes(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
                 kept.sendall(request)  # connections are closed next, before anything else is read
+                await shutdown(server, sockets)
 
-            monkeypatch.setattr(StreamHub, "drain", as_it_comes)
+            monkeypatch.setattr(uvicorn.Server, "shutdown", as_it_comes)
             server.should_exit = True
             while chunk := kept.recv(65536):
                 received += chunk
