@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from decoder.console.groups import with_groups
 from decoder.console.options import OutputOptions, listed
-from decoder.console.output import ProgressBar, note, print_result
-from decoder.console.settings import as_toml, read_pairs, read_settings, setting_docs, training_config, with_recipe
+from decoder.console.output import note, print_result, warn
+from decoder.console.settings import (
+    as_toml,
+    changes,
+    read_pairs,
+    read_settings,
+    setting_docs,
+    training_config,
+    with_weights,
+)
+from decoder.console.training import TrainingDisplay, comparison_said, described, warning
 from decoder.training.config import TrainingConfig, dotted
-
-if TYPE_CHECKING:
-    from decoder.training.log import Progress
 
 DOCS = setting_docs()
 
@@ -74,7 +79,7 @@ def train(
     Ctrl-C or SIGTERM ends a run early with complete files, and --resume continues it.
     Options count more than --set, --set more than --config, and that more than the
     recipe of the code (there are some for the codes whose weights are shipped) or the
-    settings of a resumed run.
+    settings of a resumed run. The shape of the network is that of --init-from's weights.
 
     \b
     Examples:
@@ -84,38 +89,52 @@ def train(
         --init-from run/weights.safetensors --set p_max=0.003
     """
     given = settings.given()
-    config = training_config(_settings_of_run(out) | given if resume and out is not None else with_recipe(given))
+    if resume and out is not None:
+        before = _settings_of_run(out)
+        settings_, opening = before | given, changes(before, given, of="before")
+    else:
+        settings_, opening = with_weights(given)
+    config = training_config(settings_)
     if print_config:
         typer.echo(as_toml(config), nl=False)
     elif out is None:
         raise ValueError("say where the weights should go; add --out, for example --out run")
     else:
+        from decoder.training.trainer import WEIGHTS
+
         if resume and (finished := _finished(config, out)):
             note(finished)
-        _run(config, out, resume=resume, output=output)
+        else:
+            _run(config, out, opening=[comparison_said(config), *opening], resume=resume, output=output)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun the first process writes the files, and reports
+            _report(out, out / WEIGHTS, output=output)
 
 
-def _run(config: TrainingConfig, out: Path, *, resume: bool, output: OutputOptions) -> None:
-    from decoder.neural.weights import load_weights
+def _run(config: TrainingConfig, out: Path, *, opening: list[str], resume: bool, output: OutputOptions) -> None:
     from decoder.training.trainer import train as run
 
-    with ProgressBar("training", total=1, json_output=output.json_output) as bar:
-        weights = run(
+    with TrainingDisplay(opening, json_output=output.json_output) as display:
+        run(
             config,
             out=out,
             resume=resume,
             force=output.force,
-            progress=lambda report: bar.update(report.fraction, details=_describe(report)),
-            preparing=lambda what, fraction: bar.update(fraction, details=what),
+            progress=display.progress,
+            preparing=display.preparing,
         )
-    if os.environ.get("RANK", "0") != "0":
-        return  # under torchrun the first process writes the files, and reports
+
+
+def _report(out: Path, weights: Path, *, output: OutputOptions) -> None:
+    from decoder.neural.weights import load_weights
+
     _, info = load_weights(weights)
     result = {"code": info.config.code, "out": str(out), "weights": str(weights), "sha256": info.sha256}
     result |= {key: info.provenance[key] for key in ("steps", "shots", "seconds", "device", "validation")}
     if not output.json_output:
-        result["validation"] = _validated(info.provenance["validation"])
+        result["validation"] = described(info.provenance["validation"])
     print_result(result, title="trained", json_output=output.json_output)
+    if message := warning(info.provenance["validation"]):
+        warn(message)
 
 
 def _settings_of_run(out: Path) -> dict[str, Any]:
@@ -131,34 +150,16 @@ def _settings_of_run(out: Path) -> dict[str, Any]:
 
 
 def _finished(config: TrainingConfig, out: Path) -> str | None:
-    """What to say of a run that has come to its end, so that nothing is left to train."""
-    from decoder.neural.weights import read_safetensors
-    from decoder.training.trainer import CHECKPOINT
+    """What to say of a run that has come to its end, with the weights that it left, so that nothing is left to do."""
+    from decoder.neural.weights import load_weights, read_safetensors
+    from decoder.training.trainer import CHECKPOINT, WEIGHTS
 
     counters = read_safetensors(out / CHECKPOINT)[0].get("counters", {})
     step, minutes = counters.get("step", 0), counters.get("seconds", 0.0) / 60
+    if not (out / WEIGHTS).exists() or load_weights(out / WEIGHTS)[1].provenance["steps"] != step:
+        return None  # it was ended before it had written them
     if config.steps is not None and step >= config.steps:
         return f"the run in {out} is finished, after {step:,} of {config.steps:,} steps; more --steps go on with it"
     if config.minutes is not None and minutes >= config.minutes:
         return f"the run in {out} is finished, after {minutes:.4g} minutes; more --minutes than that go on with it"
     return None
-
-
-def _describe(report: Progress) -> str:
-    validation = f"\nat the last validation: {_listed(report.validation)}" if report.validation else ""
-    return (
-        f"step {report.step:,}, {report.shots_per_second:,.0f} shots/s, "
-        f"loss {report.loss:.4f}, learning rate {report.lr:.2g}{validation}"
-    )
-
-
-def _validated(found: Mapping[str, Any]) -> str:
-    if "shots_each" in found:
-        return f"of {found['shots_each']:,} shots each, {_listed(found['failures'])}"
-    from decoder.training.comparison import Comparison
-
-    return "\n".join(f"{name}: {Comparison(**counts)}" for name, counts in found.items())
-
-
-def _listed(failures: Mapping[str, object]) -> str:
-    return "failures " + ", ".join(f"{name}: {count}" for name, count in failures.items())

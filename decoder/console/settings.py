@@ -60,6 +60,38 @@ def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     return (read_settings(recipe) if recipe in RECIPES else {}) | dict(settings)
 
 
+def with_weights(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Adds the shape of the network in the weights to start from, if there are any, and what the recipe says.
+
+    Returns:
+        The settings, and a line for all of them that make another network than the one in the weights.
+
+    Raises:
+        ValueError: they are no weights.
+        OSError: they cannot be read.
+    """
+    name = with_recipe(settings).get("init_from", "")
+    if not name:
+        return with_recipe(settings), []
+    from decoder.neural.weights import load_weights, weights_named
+
+    shape = dotted({"model": asdict(load_weights(weights_named(str(name)))[1].config)})
+    return with_recipe(shape | dict(settings)), changes(shape, settings, of=f"in the weights {name}")
+
+
+def changes(before: Mapping[str, Any], settings: Mapping[str, Any], *, of: str) -> list[str]:
+    """A line that names the settings that are other ones than before, if there are any.
+
+    Args:
+        before: settings by dotted names.
+        settings: other ones; those that `before` lacks are none.
+        of: where those before are.
+    """
+    values = {name: (json.loads(json.dumps(before[name])), value) for name, value in settings.items() if name in before}
+    other = [f"{name}={new!r} instead of {old!r}" for name, (old, new) in values.items() if old != new]
+    return [f"other settings than {of}: {', '.join(other)}"] if other else []
+
+
 def training_config(settings: Mapping[str, Any]) -> TrainingConfig:
     """Makes a configuration of settings by name; what is not named keeps its default.
 
@@ -79,6 +111,8 @@ def training_config(settings: Mapping[str, Any]) -> TrainingConfig:
             )
     of_model = {name.removeprefix("model."): value for name, value in settings.items() if name.startswith("model.")}
     own = {name: value for name, value in settings.items() if not name.startswith("model.")}
+    lists = {name for name, default in vars(TrainingConfig()).items() if isinstance(default, tuple)}
+    own |= {name: [own[name]] for name in lists & own.keys() if isinstance(own[name], int | float | str)}
     try:
         return TypeAdapter(TrainingConfig).validate_python(own | {"model": of_model})
     except ValidationError as error:

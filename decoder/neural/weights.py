@@ -68,6 +68,12 @@ def shipped_weights(code_id: str) -> Path:
     return of_code if of_code.is_file() else SHIPPED / f"{FOR_ALL}.safetensors"
 
 
+def weights_named(name: str) -> Path:
+    """The file of that name, or the shipped weights of the code with that id."""
+    path = Path(name)
+    return path if path.suffix or path.is_file() else shipped_weights(name)
+
+
 def save_weights(
     path: Path,
     model: Network,

@@ -86,9 +86,10 @@ class HeldOut:
         self.codes = {names[point]: point.code for point in points}
         self.benches = {names[point]: Bench.of([point], shots[point], candidates=store.most) for point in points}
 
-    def failures(self, model: Network) -> dict[str, Comparison]:
+    def failures(self, model: Network, *, preparing: Preparing | None = None) -> dict[str, Comparison]:
         """The comparison by code, basis, rounds and p."""
-        return {name: _compared(bench, *opinions) for name, (bench, *opinions) in self._opinions(model).items()}
+        opinions = self._opinions(model, preparing)
+        return {name: _compared(bench, *scores) for name, (bench, *scores) in opinions.items()}
 
     def report(self, comparisons: Mapping[str, object]) -> dict[str, Any]:
         """What `failures` has found, for the weights file."""
@@ -109,13 +110,18 @@ class HeldOut:
         return Calibration(temperature=math.exp(float(best.x)))
 
     @torch.inference_mode()
-    def _opinions(self, model: Network) -> dict[str, tuple[Bench, Tensor, Tensor]]:
+    def _opinions(self, model: Network, preparing: Preparing | None = None) -> dict[str, tuple[Bench, Tensor, Tensor]]:
         """See `Bench.opinions`; on the CPU, in double precision."""
         networks, device = sharing(model, list(self.codes.values())), next(model.parameters()).device
-        found = {}
+        found, done, shots = {}, 0, sum(len(bench.shots.truth) for bench in self.benches.values())
         for name, bench in self.benches.items():
             batches = np.array_split(np.arange(len(bench.shots.truth)), -(-len(bench.shots.truth) // BATCH))
-            parts = [bench.opinions(networks[self.codes[name]], batch, device=device) for batch in batches]
+            parts = []
+            for batch in batches:
+                parts.append(bench.opinions(networks[self.codes[name]], batch, device=device))
+                done += len(batch)
+                if preparing is not None:
+                    preparing(f"validating: {done:,} of {shots:,} shots", done / shots)
             learned, given = (torch.cat(part).cpu().double() for part in zip(*parts, strict=True))
             found[name] = bench, learned, given
         return found

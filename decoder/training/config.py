@@ -118,7 +118,7 @@ class TrainingConfig:
     compile: bool = False
     """torch.compile the blocks: slow to start, faster after"""
     threads: int | None = None
-    """CPU threads; default: torch's choice"""
+    """CPU threads; default: as many as are fastest, which is tried at the start"""
 
     checkpoint_seconds: float = 60.0
     """seconds between checkpoints"""

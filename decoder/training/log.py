@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from decoder.training.board import Board
 
@@ -23,9 +24,11 @@ class Progress:
     """Muon's learning rate."""
     fraction: float
     """How much of the run is done, 0 to 1."""
-    validation: Mapping[str, object]
-    """Failures of the last validation by basis and p, such as {"Z 0.002": 12}; empty before the first. Those of a judge
-    are `decoder.training.comparison.Comparison`s."""
+    validation: Mapping[str, Any]
+    """What the last validation found, as in the weights file (see `Validation.report` and `HeldOut.report`); empty
+    before the first."""
+    device: str = ""
+    """What it runs on, and on how many threads."""
 
 
 class Log:

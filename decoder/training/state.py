@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from decoder.neural.weights import build_network, load_tensors, read_safetensors, shipped_weights, write_safetensors
+from decoder.neural.weights import build_network, load_tensors, read_safetensors, weights_named, write_safetensors
 from decoder.training.config import TrainingConfig, dotted
 from decoder.training.muon import Muon
 
@@ -18,6 +18,7 @@ FORMAT = "tandem-checkpoint-1"
 # What a resumed run may change; all else must stay, or it would be another run.
 FREE_SETTINGS = {
     *("minutes", "steps", "threads", "device", "compile", "store"),
+    *("muon_lr", "adam_lr", "warmup_steps", "decay_fraction", "final_lr"),
     *("checkpoint_seconds", "log_every", "validate_every"),
 }
 # What blocks add to the state last; with zeros there a block is the identity.
@@ -60,8 +61,7 @@ class TrainingState:
         Weights belong to displacements along the Tanner graph, so those of another code fit too. Blocks that the file
         has not start as the identity, so that a deeper network begins as good as the shallower one was.
         """
-        path = Path(name)
-        path = path if path.suffix or path.is_file() else shipped_weights(name)
+        path = weights_named(name)
         _, tensors = read_safetensors(path)
         own = self.model.state_dict()
         fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}

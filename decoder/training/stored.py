@@ -23,7 +23,7 @@ from simulation.bases import Basis
 from simulation.bits import unpack_bits
 
 Preparing = Callable[[str, float], None]
-"""Called with what is being made and how much of it is there, from 0 to 1."""
+"""Called with what is being done besides training, and how much of it is done, from 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,8 @@ def prepared(
 
         def tell(shots: int, number: int = number, what: str = what) -> None:
             if preparing is not None:
-                preparing(what, (number + min(1.0, shots / wanted)) / len(points))
+                made = min(shots, wanted)
+                preparing(f"{what} ({made:,} of {wanted:,})", (number + made / wanted) / len(points))
 
         found[point] = store.shots(point, wanted=wanted, progress=tell)
     return found

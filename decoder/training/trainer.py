@@ -7,16 +7,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from decoder.neural.weights import save_weights
-from decoder.training.comparison import Comparison, HeldOut
+from decoder.training.comparison import HeldOut
 from decoder.training.config import TrainingConfig
 from decoder.training.fresh import FreshShots
 from decoder.training.log import Log, Progress
-from decoder.training.runtime import device_name, join_processes, leave_processes, pick_device, signals_caught
+from decoder.training.runtime import (
+    choose_threads,
+    device_name,
+    join_processes,
+    leave_processes,
+    pick_device,
+    signals_caught,
+)
 from decoder.training.state import TrainingState
 from decoder.training.stored import Preparing, StoredShots
 from decoder.training.validation import Validation
@@ -47,7 +55,8 @@ def train(
         resume: continue the run in `out`.
         force: start anew although `out` holds a run.
         progress: called with every row of the log.
-        preparing: called while shots are made for a judge; see `decoder.training.stored.Preparing`.
+        preparing: called while something else than training takes its time, such as making shots for a judge, and
+            validations; see `decoder.training.stored.Preparing`.
 
     Returns:
         The path of the weights.
@@ -94,8 +103,11 @@ class Trainer:
         self.model = self.state.model
         if self.rank == 0:
             self.log = Log(out / LOG, keep_until=self.state.counters.step)
-        self.last_validation: Mapping[str, int | Comparison] = {}
+        self.last_validation: Mapping[str, Any] = {}
+        self.preparing = preparing
         self.shots, self.validation = self._material(preparing)
+        if self.device.type == "cpu" and not config.threads and self.world == 1:
+            self._choose_threads()
         if config.compile:
             for part in self.model.compiled_parts():
                 part.compile(dynamic=False)
@@ -109,6 +121,12 @@ class Trainer:
         shots = StoredShots(config, self.model, store, rank=self.rank, world=self.world, preparing=preparing)
         return shots, HeldOut(config, store, preparing=preparing)
 
+    def _choose_threads(self) -> None:
+        if self.preparing is not None:
+            self.preparing("trying how many threads are fastest", 0.0)
+        choose_threads(lambda: self.shots.loss(0, step=0, shots=0).backward())  # type: ignore[no-untyped-call]
+        self.model.zero_grad(set_to_none=True)
+
     # --- the loop ---
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
@@ -121,7 +139,7 @@ class Trainer:
             while not self._agree(bool(stopped) or self.fraction >= 1):
                 started = time.monotonic()
                 losses.append(self.step())
-                due = counters.step % config.log_every == 0
+                due = counters.step % config.log_every == 0 or self._is_early
                 loss = torch.stack(losses).mean().item() if due else None  # the only host synchronisation of the loop
                 counters.seconds += time.monotonic() - started
                 if loss is not None:
@@ -147,6 +165,12 @@ class Trainer:
         by_steps = counters.step / config.steps if config.steps else 0.0
         by_time = counters.seconds / (60 * config.minutes) if config.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether this is step 1, 2, 4, ... before the first row that is due: nobody waits for a minute to see one."""
+        step = self.state.counters.step
+        return step < self.config.log_every and step & (step - 1) == 0
 
     def step(self) -> torch.Tensor:
         """One optimizer step; returns the mean loss over all micro-batches."""
@@ -185,9 +209,10 @@ class Trainer:
 
     def validate(self) -> None:
         if self.rank == 0:
-            self.last_validation = self.validation.failures(self.state.average)
+            failures = self.validation.failures(self.state.average, preparing=self.preparing)
             counters = self.state.counters
-            self.log.write_validation(self.last_validation, step=counters.step, shots=counters.shots)
+            self.log.write_validation(failures, step=counters.step, shots=counters.shots)
+            self.last_validation = self.validation.report(failures)
 
     def _report(self, loss: float, rate: float, progress: Callable[[Progress], None] | None) -> None:
         counters = self.state.counters
@@ -205,6 +230,7 @@ class Trainer:
             lr=self.state.optimizers[0].param_groups[0]["lr"],
             fraction=self.fraction,
             validation=self.last_validation,
+            device=device_name(self.device),
         )
         if self.rank == 0:
             self.log.write(report)
@@ -224,7 +250,7 @@ class Trainer:
             "device": device_name(self.device),
             "torch": torch.__version__,
             "training": asdict(config),
-            "validation": self.validation.report(self.last_validation),
+            "validation": self.last_validation,
         }
         save_weights(
             self.out / WEIGHTS,

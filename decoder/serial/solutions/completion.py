@@ -20,7 +20,9 @@ from decoder.serial.rules import Schedule, SerialRules, memory_strengths
 
 ORDERS = 8
 """Row orders, used in turn by the legs."""
-RULES = SerialRules(quorum=1, solutions=1, legs=2, passes=300, first_leg=20, leg=10, scale=0.97, strengths=(-0.24, 0.66))
+RULES = SerialRules(
+    quorum=1, solutions=1, legs=2, passes=300, first_leg=20, leg=10, scale=0.97, strengths=(-0.24, 0.66)
+)
 """When legs end, how many legs a side gets, and how many passes all solutions of a shot together; then OSD-0 completes
 them. Most solutions take a few passes."""
 CERTAIN = 60.0

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tomllib
 from dataclasses import asdict, replace
 
@@ -10,6 +11,7 @@ from safetensors.torch import save
 from typer.testing import CliRunner
 
 from decoder.cli import app
+from decoder.console.training import curve
 from decoder.neural.backends.numba import NumbaBackend
 from decoder.neural.decoder import NeuralDecoder
 from decoder.neural.weights import load_weights, read_safetensors, shipped_weights
@@ -63,12 +65,11 @@ def test_without_settings_the_network_that_ships_is_trained(succeed, judges):
 
 
 def test_options_count_more_than_the_recipe_and_no_code_needs_one(succeed):
-    values = settings(
-        succeed("train --print-config --code bb72 --rounds 4 --set muon_lr=0.5 --init-from other.safetensors")
-    )
+    values = settings(succeed("train --print-config --code bb72 --rounds 4 --set muon_lr=0.5 --init-from bb72"))
     assert (values["rounds"], values["muon_lr"], values["adam_lr"]) == ([4], 0.5, 0.0005)
-    assert values["init_from"] == "other.safetensors"
+    assert values["init_from"] == "bb72"
     assert settings(succeed("train --print-config --code bb72 --set init_from="))["init_from"] == ""
+    assert settings(succeed("train --print-config --set validation_p=0.004"))["validation_p"] == [0.004]
     values = settings(succeed("train --print-config --code bb90"))
     assert (values["model.code"], values["model.readout_mixing"], values["rounds"]) == ("bb90", "conv", [6])
 
@@ -149,8 +150,13 @@ def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
     assert second["sha256"] != first["sha256"]
     with open("run/log.csv", newline="") as file:
         assert {row["step"] for row in csv.DictReader(file)} == {"1", "2", "3"}
+    log = (folder / "run/log.csv").read_text()
     again = CliRunner().invoke(app, ["train", "--resume", "--out", "run"])
     assert (again.exit_code, "run is finished, after 3 of 3 steps; more --steps" in again.stderr) == (0, True)
+    assert "training" not in again.stderr
+    assert (folder / "run/log.csv").read_text() == log
+    (folder / "run/weights.safetensors").unlink()  # killed before it had written them
+    assert json.loads(succeed("train --resume --out run --json")) == second
 
     experiment = "--rounds 2 --basis Z --p 0.002"
     succeed(f"sample bb72 {experiment} --shots 16 --seed 1 --out s --obs-out o")
@@ -168,3 +174,29 @@ def test_a_run_ends_resumes_and_decodes(folder, succeed, refuse):
     assert "neural" in succeed(
         f"benchmark accuracy --decoders neural --weights run/weights.safetensors --code bb72 {experiment} --shots 8"
     )
+
+
+def test_a_run_says_what_it_is_compared_with_and_that_it_is_worse(folder):
+    trained = CliRunner().invoke(app, f"train --rounds 2 --steps 4 --out run {TINY} --set validation_p=0.02".split())
+    lines = trained.stderr.splitlines()
+    assert "compared with BP-OSD ('bposd-osd0') on 8 held-out shots of each experiment: p = 0.02, 2 rounds" in lines[0]
+    assert re.search(r"step 1, [\d,]+ shots/s on cpu \(1 thread\), loss \d", trained.stderr)
+    assert re.search(r"Z 0.02: 8 of 8 \(BP-OSD: [0-7] of 8\), X 0.02: 8 of 8", " ".join(trained.stdout.split()))
+    assert "warning: the network fails more often than BP-OSD (Z 0.02, X 0.02)" in lines[-1]
+
+
+def test_a_start_from_weights_takes_their_network_and_names_what_differs(folder, succeed):
+    succeed(f"train --rounds 2 --steps 1 --out run {TINY}")
+    found = settings(succeed("train --print-config --init-from run/weights.safetensors"))
+    assert (found["model.width"], found["model.heads"], found["model.judges"]) == (8, 2, False)
+    line = "train --init-from run/weights.safetensors --set round_blocks=2 --rounds 2 --steps 1 --out deeper"
+    deeper = CliRunner().invoke(app, f"{line} --set validation_shots=8 --set validation_p=0.02".split())
+    assert "other settings than in the weights run/weights.safetensors: model.round_blocks=2 instead of 1" in (
+        deeper.stderr
+    )
+
+
+def test_a_curve_of_many_values_is_a_short_line():
+    assert curve([3.0, 2.0, 1.0]) == "█▅▁"
+    assert curve([1.0, 1.0]) == "▁▁"
+    assert curve([float(value) for value in range(96)])[::47] == "▁█"

@@ -64,6 +64,8 @@ def test_loss_falls_and_the_weights_decode(tmp_path: Path) -> None:
     assert failures < 0.8 * flips.any(axis=1).sum()
     log = (tmp_path / "run" / LOG).read_text().splitlines()
     assert log[0] == "step,shots,seconds,shots_per_second,loss,lr,validation"
+    for rival, shots in load_weights(weights)[1].provenance["validation"]["bposd-osd0"].values():
+        assert (0 <= rival <= shots, shots) == (True, config.validation_shots)
     assert log[-1].endswith(
         f"Z 0.01: {load_weights(weights)[1].provenance['validation']['failures']['Z 0.01']}; "
         f"X 0.01: {load_weights(weights)[1].provenance['validation']['failures']['X 0.01']}"
@@ -90,7 +92,7 @@ def test_killed_at_a_random_moment_and_resumed_is_as_left_alone(tmp_path: Path) 
     assert_same(final_tensors(out), final_tensors(tmp_path / "alone"))
     assert_same(read_safetensors(out / WEIGHTS)[1], read_safetensors(tmp_path / "alone" / WEIGHTS)[1])
     steps = [line.split(",")[0] for line in (out / LOG).read_text().splitlines()[1:-1]]
-    assert steps == [str(s) for s in range(2, 61, 2)]
+    assert steps == [str(s) for s in (1, *range(2, 61, 2))]
 
 
 def test_sigterm_leaves_a_complete_run_to_resume(tmp_path: Path) -> None:
@@ -146,6 +148,32 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="width"):
         train(replace(TINY, steps=4, model=replace(NETWORK, width=16)), out=tmp_path, resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_resumed_run_takes_other_learning_rates(tmp_path: Path) -> None:
+    train(replace(TINY, steps=2), out=tmp_path)
+    rates: list[float] = []
+    config = replace(TINY, steps=4, muon_lr=0.001, warmup_steps=0, decay_fraction=0.0)
+    train(config, out=tmp_path, resume=True, progress=lambda report: rates.append(report.lr))
+    assert rates == [0.001]
+
+
+def test_the_first_steps_are_reported_and_validations_tell_how_far_they_are(tmp_path: Path) -> None:
+    steps: list[int] = []
+    told: list[str] = []
+    train(
+        replace(TINY, steps=10, log_every=50, threads=None),
+        out=tmp_path,
+        progress=lambda report: steps.append(report.step),
+        preparing=lambda what, fraction: told.append(what),
+    )
+    assert steps == [1, 2, 4, 8]
+    assert told == [
+        "trying how many threads are fastest",
+        "validating: 16 of 32 shots",
+        "validating: 32 of 32 shots",
+        "decoding the same shots with bposd-osd0, once",
+    ]
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
