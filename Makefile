@@ -63,7 +63,7 @@ format: $(READY) ## Rewrite the code in the project's style
 
 docs: $(READY) ## Build the documentation into build/docs; a dead link or a wrong name is an error
 	$(INSTALL) -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	TANDEM_NOTEBOOK_MINUTES=0.1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 serve: $(READY) ## Start the service on 127.0.0.1:8000
 	$(BIN)/tandem serve --host 127.0.0.1 --port 8000

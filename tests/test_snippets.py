@@ -57,6 +57,7 @@ def test_a_pages_snippets_run(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb")))
 def test_a_notebook_runs(name, monkeypatch):
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: plt.close("all"))
+    monkeypatch.setenv("TANDEM_NOTEBOOK_MINUTES", "0.02")
     book = json.loads((REPOSITORY / "docs" / "notebooks" / name).read_text(encoding="utf-8"))
     known: dict[str, object] = {}
     for cell in book["cells"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class BenchmarkProgress:
     """What is being decoded."""
     failures: dict[str, int]
     """Block failures so far with this experiment (and batch size), by decoder."""
+    shots: dict[str, int] = field(default_factory=dict)
+    """Of how many shots, likewise; nothing where times are measured."""
 
 
 ProgressCallback = Callable[[BenchmarkProgress], None]
@@ -43,12 +45,20 @@ class Reporter:
         self.total = total
         self.done = 0
 
-    def __call__(self, shots: int, experiment: Experiment, failures: dict[str, int]) -> None:
+    def __call__(
+        self, shots: int, experiment: Experiment, failures: dict[str, int], shots_of: dict[str, int] | None = None
+    ) -> None:
         """Adds shots that one decoder has finished."""
         self.done += shots
         if self.callback is not None:
             self.callback(
-                BenchmarkProgress(done=self.done, total=self.total, experiment=experiment, failures=dict(failures))
+                BenchmarkProgress(
+                    done=self.done,
+                    total=self.total,
+                    experiment=experiment,
+                    failures=dict(failures),
+                    shots=dict(shots_of or {}),
+                )
             )
 
 

@@ -11,6 +11,7 @@ import typer
 
 from decoder.benchmark.runs import AccuracyRun, CalibrationRun, CertificateRun, LatencyRun
 from decoder.commands.report import report
+from decoder.console.counts import CountsSoFar
 from decoder.console.groups import with_groups
 from decoder.console.options import SOME_DECODERS, JsonOption, RatesOptions, SweepOptions, listed
 from decoder.console.output import ProgressBar, print_json, print_table
@@ -163,9 +164,9 @@ def _run(measure: Callable[..., BenchmarkResult[Any]], *, json_output: bool) -> 
     """Measures below a progress bar, and prints the result."""
 
     def show(state: BenchmarkProgress) -> None:
-        failures = ", ".join(f"{name} {count}" for name, count in state.failures.items())
-        bar.update(state.done, total=state.total, details=f"{state.experiment}, failures: {failures}")
+        bar.update(state.done, total=state.total, details=so_far.add(state))
 
+    so_far = CountsSoFar()
     with ProgressBar("decoding", unit="shots", json_output=json_output) as bar:
         result = measure(progress=show)
     if json_output:

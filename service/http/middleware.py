@@ -6,7 +6,6 @@ It is plain ASGI outside of FastAPI, so that no route and no error can bypass it
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -212,9 +211,7 @@ def _fields(scope: Scope, record: RequestRecord, status: int) -> dict[str, objec
         "route": route,
         "status": status,
         "shots": record.shots,
-        "queue_ms": round(record.queue_seconds * 1e3, 3),
-        "compute_ms": round(record.compute_seconds * 1e3, 3),
-        "total_ms": round((time.perf_counter() - record.started) * 1e3, 3),
+        **record.times,
         "client": client[0] if client else None,
         "key": record.key.name if record.key is not None else None,
     }

@@ -20,6 +20,7 @@ from decoder.tandem.opinions import PATIENCE_SECONDS, NoOpinionError, OpinionPoo
 from decoder.tandem.rule import Opinion, merge, unsure
 from service.settings import ModelSettings
 from service.telemetry.metrics import OpinionMetrics
+from service.telemetry.record import current_record
 from service.wire.schemas import PairInfo
 from service.wire.shots import DecodeResult
 from simulation.bits import Bits, PackedBits
@@ -136,7 +137,10 @@ class AskedOpinions:
         opinions = np.zeros(len(predictions), np.uint8)
         async for row, prediction, opinion in self.each():
             predictions[row], opinions[row] = prediction, opinion
-        return replace(self.first, predictions=predictions, opinions=opinions)
+        seconds = time.perf_counter() - self._began if self.pending else 0.0
+        if (record := current_record()) is not None:
+            record.second_seconds = (record.second_seconds or 0.0) + seconds
+        return replace(self.first, predictions=predictions, opinions=opinions, second_seconds=seconds)
 
     def _settled(self, row: int) -> tuple[int, Bits, Opinion]:
         predictions, opinions = merge(self.first.predictions[[row]], [self.pending[row]])

@@ -38,7 +38,7 @@ _ANSWER = {
     "description": "The predictions, in the order of the shots.",
     "content": {JSON: {"schema": {"$ref": "#/components/schemas/DecodeResponse"}}, B8: _BINARY, NDJSON: _TEXT},
     "headers": {
-        "Server-Timing": _TEXT | {"description": "`queue` and `compute`, milliseconds."},
+        "Server-Timing": _TEXT | {"description": "`queue`, `compute` and of pairs `second`, milliseconds."},
         "X-Tandem-Model": _TEXT,
         "X-Tandem-Num-Shots": {"schema": {"type": "integer"}},
         ERRORS_HEADER: {"schema": {"type": "integer"}, "description": "Errors of the model, if they are answered."},
@@ -122,9 +122,8 @@ def check_options(model: Model, query: DecodeQuery, *, sent: str, wanted: str) -
 
 
 def _response(result: DecodeResult, model_id: str, query: DecodeQuery, wanted: str) -> Response:
-    queue, compute = result.queue_seconds * 1e3, result.compute_seconds * 1e3
     headers = {
-        "Server-Timing": f"queue;dur={queue:.3f}, compute;dur={compute:.3f}",
+        "Server-Timing": result.server_timing,
         "X-Tandem-Model": model_id,
         "X-Tandem-Num-Shots": str(len(result.predictions)),
     } | result.headers

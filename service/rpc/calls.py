@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from http import HTTPStatus
@@ -263,9 +262,7 @@ def _fields(name: str, context: Context, record: RequestRecord) -> dict[str, obj
         "request_id": record.id,
         "method": name,
         "shots": record.shots,
-        "queue_ms": round(record.queue_seconds * 1e3, 3),
-        "compute_ms": round(record.compute_seconds * 1e3, 3),
-        "total_ms": round((time.perf_counter() - record.started) * 1e3, 3),
+        **record.times,
         "client": context.peer(),
         "key": record.key.name if record.key is not None else None,
     }

@@ -25,7 +25,16 @@ class RequestRecord:
     shots: int = 0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
+    second_seconds: float | None = None
+    """Of pairs: how long second opinions were waited for."""
     started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def times(self) -> dict[str, float]:
+        """What is logged of it: milliseconds."""
+        parts = {"queue_ms": self.queue_seconds, "compute_ms": self.compute_seconds, "second_ms": self.second_seconds}
+        parts["total_ms"] = time.perf_counter() - self.started
+        return {name: round(seconds * 1e3, 3) for name, seconds in parts.items() if seconds is not None}
 
     def decoded(self, *, shots: int, queue_seconds: float, compute_seconds: float) -> None:
         """Adds shots that were decoded; a request may decode several times."""

@@ -263,6 +263,9 @@ class DecodeResponse(BaseModel):
     )
     queue_seconds: float = Field(description="How long the request waited for its turn.")
     compute_seconds: float = Field(description="How long the batches took that its shots were decoded in.")
+    second_seconds: float | None = Field(
+        default=None, description="Pairs alone: how long it waited for second opinions, beside these two."
+    )
 
 
 class Status(BaseModel):

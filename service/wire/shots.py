@@ -67,6 +67,8 @@ class DecodeResult:
     """How long the batches took that the shots were decoded in."""
     opinions: npt.NDArray[np.uint8] | None = None
     """(shots,): who answered each, of `decoder.tandem.rule.Opinion`; None for models that are no pairs."""
+    second_seconds: float | None = None
+    """How long second opinions were waited for, beside the above; None likewise."""
     hurried: Bits | None = None
     """(shots,): whether the limit of time had the decoder take a cheaper setting; None where there is no limit."""
     errors: Bits | None = None
@@ -105,6 +107,12 @@ class DecodeResult:
             return None
         usual = "" if self.usual is None else f", where shots of this experiment have {self.usual.mean:.2f}"
         return f"the mean confidence is {found.mean:.2f}{usual}; are these of this code, basis, noise and rounds?"
+
+    @property
+    def server_timing(self) -> str:
+        """What took how long, in milliseconds, as the header of that name says it."""
+        parts = {"queue": self.queue_seconds, "compute": self.compute_seconds, "second": self.second_seconds}
+        return ", ".join(f"{name};dur={1e3 * part:.3f}" for name, part in parts.items() if part is not None)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -219,6 +227,8 @@ def result_object(result: DecodeResult, query: DecodeQuery, *, model: str) -> di
         content["converged"] = result.converged.view(np.uint8).tolist()
     if result.opinions is not None:
         content["answered_by"] = [ANSWERED_BY[opinion] for opinion in result.opinions]
+    if result.second_seconds is not None:
+        content["second_seconds"] = result.second_seconds
     return content
 
 

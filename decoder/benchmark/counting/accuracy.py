@@ -136,13 +136,16 @@ def _counting(tallies: Sequence[Tally], counts: Counts, report: Reporter) -> Blo
     """What to call with the counts of each block: keeps them and reports, as it does now for those counted before."""
     for tally in tallies:
         if tally.total.shots:
-            report(tally.total.shots, tally.trial.experiment, {tally.trial.decoder: tally.total.errors})
+            name, total = tally.trial.decoder, tally.total
+            report(total.shots, tally.trial.experiment, {name: total.errors}, {name: total.shots})
 
     def counted(stats: sinter.TaskStats) -> None:
         counts[stats.strong_id] = stats
         tally = next(tally for tally in tallies if stats.strong_id in tally.ids)
         beside = [other for other in tallies if other.trial.experiment == tally.trial.experiment]
-        report(stats.shots, tally.trial.experiment, {other.trial.decoder: other.all_errors for other in beside})
+        errors = {other.trial.decoder: other.all_errors for other in beside}
+        shots = {other.trial.decoder: other.all_shots for other in beside}
+        report(stats.shots, tally.trial.experiment, errors, shots)
 
     return counted
 

@@ -35,6 +35,11 @@ class Tally:
         """Failures in all blocks counted, also those whose predecessors are not."""
         return sum(self.counts[i].errors for i in self.ids if i in self.counts)
 
+    @property
+    def all_shots(self) -> int:
+        """Shots in the same blocks."""
+        return sum(self.counts[i].shots for i in self.ids if i in self.counts)
+
     def next_blocks(self) -> list[Block]:
         """What to count next; nothing when the point is done."""
         self._add_counted()

@@ -101,8 +101,12 @@ def names(opinions) -> list[str]:
 
 async def test_every_form_of_answer_tells_who_answered(server, http, experiment, events, expected):
     shots = np.unpackbits(events, axis=1, count=experiment.num_detectors, bitorder="little")
-    answer = (await http.post(URL, json={"shots": shots.tolist()})).json()
+    response = await http.post(URL, json={"shots": shots.tolist()})
+    answer = response.json()
     assert answer["answered_by"] == names(expected.opinions)
+    timing = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
+    assert float(timing["second"]) / 1e3 == pytest.approx(answer["second_seconds"], abs=1e-6)
+    assert answer["second_seconds"] > 0
     assert np.array_equal(answer["predictions"], expected.predictions)
     assert np.allclose(answer["confidence"], expected.confidence, atol=1e-4)
 

@@ -16,6 +16,7 @@ from decoder.benchmark.common import BenchmarkProgress
 from decoder.benchmark.counting.accuracy import run_accuracy
 from decoder.benchmark.reporting.results import AccuracyPoint, BenchmarkResult
 from decoder.benchmark.runs import AccuracyRun
+from decoder.console.counts import CountsSoFar
 from decoder.making import make_decoder
 from decoder.statistics import binomial_interval
 from simulation.circuits import MemoryExperiment
@@ -67,6 +68,17 @@ def test_one_point_for_each_experiment_and_decoder(result: BenchmarkResult[Accur
         assert point["ler"] == point["failures"] / 300
         assert (point["ler_low"], point["ler_high"]) == binomial_interval(point["failures"], 300)
         assert point["seconds"] > 0
+
+
+def test_what_is_counted_is_shown_as_it_comes(
+    result: BenchmarkResult[AccuracyPoint], steps: list[BenchmarkProgress]
+) -> None:
+    so_far = CountsSoFar()
+    shown = [so_far.add(step) for step in steps][-1].splitlines()
+    for point in result.points:
+        counted = f"{point.failures:,} of 300 ({point.failures / 300:.2g})"
+        assert any(line.split()[0] == point.decoder and line.endswith(counted) for line in shown)
+    assert len(shown) == 2 + len(result.points)
 
 
 def test_rates_for_each_round_and_qubit(result: BenchmarkResult[AccuracyPoint]) -> None:
