@@ -48,6 +48,8 @@ class RemoteDecoding:
     if not asked for."""
     converged: Bits | None = None
     """bool (shots,): whether these explain the shot; None likewise."""
+    hurried: Bits | None = None
+    """bool (shots,): whether the model's limit of time had the decoder take a cheaper setting; None for no shots."""
 
 
 def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:
@@ -60,11 +62,13 @@ def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:
     if response.request.headers["accept"] == JSON:
         answer = read(DecodeResponse, response)
         opinions = None if answer.answered_by is None else [Opinion[name.upper()] for name in answer.answered_by]
+        predictions = np.array(answer.predictions, dtype=np.bool_).reshape(-1, num_observables)
         return RemoteDecoding(
-            np.array(answer.predictions, dtype=np.bool_).reshape(-1, num_observables),
+            predictions,
             _array(answer.confidence, np.float64),
             _array(answer.flip_probabilities, np.float32),
             _array(opinions, np.uint8),
+            hurried=np.isin(np.arange(len(predictions)), answer.hurried or ()),
         )
     if response.headers.get("content-type") != B8:
         raise foreign(response)
@@ -79,6 +83,7 @@ def read_decoding(info: ModelInfo, response: httpx.Response) -> RemoteDecoding:
         found = RemoteDecoding(
             unpack_bits(columns["predictions"], num_observables),
             opinions=columns["opinions"].ravel() if "opinions" in columns else None,
+            hurried=columns.get("hurried", np.zeros(shots, dtype=np.uint8)).ravel().astype(np.bool_),
         )
         if "errors" not in columns:
             return found

@@ -91,10 +91,9 @@ class _TellingErrors(RemoteDecoder):
             ServiceError: the service cannot be reached, or refuses.
         """
         found = self._client.decode(self.info.id, shots, bit_packed_shots=bit_packed_shots, errors=True, **self._named)
-        if found.errors is None or found.converged is None:
+        if found.errors is None or found.converged is None or found.hurried is None:
             raise ServiceError(f"the service told no errors of model {self.info.id}; is it of this version?")
-        hurried = np.zeros(len(found.errors), dtype=np.bool_)  # the client is not told
-        return Errors(found.predictions, found.errors, found.converged, hurried)
+        return Errors(found.predictions, found.errors, found.converged, found.hurried)
 
 
 class _Soft(RemoteDecoder, SoftBatchDecoder):

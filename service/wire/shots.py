@@ -244,6 +244,8 @@ def result_parts(result: DecodeResult, query: DecodeQuery) -> dict[str, bytes]:
     if result.errors_b8 is not None and result.converged is not None:
         parts["errors"] = result.errors_b8.tobytes()
         parts["converged"] = result.converged.tobytes()
+    if result.hurried is not None and result.hurried.any():
+        parts["hurried"] = result.hurried.tobytes()
     return parts
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from service.app import create_app
+from service.client.decoding import read_decoding
 from service.models.memory import BUILD_BYTES, Room
 from service.settings import ModelSettings, Settings
+from service.wire.schemas import ModelInfo
 from tests.helpers import PATIENCE_SECONDS, eventually_async
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +138,9 @@ async def test_shots_that_were_hurried_are_told_in_every_form(bposd):
     assert inferred.headers["x-tandem-hurried-shots"] == "1"
     with_errors = await client.post("/v1/models/m/decode?errors=true", content=shots, headers=B8)
     assert with_errors.headers["x-tandem-hurried-shots"] == "1"
+    info = ModelInfo.model_validate_json((await client.get("/v1/models/m")).content)
+    for told in (answer, as_json, with_errors):
+        assert read_decoding(info, told).hurried.tolist() == [False, True]
     assert 'tandem_hurried_shots_total{model="m"} 4.0' in (await client.get("/metrics")).text
 
 
