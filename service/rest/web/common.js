@@ -9,27 +9,33 @@ export class ServiceError extends Error {
   }
 }
 
-/** Calls the API, by addresses relative to the page; returns the JSON or the text, and how long it took where and in all. */
-export async function call(path, { method = "GET", query = {}, body, accept = "application/json" } = {}) {
+/**
+ * Calls the API, by addresses relative to the page, with a body as JSON or with bytes as they are.
+ *
+ * Returns the JSON or the text, and how many ms it took in all, to compute, and to wait for second opinions (NaN: none).
+ */
+export async function call(path, { method = "GET", query = {}, body, bytes, accept = "application/json" } = {}) {
   const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ""));
   const url = given.size ? `${path}?${given}` : path;
   const headers = { Accept: accept };
   const key = sessionStorage.getItem(KEY);
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
+  if (bytes !== undefined) headers["Content-Type"] = "application/octet-stream";
   const started = performance.now();
   let response, text;
   try {
-    response = await fetch(url, { method, headers, body: JSON.stringify(body) });
+    response = await fetch(url, { method, headers, body: bytes ?? JSON.stringify(body) });
     text = await response.text();
   } catch {
     throw new ServiceError("The service does not answer. Is it still running?", 0);
   }
   const trip = performance.now() - started;
   if (!response.ok) throw new ServiceError(complaint(response.status, text), response.status);
-  const compute = /\bcompute;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
+  const timing = new Map((response.headers.get("Server-Timing") ?? "").split(", ").map((part) => part.split(";dur=")));
+  const [compute, second] = ["compute", "second"].map((name) => Number(timing.get(name) ?? NaN));
   const data = accept === "application/json" ? JSON.parse(text) : text;
-  return { data, trip, compute: compute ? Number(compute[1]) : NaN };
+  return { data, trip, compute, second };
 }
 
 /** RFC 9457 problem details in one sentence. */

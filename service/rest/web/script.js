@@ -1,6 +1,9 @@
 // The page at /: has the service sample a shot and both decoders decode it, and draws what came out.
 
 import { ServiceError, byId, call, html, showAccess, svg, useKey } from "./common.js";
+import { addToCurve, drawCurve } from "./curve.js";
+import { duration, failures, probability, wrong } from "./numbers.js";
+import { decodeOwn } from "./own.js";
 
 const RUN_INTERVAL_MS = 500;
 const MAX_LATENCIES = 10000; // of each decoder; the oldest are dropped
@@ -17,7 +20,8 @@ const state = {
   count: null, // what was counted since the settings were last changed; null before the first shot
   shot: null, // the last sample, with the answers
   run: null, // what tells one run from the next; null when stopped
-  busy: false,
+  wanted: null, // what was asked for last, while something else is under way
+  underway: Promise.resolve(),
   width: 0,
 };
 
@@ -44,7 +48,7 @@ function decoders() {
 
 const newCount = () => ({
   decoders: decoders().map((model) => ({
-    model, name: NAMES[model.decoder] ?? model.decoder, shots: 0, failures: 0, compute: [], trip: [],
+    model, name: NAMES[model.decoder] ?? model.decoder, shots: 0, failures: 0, compute: [], second: [], trip: [],
   })),
 });
 
@@ -61,31 +65,30 @@ async function takeShot() {
   if (isNew) {
     say("The service prepares its decoders for this experiment, which may take half a minute the first time.");
     if (state.shot) document.body.classList.add("stale"); // what is still shown is of another experiment
-    for (const decoder of count.decoders) await decode(decoder, query, sample.shots_b8);
+    for (const decoder of count.decoders) if (state.count === count) await decode(decoder, query, sample.shots_b8);
   }
   const answers = [];
-  for (const decoder of count.decoders) answers.push(await decode(decoder, query, sample.shots_b8));
-  if (state.count !== count) return; // the settings were changed meanwhile
+  for (const decoder of count.decoders) if (state.count === count) answers.push(await decode(decoder, query, sample.shots_b8));
+  if (state.count !== count) return say("The settings were changed meanwhile; sample a shot of the new ones.");
   [fields.rounds.value, fields.p.value] = [sample.experiment.rounds, sample.experiment.p];
   [fields.seed.value, fields.first.value] = [sample.seed, sample.first + 1];
   const truth = sample.observable_flips[0];
   count.decoders.forEach((decoder, i) => {
     decoder.shots += 1;
     decoder.failures += wrong(answers[i].data.predictions[0], truth).length > 0;
-    for (const part of ["compute", "trip"]) {
-      decoder[part].push(answers[i][part]);
+    for (const part of ["compute", "second", "trip"]) {
+      if (!Number.isNaN(answers[i][part])) decoder[part].push(answers[i][part]);
       if (decoder[part].length > MAX_LATENCIES) decoder[part].shift();
     }
   });
   document.body.classList.remove("stale");
   const named = Object.fromEntries(NAMED.map((name) => [name, fields[name].value]));
   history.replaceState(null, "", `#${new URLSearchParams({ ...named, shot: sample.first })}`);
-  state.shot = { sample, truth, answers: answers.map((answer) => answer.data), names: count.decoders.map((d) => d.name) };
+  state.shot = { sample, truth, answers: answers.map((answer) => answer.data), times: answers, names: count.decoders.map((d) => d.name) };
   draw();
 }
 
 const anyWrong = () => state.shot.answers.some(({ predictions }) => wrong(predictions[0], state.shot.truth).length > 0);
-const wrong = (prediction, truth) => truth.flatMap((bit, j) => (bit === prediction[j] ? [] : [j]));
 
 // --- Drawing ---
 
@@ -95,6 +98,8 @@ function draw() {
   say(summary(state.shot));
   drawRounds(state.shot.sample);
   drawObservables(state.shot);
+  drawTimes(state.shot);
+  drawPosterior(state.shot);
   drawDecoders();
 }
 
@@ -153,27 +158,35 @@ function drawObservables({ truth, answers, names }) {
     ...answers.map(({ predictions }) => answer(predictions[0][j], predictions[0][j] === bit)))));
 }
 
-/** Four digits, or the power of ten where they would all be 0 or 9. */
-function probability(value) {
-  if (value > 0 && value < 0.00005) return value.toExponential(0).replace("e-", "e−");
-  return value < 1 && value >= 0.99995 ? "> 0.9999" : value.toFixed(4);
+/** What the shot took each decoder, side by side below what they say; without P(flip), which stands between. */
+function drawTimes({ answers, times, names }) {
+  const empty = answers.some((answer) => answer.flip_probabilities) ? 2 : 1; // truth, P(flip)
+  const row = (head, part) => html("tr", {}, html("th", { scope: "row" }, head),
+    ...Array.from({ length: empty }, () => html("td")),
+    ...times.map((time) => html("td", {}, Number.isNaN(time[part]) ? "–" : duration(time[part], 3))));
+  const second = times.some((time) => !Number.isNaN(time.second)) ? [row("Second opinion", "second")] : [];
+  byId("observables").tFoot.replaceChildren(row("Compute", "compute"), ...second, row("Round trip", "trip"));
+  byId("observables").tFoot.setAttribute("aria-label", `Times of ${names.join(" and ")}`);
+}
+
+/** How likely each decoder that says so holds its answer, and all others together. */
+function drawPosterior({ answers, names }) {
+  byId("posterior").replaceChildren(...answers.flatMap(({ confidence }, i) => {
+    if (!confidence) return [];
+    const share = 100 * confidence[0];
+    const bar = svg("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("rect", { class: "others", width: 100, height: 6 }), svg("rect", { class: "answer", width: share, height: 6 }));
+    return [html("p", {}, `${names[i]}: its answer ${probability(confidence[0])}, any other ${probability(1 - confidence[0])}`, bar)];
+  }));
 }
 
 function drawDecoders() {
-  const range = decades(state.count.decoders.flatMap(({ compute, trip }) => [...compute, ...trip]));
+  const range = decades(state.count.decoders.flatMap(({ compute, second, trip }) => [...compute, ...second, ...trip]));
   state.width = byId("decoders").clientWidth;
   byId("decoders").replaceChildren(...state.count.decoders.map((decoder) => html("div", { class: "decoder" },
-    html("h3", {}, html("span", {}, decoder.name), html("span", { class: "failures" }, failures(decoder))),
+    html("h3", {}, html("span", {}, decoder.name), html("span", { class: "failures" }, failures(decoder.failures, decoder.shots))),
     html("div", { class: "histogram" }, drawHistogram(decoder, range, state.width)),
     latencyTable(decoder))));
-}
-
-function failures({ failures: k, shots: n }) {
-  const z = 1.959964;
-  const middle = (k + z * z / 2) / (n + z * z);
-  const half = (z / (n + z * z)) * Math.sqrt(k * (n - k) / n + z * z / 4);
-  const percent = (value) => Number((100 * Math.min(1, value)).toPrecision(2));
-  return `${k} failure${k === 1 ? "" : "s"} in ${n} shot${n === 1 ? "" : "s"} (${k ? percent(middle - half) : 0} to ${percent(middle + half)} %)`;
 }
 
 /** Whole powers of ten, at least two decades, around all values in ms. */
@@ -205,7 +218,7 @@ function drawHistogram({ name, compute, trip }, [low, high], width) {
     svg("path", { class: "axis", d: `M0 ${height}H${width}` }));
 }
 
-function latencyTable({ compute, trip }) {
+function latencyTable({ compute, second, trip }) {
   const row = (name, values) => {
     const sorted = [...values].sort((a, b) => a - b);
     const rank = (q) => sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)];
@@ -213,20 +226,22 @@ function latencyTable({ compute, trip }) {
   };
   return html("table", {},
     html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Latency"), ...["p50", "p99", "max"].map((q) => html("th", { scope: "col" }, q)))),
-    html("tbody", {}, row("Compute", compute), row("Round trip", trip)));
-}
-
-function duration(ms, digits) {
-  const [value, unit] = ms >= 999.5 ? [ms / 1e3, "s"] : ms >= 0.9995 ? [ms, "ms"] : [ms * 1e3, "µs"];
-  return `${digits > 1 ? value.toPrecision(digits) : Math.round(value)} ${unit}`;
+    html("tbody", {}, row("Compute", compute), ...(second.length ? [row("Second opinion", second)] : []), row("Round trip", trip)));
 }
 
 // --- Controls ---
 
-/** Runs `work`, one at a time, and shows what went wrong in it. */
+/** Runs `work` when what is under way has ended, unless something else was asked for meanwhile: the last one counts. */
 async function attempt(work) {
-  if (state.busy) return;
-  state.busy = true;
+  const mine = (state.wanted = { work });
+  await state.underway;
+  if (state.wanted !== mine) return;
+  state.wanted = null;
+  await (state.underway = perform(work));
+}
+
+/** Runs `work`, and shows what went wrong in it. */
+async function perform(work) {
   showError(null);
   try {
     await work();
@@ -234,9 +249,7 @@ async function attempt(work) {
     stop();
     if (state.count?.decoders[0].shots === 0) state.count = null; // the decoders are not prepared yet
     showError(error);
-    if (!(error instanceof ServiceError)) throw error;
-  } finally {
-    state.busy = false;
+    if (!(error instanceof ServiceError)) setTimeout(() => { throw error; }); // to the console
   }
 }
 
@@ -291,8 +304,24 @@ function stop() {
   if (state.shot) say(`Stopped. ${summary(state.shot)}`);
 }
 
-/** Takes shots until stopped, or until a decoder is wrong. */
-async function run({ toFailure = false } = {}) {
+/** A hundred more shots for the curve. */
+async function fillCurve() {
+  if (state.models.length === 0) await loadModels();
+  const mine = state.run;
+  say("Shots at five error rates are decoded; each decoder is prepared for each of them.");
+  await addToCurve({ decoders: newCount().decoders, query: values("basis", "rounds", "p"), current: () => state.run === mine });
+}
+
+async function decodeTheirs() {
+  if (state.models.length === 0) await loadModels();
+  const tell = (name) => (done, all) => say(`${name}: ${done} of ${all} shots of your circuit are decoded.`);
+  say("Your circuit is read, and decoders are prepared for it.");
+  await decodeOwn(newCount().decoders, tell);
+  say("What came of your circuit stands below it.");
+}
+
+/** Does a step until stopped, or until a decoder is wrong. */
+async function run({ step = sampleOnce, toFailure = false } = {}) {
   const mine = (state.run = {});
   byId("run").textContent = "Stop";
   let left = MOST_SHOTS_TO_A_FAILURE;
@@ -300,19 +329,20 @@ async function run({ toFailure = false } = {}) {
   byId("summary").setAttribute("aria-live", "off");
   while (state.run === mine) {
     const started = performance.now();
-    await attempt(sampleOnce);
-    if (toFailure && state.run === mine && (anyWrong() || --left === 0)) {
+    await attempt(step);
+    if (toFailure && state.run === mine && ((state.shot && anyWrong()) || --left === 0)) {
       stop();
       if (left === 0) say(`No failure in ${MOST_SHOTS_TO_A_FAILURE} shots; raise p.`);
       return;
     }
-    const pause = toFailure ? 0 : Math.max(50, started + RUN_INTERVAL_MS - performance.now());
+    const pause = toFailure || step === fillCurve ? 0 : Math.max(50, started + RUN_INTERVAL_MS - performance.now());
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
 settings.addEventListener("submit", (event) => {
   event.preventDefault();
+  stop();
   attempt(sampleOnce);
 });
 settings.addEventListener("input", (event) => {
@@ -321,7 +351,13 @@ settings.addEventListener("input", (event) => {
   state.count = null;
 });
 byId("run").addEventListener("click", () => (state.run ? stop() : run()));
-byId("failure").addEventListener("click", () => { if (!state.run) run({ toFailure: true }); });
+byId("failure").addEventListener("click", () => run({ toFailure: true }));
+byId("sweep").addEventListener("click", () => run({ step: fillCurve }));
+byId("own").addEventListener("submit", (event) => {
+  event.preventDefault();
+  stop();
+  attempt(decodeTheirs);
+});
 byId("metrics").addEventListener("click", (event) => {
   event.preventDefault(); // a link sends no key
   attempt(async () => {
@@ -340,6 +376,7 @@ addEventListener("hashchange", () => {
   attempt(takeShot);
 });
 new ResizeObserver(([{ contentRect }]) => {
+  drawCurve();
   if (state.count?.decoders[0].shots && Math.round(contentRect.width) !== state.width) drawDecoders();
 }).observe(byId("decoders"));
 attempt(begin);

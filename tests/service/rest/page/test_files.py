@@ -17,6 +17,9 @@ import pytest
         ("style.css", "style.css", "text/css; charset=utf-8"),
         ("script.js", "script.js", "text/javascript; charset=utf-8"),
         ("common.js", "common.js", "text/javascript; charset=utf-8"),
+        ("numbers.js", "numbers.js", "text/javascript; charset=utf-8"),
+        ("curve.js", "curve.js", "text/javascript; charset=utf-8"),
+        ("own.js", "own.js", "text/javascript; charset=utf-8"),
         ("docs", "docs.html", "text/html; charset=utf-8"),
         ("docs.js", "docs.js", "text/javascript; charset=utf-8"),
         ("icon.svg", "icon.svg", "image/svg+xml"),
@@ -59,6 +62,16 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere():
     files = resources.files("service.rest") / "web"
     for name in ("index.html", "docs.html"):
         assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=", (files / name).read_text())
-    for name in ("index.html", "docs.html", "style.css", "script.js", "common.js", "docs.js"):
+    for name in (
+        "index.html",
+        "docs.html",
+        "style.css",
+        "script.js",
+        "common.js",
+        "curve.js",
+        "numbers.js",
+        "own.js",
+        "docs.js",
+    ):
         addresses = re.findall(r"https?://[^\"'\s)]+", (files / name).read_text())
         assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, which nobody fetches
