@@ -6,7 +6,7 @@ import { failures, interval, wrong } from "./numbers.js";
 const FACTORS = [0.5, 0.7, 1, 1.4, 2]; // of the p that is set
 const SHOTS = 100;
 const HEIGHT = 220;
-const [LEFT, BOTTOM, TOP, RIGHT] = [52, 24, 8, 12];
+const [LEFT, BOTTOM, TOP, RIGHT] = [52, 24, 8, 28];
 
 let curve = { name: "", names: [], points: [] };
 
