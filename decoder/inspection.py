@@ -168,9 +168,11 @@ def _memory(
 
 def _network(experiment: ForeignExperiment) -> tuple[bool, str]:
     from decoder.neural.decoder import NeuralDecoder  # torch takes seconds to import
+    from decoder.neural.weights import load_weights, shipped_weights
 
     try:
-        network = NeuralDecoder.load(experiment)
+        code = NeuralDecoder.placement_for(experiment).like.code
+        load_weights(shipped_weights(str(code)), code=str(code))
     except ValueError as error:
         return False, str(error)
-    return True, f"the network for {network.model.geometry.code}"
+    return True, f"the network for {code}"

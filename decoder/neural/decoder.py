@@ -116,6 +116,25 @@ class NeuralDecoder(SoftBatchDecoder):
         Raises:
             ValueError: weights or an experiment that do not fit each other.
         """
+        placed = cls.placement_for(experiment, weights=weights)
+        code = placed.like.code
+        return cls(
+            placed.grid,
+            weights=shipped_weights(str(code)) if weights is None else weights,
+            code=code,
+            fault_model=experiment.fault_model,
+            placement=placed,
+            device=device,
+            backend=backend,
+        )
+
+    @staticmethod
+    def placement_for(experiment: Experiment, *, weights: Path | None = None) -> Placement:
+        """Which of our experiments a network would take one for. To make the decoder takes longer.
+
+        Raises:
+            ValueError: no network decodes it, or not these weights.
+        """
         own = None
         if weights is not None and not isinstance(experiment, MemoryExperiment):
             own = parse_code(load_weights(weights)[1].config.code)
@@ -123,21 +142,12 @@ class NeuralDecoder(SoftBatchDecoder):
             placed = placement_of(experiment, code=own)
         except NotPlacedError as error:
             raise ValueError(f"the network does not apply to {experiment}: {error}; decode with serial") from None
-        code, model = placed.like.code, experiment.fault_model
-        if (model.priors > 0.5).any():
+        if (experiment.fault_model.priors > 0.5).any():
             raise ValueError(
                 f"some error mechanisms of {experiment} are likelier than not, which no network has seen; decode with "
                 "serial"
             )
-        return cls(
-            placed.grid,
-            weights=shipped_weights(str(code)) if weights is None else weights,
-            code=code,
-            fault_model=model,
-            placement=placed,
-            device=device,
-            backend=backend,
-        )
+        return placed
 
     @classmethod
     def for_dem(

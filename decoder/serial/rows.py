@@ -103,14 +103,16 @@ def rows_in_order(orders: Sequence[Sequence[Sequence[int]]], checks: sp.csr_matr
 
 def _random_order(rows: Integers, near: dict[int, set[int]], random: np.random.Generator) -> list[list[int]]:
     groups: list[list[int]] = []
-    blocked: list[set[int]] = []  # the rows that share a fault with one of the group
+    blocked: dict[int, set[int]] = {}  # of the groups with room, the rows that share a fault with one of the group
     for row in random.permutation(rows).tolist():
-        fitting = [g for g, group in enumerate(groups) if len(group) < LANES and row not in blocked[g]]
+        fitting = [g for g, strangers in blocked.items() if row not in strangers]
         if fitting:
             fullest = max(fitting, key=lambda g: len(groups[g]))
             groups[fullest].append(row)
             blocked[fullest] |= near[row]
+            if len(groups[fullest]) == LANES:
+                del blocked[fullest]
         else:
+            blocked[len(groups)] = set(near[row])
             groups.append([row])
-            blocked.append(set(near[row]))
     return [groups[g] for g in random.permutation(len(groups))]

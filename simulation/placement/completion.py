@@ -45,11 +45,16 @@ class _Known:
         self.seen = np.unique(_hashes(self.model.check_matrix, self.at_memory))
 
     def beside(self, checks: sp.csc_matrix, keys: Hashes, others: Indices) -> sp.csr_matrix:
-        """int64 (others, memory faults): how many mechanisms flip a detector of the other type and are this fault."""
-        fault = np.searchsorted(self.seen, _hashes(checks, keys))
+        """int64 (others, memory faults): 1 where some mechanism flips a detector of the other type and is this fault.
+
+        Mechanisms that flip none of the memory type are left out: they are the same fault to all detectors.
+        """
+        hashes = _hashes(checks, keys)
         entries = checks.tocsr()[others].tocoo()
-        ones = np.ones(len(entries.row), dtype=np.int64)
-        together = sp.csr_matrix((ones, (entries.row, fault[entries.col])), shape=(len(others), len(self.seen)))
+        told = hashes[entries.col] != 0
+        row, fault = entries.row[told], np.searchsorted(self.seen, hashes[entries.col[told]])
+        ones = np.ones(len(row), dtype=np.int64)
+        together = sp.csr_matrix((ones, (row, fault)), shape=(len(others), len(self.seen)))
         together.data[:] = 1
         return together
 
@@ -76,9 +81,9 @@ def completed(experiment: Experiment, like: MemoryExperiment, detector: Indices)
     if len(others):
         # A detector of the other type is the one that shares most kinds of mechanisms with the memory type.
         mine = known.beside(model.check_matrix, keys, others)
-        shared = (mine @ known.beside(known.model.check_matrix, known.at_memory, known.other).T).toarray()
+        shared = (mine @ known.beside(known.model.check_matrix, known.at_memory, known.other).T).tocsr()
         detector = detector.copy()
-        detector[others] = known.other[shared.argmax(axis=1)]
+        detector[others] = known.other[np.asarray(shared.argmax(axis=1)).ravel()]
         if len(np.unique(detector)) < len(detector):
             why = f"its mechanisms do not tell where in {like} the detectors of the other type belong"
             return Failure(model.num_mechanisms, why)
