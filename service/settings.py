@@ -183,6 +183,13 @@ class Settings(BaseSettings):
         le=65535,
         description="Port for the Open Inference Protocol over gRPC, on the address of HTTP; needs the extra `grpc`.",
     )
+    grpc_uds: Path | None = Field(
+        default=None,
+        description="Unix domain socket for the Open Inference Protocol over gRPC, of one worker; needs extra `grpc`.",
+    )
+    grpc_uds_mode: str = Field(
+        default="600", pattern="^[0-7]{3,4}$", description="Permissions of that socket, as chmod takes them."
+    )
     max_connections: int = Field(default=1024, ge=1, description="Most connections of one worker; others get 503.")
     header_timeout_seconds: float = Field(
         default=10, gt=0, description="A connection that takes longer to send a request's headers is closed."
@@ -256,6 +263,11 @@ class Settings(BaseSettings):
         default="info", description="Least level that is logged; at `debug` with the requests for health and metrics."
     )
     access_log: bool = Field(default=True, description="Log a line for each request, at level `info`.")
+
+    @property
+    def serves_grpc(self) -> bool:
+        """Whether there is a port or a socket for gRPC."""
+        return self.grpc_port is not None or self.grpc_uds is not None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -77,8 +77,8 @@ def serve(
     _allow_descriptors(settings)
     _check_temporary_folder()
     with addresses.listen() as listeners:
-        if settings.grpc_port is not None:
-            _check_grpc(listeners, settings.grpc_port)
+        if settings.serves_grpc:
+            _check_grpc(listeners, settings, workers)
         if workers == 1:
             _serve(listeners, settings)
         else:
@@ -137,21 +137,30 @@ def _work(listeners: Sequence[socket.socket], pipe: Connection, *, load_first: b
     work(listeners, pipe, create_app=create_app, load_first=load_first)
 
 
-def _check_grpc(listeners: Sequence[socket.socket], port: int) -> None:
+def _check_grpc(listeners: Sequence[socket.socket], settings: Settings, workers: int) -> None:
     """Checks that gRPC can be served.
 
     Raises:
-        ValueError: its packages are missing, or its port is taken: gRPC would share it with another service.
+        ValueError: its packages are missing, its port is taken (gRPC would share it with another service), its
+            socket cannot be listened on, or several workers would need the same one: gRPC makes sockets itself.
     """
-    from service.processes.listening import listen_on_port
+    from service.processes.listening import listen_on_path, listen_on_port
     from service.processes.server import rpc_host
 
     if not all(map(find_spec, ("grpc", "tritonclient", "google.protobuf"))):
         raise ValueError("gRPC needs packages that are not installed: pip install 'tandem-decoder[grpc]'")
+    if settings.grpc_uds is not None and workers > 1:
+        raise ValueError("grpc_uds is for one worker; serve gRPC of several on a port, with --grpc-port")
+    what = "--grpc-port"
     try:
-        listen_on_port(rpc_host(listeners), port).close()
+        if settings.grpc_port is not None:
+            listen_on_port(rpc_host(listeners), settings.grpc_port).close()
+        if settings.grpc_uds is not None:
+            what = "grpc_uds"
+            with listen_on_path(settings.grpc_uds, mode=int(settings.grpc_uds_mode, 8)):
+                pass  # gRPC listens there later, where a mistake could not be told in one line
     except ValueError as error:
-        raise ValueError(f"--grpc-port: {error}") from error
+        raise ValueError(f"{what}: {error}") from error
 
 
 def _say_where(listeners: Sequence[socket.socket]) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import logging
-import os
 import socket
-import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from service.sockets import claimed, identity, remove_socket
 
 BACKLOG = 2048
 MAX_ACCEPTED = 16
@@ -125,7 +124,7 @@ def listen_on_path(path: Path, *, mode: int) -> Iterator[socket.socket]:
     path = path.absolute()
     try:
         listener = _bind(path, mode)
-        made = _identity(path)
+        made = identity(path)
     except OSError as error:
         hint = "; choose another --uds" if error.errno == errno.EADDRINUSE else ""
         raise ValueError(f"cannot listen on {path}: {error.strerror or error}{hint}") from error
@@ -133,9 +132,7 @@ def listen_on_path(path: Path, *, mode: int) -> Iterator[socket.socket]:
         with listener:
             yield listener
     finally:
-        with suppress(OSError):
-            if _identity(path) == made:
-                path.unlink()
+        remove_socket(path, made=made)
 
 
 def where(listeners: Sequence[socket.socket]) -> str:
@@ -152,20 +149,13 @@ def _url(listener: socket.socket) -> str:
 
 
 def _bind(path: Path, mode: int) -> socket.socket:
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(
-            directory, fcntl.LOCK_EX
-        )  # or each of two that start at once could take the other's for a stale one
-        _remove_if_stale(path)
+    with claimed(path):
         listener = socket.socket(socket.AF_UNIX)
         with _closed_on_error(listener):
             listener.bind(str(path))
             path.chmod(mode)  # nobody can connect before it listens
             listener.listen(BACKLOG)
         return listener
-    finally:
-        os.close(directory)
 
 
 @contextmanager
@@ -175,25 +165,3 @@ def _closed_on_error(listener: socket.socket) -> Iterator[None]:
     except OSError:
         listener.close()
         raise
-
-
-def _remove_if_stale(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "a file that is no socket is there")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)  # it may be too busy to answer
-            probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink()
-    except FileNotFoundError:
-        pass
-    except BlockingIOError:
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
-    else:
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.lstat()
-    return found.st_dev, found.st_ino

@@ -82,11 +82,8 @@ class Server(uvicorn.Server):
             if self._engine.load_error is not None:
                 return
         self.servers = [Acceptor(listener, self._protocol) for listener in sockets or ()]  # type: ignore[misc]
-        if self._settings.grpc_port is not None:
-            from service.rpc.server import RpcServer
-
-            self._rpc = RpcServer(self._app, self._settings)
-            await self._rpc.start(rpc_host(sockets or ()), self._settings.grpc_port)
+        if self._settings.serves_grpc:
+            await self._start_rpc(sockets or ())
         if not self._load_first:
             self._loading = asyncio.create_task(self._load())
 
@@ -109,6 +106,16 @@ class Server(uvicorn.Server):
             self._streams.drain(seconds=seconds), *([] if self._rpc is None else [self._rpc.stop(seconds)])
         )
         await super().shutdown(sockets)
+
+    async def _start_rpc(self, listeners: Sequence[socket.socket]) -> None:
+        from service.rpc.server import RpcServer
+
+        self._rpc = RpcServer(self._app, self._settings)
+        if self._settings.grpc_port is not None:
+            self._rpc.listen_on_port(rpc_host(listeners), self._settings.grpc_port)
+        if self._settings.grpc_uds is not None:
+            self._rpc.listen_on_path(self._settings.grpc_uds, mode=int(self._settings.grpc_uds_mode, 8))
+        await self._rpc.start()
 
     def _sweep(self) -> None:
         """Ends connections that are late, now and as long as the loop runs."""

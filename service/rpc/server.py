@@ -1,7 +1,10 @@
-"""The server: GRPCInferenceService as KServe and Triton define it, on a port of its own."""
+"""The server: GRPCInferenceService as KServe and Triton define it, on a port or a socket of its own."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -12,6 +15,7 @@ from service.http.bounds import Gate
 from service.rpc.answers import Answers
 from service.rpc.calls import Answer, Calls, Context
 from service.settings import Settings
+from service.sockets import claimed, identity, remove_socket
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MAX_MESSAGE_BYTES = 2**22
@@ -33,6 +37,7 @@ class RpcServer:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._answers = Answers(app)
+        self._socket: tuple[Path, tuple[int, int]] | None = None
         message_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
         calls = min(settings.max_requests_in_flight, settings.max_bodies_bytes // message_bytes)
         places = Gate(calls, what="calls are open")
@@ -55,8 +60,8 @@ class RpcServer:
         known = {name: handler for name, handler in handlers.items() if handler is not None}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, known),))
 
-    async def start(self, host: str, port: int) -> None:
-        """Listens on a port.
+    def listen_on_port(self, host: str, port: int) -> None:
+        """Listens on a port once the server is started.
 
         Raises:
             ValueError: the port cannot be listened on.
@@ -65,10 +70,40 @@ class RpcServer:
             self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             raise ValueError(f"cannot listen on {host}:{port} for gRPC: {error}") from error
+
+    def listen_on_path(self, path: Path, *, mode: int) -> None:
+        """Listens on a Unix domain socket once the server is started; its file goes when the server stops.
+
+        gRPC would take the place of whatever socket is there, and let everybody connect whom the umask does not
+        keep out. So its socket is made in a folder that is nobody else's, and moved when its permissions are set.
+
+        Args:
+            path: of the socket.
+            mode: permissions of its file; who may write to it may connect.
+
+        Raises:
+            ValueError: the system does not allow it, or somebody else listens there.
+        """
+        path = path.absolute()
+        try:
+            with claimed(path), TemporaryDirectory(prefix=".", dir=path.parent) as private:
+                made = Path(private, "s")
+                self._server.add_insecure_port(f"unix:{made}")
+                made.chmod(mode)
+                os.rename(made, path)
+                self._socket = path, identity(path)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"cannot listen on {path} for gRPC: {error}") from error
+
+    async def start(self) -> None:
+        """Answers calls from now on."""
         await self._server.start()
 
     async def stop(self, seconds: float) -> None:
         """Refuses new calls, and gives those at work so long to end."""
+        if self._socket is not None:
+            path, made = self._socket
+            remove_socket(path, made=made)
         await self._server.stop(seconds)
 
     def _handler(self, method: Any) -> grpc.RpcMethodHandler | None:

@@ -171,6 +171,10 @@ def test_a_port_without_a_listener_is_found_out_too():
         (("--uds", __file__, "--no-port"), "no socket"),
         (("--uds", "/none/socket", "--uds-mode", "rw"), "octal"),
         (("--no-port",), "--uds"),
+        (("--port", "0", "--set", "grpc_uds=/none/socket"), "grpc_uds: cannot listen on /none/socket"),
+        (("--port", "0", "--set", f"grpc_uds={__file__}"), "no socket"),
+        (("--set", "grpc_uds_mode=rw"), "grpc_uds_mode"),
+        (("--port", "0", "--workers", "2", "--set", "grpc_uds=/none/socket"), "one worker"),
         (("--set", "max_connections=1000000000"), "ulimit"),
     ],
 )

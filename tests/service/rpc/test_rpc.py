@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import queue
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Iterator
@@ -19,8 +22,10 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2
 
+from service.app import create_app
 from service.rpc.calls import PROBLEM
-from service.rpc.server import SPARE_CALLS
+from service.rpc.server import SPARE_CALLS, RpcServer
+from service.settings import ModelSettings, Settings
 from simulation.bits import pack_bits
 from tests.helpers import PATIENCE_SECONDS, eventually
 from tests.service.conftest import EchoDecoder
@@ -373,3 +378,40 @@ def test_calls_at_work_are_answered_in_the_end(echo, shots):
         eventually(lambda: not server.servers[0].is_serving())
         echo.gate.set()
         assert asked.result().raw_output_contents[0] == shots[:, :12].tobytes()
+
+
+def test_a_socket_beside_the_port_has_its_permissions_and_goes_at_the_end(echo, shots, tmp_path):
+    path, port = tmp_path / "socket", free_port()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(os.fspath(path))  # its file stays
+    keys = {"authorization": f"Bearer {KEY}"}
+    chosen: dict[str, Any] = {"grpc_port": port, "grpc_uds": path, "grpc_uds_mode": "620", "drain_seconds": 0}
+    with running_server(echo.make, api_keys=f"alice:{KEY}", **chosen):
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o620
+        assert os.listdir(tmp_path) == ["socket"]
+        for url in (f"unix:{path}", f"127.0.0.1:{port}"):
+            with triton.InferenceServerClient(url) as client:
+                with pytest.raises(triton.InferenceServerException, match="UNAUTHENTICATED"):
+                    client.infer("m", [tensor(shots)])
+                result = client.infer("m", [tensor(shots)], headers=keys)
+                np.testing.assert_array_equal(result.as_numpy("predictions"), shots[:, :12])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_socket_of_somebody_else_stays_theirs(echo, tmp_path):
+    path = tmp_path / "socket"
+    settings = Settings(models=(ModelSettings(id="m", code="bb72", decoder="bposd", rounds=1, own_process=False),))
+
+    async def listen() -> None:
+        rpc = RpcServer(create_app(settings, make_decoder=echo.make), settings)
+        try:
+            rpc.listen_on_path(path, mode=0o600)
+        finally:
+            await rpc.stop(0)
+
+    with socket.socket(socket.AF_UNIX) as theirs, socket.socket(socket.AF_UNIX) as caller:
+        theirs.bind(os.fspath(path))
+        theirs.listen()
+        with pytest.raises(ValueError, match="already in use"):
+            asyncio.run(listen())
+        caller.connect(os.fspath(path))
