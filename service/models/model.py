@@ -300,12 +300,11 @@ class Model:
             await asyncio.to_thread(self.second.close)
 
     def _require_own(self, experiment: KeptExperiment) -> None:
-        """Refuses an experiment that was sent and that a network does not know as one of its code."""
+        """Refuses an experiment that was sent and that a network does not know as one of its code but for names."""
         facts = kept_of(experiment).record.inspection
-        if facts.memory is None or parse_code(facts.memory.code) != self.code:
-            why = next(one.why for one in facts.decoders if one.decoder == self.settings.decoder)
-            if facts.memory is not None:
-                why = f"it is one of {facts.memory.code}, and the network that of {self.code}"
+        found = next(one for one in facts.decoders if one.decoder == self.settings.decoder)
+        if not found.applies or facts.code is None or parse_code(facts.code) != self.code:
+            why = f"it is one of {facts.code}, and the network that of {self.code}" if found.applies else found.why
             raise InvalidParametersError.of(f"model {self.id} cannot decode it: {why}", parameter="experiment")
 
     def _make_experiment(self, basis: Basis, rounds: int, p: float) -> MemoryExperiment:

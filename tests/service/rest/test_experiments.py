@@ -23,10 +23,12 @@ from decoder.making import make_decoder
 from service.app import create_app
 from service.settings import ModelSettings, Settings
 from simulation.bits import pack_bits, unpack_bits
+from simulation.circuits import MemoryExperiment
 from simulation.foreign.experiment import Source
 from simulation.foreign.layers import layer_of_detectors
 from simulation.shots.sampling import sample
 from tests.helpers import PATIENCE_SECONDS
+from tests.simulation.renaming import renamed
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
 MOST_BYTES = 100_000
@@ -64,7 +66,7 @@ def directory(tmp_path_factory) -> Path:
 def url(listen, directory) -> Iterator[str]:
     model = ModelSettings(id="bb72-bposd", code="bb72", decoder="bposd", rounds=1, p=0.002)
     settings = Settings(
-        models=(model,),
+        models=(model, ModelSettings(id="bb72", code="bb72", rounds=1)),
         api_keys=SecretStr(f"alice:{ALICE},bob:{BOB}"),
         experiments_dir=directory,
         max_experiments=MOST_EXPERIMENTS,
@@ -175,6 +177,25 @@ def test_all_protocols_decode_it_as_the_decoder_does(url, alice, source, kind):
     opened, answered = asyncio.run(stream(url, ALICE, record["id"], layers))
     assert opened["detectors"] == record["layers"] == [len(layer) for layer in layers]
     assert answered["predictions"] == expected[shot].tolist()
+
+
+def test_a_network_decodes_what_is_one_of_its_code_but_for_names(alice):
+    """Other qubits, detectors in another order, and other logical operators."""
+    circuit = renamed(MemoryExperiment.create(code="bb72", basis="Z", rounds=2, p=0.003).circuit, seed=5).circuit
+    posted = post(alice, circuit)
+    assert posted.status_code == 201, posted.text
+    assert posted.json()["inspection"]["memory"] is None
+    shots = sample(circuit, shots=60, seed=1).detection_events
+    expected = make_decoder("neural", circuit).decode_batch(shots, bit_packed_shots=True)
+    assert expected.any()
+    answer = alice.post(
+        "/v1/models/bb72/decode",
+        params={"experiment": posted.json()["id"]},
+        content=shots.tobytes(),
+        headers={"content-type": "application/octet-stream", "accept": "application/json"},
+    )
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_array_equal(answer.json()["predictions"], expected)
 
 
 def tell_errors(client: httpx.Client, experiment: str, source: Source, shots: np.ndarray) -> None:
